@@ -1,0 +1,75 @@
+# The verbs of the house. CI runs these and nothing else; `make` alone lists them.
+#
+# Needs cargo, CPython 3.11+ with pip, gcc and make. Everything made lands in .venv, dist and target.
+# Two stamp files in .venv say what is up to date: the tools (`tools`), and shoal itself (`shoal`), which is built as a
+# wheel and installed, so that tests and demo run what a user gets and never the source tree.
+
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+# Directories are listed too: a file that was deleted changes the time of its directory.
+SOURCES := $(shell find crates python -not -name '*.pyc' -not -name __pycache__) \
+    Cargo.toml Cargo.lock README.md LICENSE-MIT LICENSE-APACHE
+
+# An extension module takes Python's symbols from the interpreter that loads it. This tells PyO3 not to look for a
+# libpython, in every cargo command alike, so that none of them makes the next one compile PyO3 again.
+export PYO3_BUILD_EXTENSION_MODULE := 1
+# Tools of the virtual environment, for programs that tests start by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test test-slow check bench clean
+.DELETE_ON_ERROR:
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+demo: $(VENV)/shoal ## build and install shoal, run its demonstration (ARGS="--quick" for a short one)
+	$(BIN)/shoal demo $(ARGS)
+
+test: $(VENV)/shoal ## all tests but the slow ones: Rust, loom models, Python (ARGS="tests/pool -k map" goes to pytest)
+# The threshold crate is a module for an interpreter to load: it has no main and is tested from Python.
+	cargo test --workspace --exclude shoal-python
+# Loom tries every interleaving, so the models want an optimised build; they don't want to wait for link-time optimisation.
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS="$(RUSTFLAGS) --cfg loom" \
+	    cargo test -p shoal-core --release --lib --target-dir target/loom loom
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/shoal ## the slow tests: faults by the thousand
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/shoal ## format, lints, types, documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest shoal._engine
+
+bench: $(VENV)/shoal $(VENV)/bench ## the measured figures beside those of other tools (ARGS="--quick")
+	$(BIN)/python -m benchmarks $(ARGS)
+	cargo bench --locked -p shoal-core --bench arena
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	touch $@
+
+$(VENV)/bench: pyproject.toml | $(VENV)/tools
+	$(PIP) install --group bench
+	touch $@
+
+$(VENV)/shoal: $(VENV)/tools $(SOURCES)
+	rm -f dist/shoal-*.whl
+	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
+# pip leaves an installed version alone when the number is the same: take the old build away first.
+	$(PIP) uninstall --yes shoal
+	$(PIP) install "$$(echo dist/shoal-*.whl)[demo]"
+	touch $@

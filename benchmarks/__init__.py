@@ -1,0 +1,1 @@
+"""Figures of shoal beside those of other tools, measured in one run: ``python -m benchmarks``."""

@@ -1,0 +1,74 @@
+"""The program: which figures, of which tools; the table; the JSON."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from . import balance, idle, latency, startup, throughput
+from .harness import Row, as_json, header, machine, measure, sample_here, table
+from .peers import PEERS, SHOAL
+
+MEASUREMENTS = {
+    measurement.key: measurement
+    for group in (latency, throughput, startup, balance, idle)
+    for measurement in group.MEASUREMENTS
+}
+
+
+def main() -> int:
+    """Measures, prints and returns 0, or 1 if a sample of shoal failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", type=_names, help=f"figures, by commas: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--peers", type=_names, help=f"tools, by commas: {', '.join(PEERS)}")
+    parser.add_argument("--quick", action="store_true", help="one small sample of each, for a look")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures and all samples there, too")
+    parser.add_argument("--sample", nargs=2, metavar=("FIGURE", "TOOL"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+
+    if arguments.sample:
+        key, contender = arguments.sample
+        sample_here(MEASUREMENTS[key], contender, arguments.quick)
+        return 0
+
+    wanted = arguments.only or list(MEASUREMENTS)
+    for name in wanted:
+        if name not in MEASUREMENTS:
+            parser.error(f"argument --only: no figure is called {name!r}; there are {', '.join(MEASUREMENTS)}")
+    for name in arguments.peers or ():
+        if name not in PEERS:
+            parser.error(f"argument --peers: no tool is called {name!r}; there are {', '.join(PEERS)}")
+    asked = [PEERS[name] for name in arguments.peers or PEERS]
+    names = [peer.name for peer in asked if peer.installed]
+
+    facts = machine()
+    print(header(facts, arguments.quick), flush=True)
+    if missing := [peer.name for peer in asked if not peer.installed]:
+        print(f"not installed, so left out: {', '.join(missing)}\n", flush=True)
+
+    rows: list[Row] = []
+    failures: list[str] = []
+    for key, measurement in MEASUREMENTS.items():
+        if key in wanted:
+            _progress(key)
+            rows += measure(measurement, names, arguments.quick, failures)
+    _progress("")
+    print(table(rows))
+    for failure in failures:
+        print(f"failed: {failure}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(facts, rows, failures), indent=2, ensure_ascii=False) + "\n")
+    return int(any(f", {SHOAL}: " in failure for failure in failures))
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+//! The supervisor: the host's thread that watches the zygote, the workers and the guests.
+//!
+//! It knows of every death, by the zygote's word or by the end of a socket, and cleans up after it in one place:
+//! first the pool settles the worker's tasks (reading its completion ring to the end), then everything the dead
+//! process held is given back, then its number is free for another.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use shoal_sys::poll;
+use shoal_sys::process::{self, Signal};
+use shoal_sys::socket::{Packet, Seqpacket};
+
+use super::host::{GuestLink, Host, State};
+use crate::error::{Error, Result};
+use crate::pool::client::Shared;
+use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
+use crate::sync::lock;
+
+/// How many zygotes may fail before they are ready until the pools are given up.
+const ZYGOTE_TRIES: u32 = 2;
+
+/// How often to look whether segments of dead workers are still in use.
+const BURY: Duration = Duration::from_secs(1);
+
+/// Who a packet came from.
+#[derive(Clone, Copy, Debug)]
+enum Peer {
+    Notifier,
+    Listener,
+    Zygote,
+    Seat(Place),
+    Guest(u64),
+}
+
+/// Runs as long as the process.
+pub(super) fn run(host: &Arc<Host>) {
+    loop {
+        if let Err(error) = turn(host) {
+            // Only the exhaustion of descriptors or memory gets here. What was asked for stays in the sockets: again,
+            // a little later.
+            eprintln!("shoal: supervisor: {error}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn turn(host: &Arc<Host>) -> Result<()> {
+    let (peers, sockets, listener) = watched(&host.state());
+    let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
+    // What dead workers have left in use is looked at now and then, until it can be let go of.
+    let timeout = overdue.into_iter().chain(host.registry.bury(host.heap()).then_some(BURY)).min();
+    let mut fds: Vec<BorrowedFd<'_>> = vec![host.notifier.as_fd()];
+    fds.extend(listener.iter().map(|listener| listener.as_fd()));
+    fds.extend(sockets.iter().map(|socket| socket.as_fd()));
+    let ready = poll::poll(&fds, timeout)?;
+    let mut outcome = Ok(());
+    for (peer, _) in peers.iter().zip(ready).filter(|(_, ready)| *ready) {
+        let heard = match *peer {
+            Peer::Notifier => {
+                host.notifier.drain();
+                Ok(())
+            }
+            Peer::Listener => match listener.as_ref().map(|listener| listener.accept()) {
+                Some(Ok(socket)) => welcome(host, socket),
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(()),
+            },
+            Peer::Zygote => zygote_spoke(host),
+            Peer::Seat(place) => seat_spoke(host, place),
+            Peer::Guest(number) => guest_spoke(host, number),
+        };
+        // What goes wrong with one is no reason to leave the others unheard.
+        outcome = outcome.and(heard);
+    }
+    outcome
+}
+
+type Watched = (Vec<Peer>, Vec<Arc<Seqpacket>>, Option<Arc<shoal_sys::socket::Listener>>);
+
+fn watched(state: &State) -> Watched {
+    let (mut peers, mut sockets) = (vec![Peer::Notifier], vec![]);
+    if state.listener.is_some() {
+        peers.push(Peer::Listener);
+    }
+    if let Some(zygote) = &state.zygote {
+        peers.push(Peer::Zygote);
+        sockets.push(zygote.socket.clone());
+    }
+    for (place, seat) in &state.seats {
+        if let Some(control) = &seat.control {
+            peers.push(Peer::Seat(*place));
+            sockets.push(control.clone());
+        }
+    }
+    for (number, guest) in &state.guests {
+        peers.push(Peer::Guest(*number));
+        sockets.push(guest.socket.clone());
+    }
+    (peers, sockets, state.listener.clone())
+}
+
+/// What lies in a socket: `None` at its end, an empty list when nothing does.
+fn receive(socket: &Seqpacket) -> Result<Option<Vec<Packet>>> {
+    let mut packets = vec![];
+    loop {
+        match socket.try_recv() {
+            Ok(Some(packet)) => packets.push(packet),
+            Ok(None) if packets.is_empty() => return Ok(None),
+            // The end is still there at the next turn.
+            Ok(None) => return Ok(Some(packets)),
+            // What has been read counts, whatever comes next.
+            Err(_) if !packets.is_empty() => return Ok(Some(packets)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(packets)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
+    let Some(socket) = host.state().zygote.as_ref().map(|zygote| zygote.socket.clone()) else { return Ok(()) };
+    let Some(packets) = receive(&socket)? else { return zygote_died(host) };
+    for packet in packets {
+        match FromZygote::decode(&packet.bytes)? {
+            // Good is a zygote only once it has forked: what it imports before that may be its end.
+            FromZygote::Ready { .. } => {}
+            FromZygote::Forked { place, pid } => {
+                let mut state = host.state();
+                state.failed_zygotes = 0;
+                if let Some(zygote) = &mut state.zygote {
+                    zygote.ready = true;
+                }
+                state.by_pid.insert(pid, place);
+                if let Some(seat) = state.seats.get_mut(&place) {
+                    seat.pid = pid;
+                    // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
+                    // as it is only reaped by the zygote, which says so.
+                    let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
+                    seat.pidfd = pidfd.map(Arc::new);
+                }
+                drop(state);
+                if let Some(pool) = host.pool(place.pool) {
+                    pool.forked(place, pid);
+                }
+            }
+            FromZygote::Failed { place, errno } => {
+                let why = format!("fork: {}", io::Error::from_raw_os_error(errno));
+                vacate(host, place, Ended::NotStarted(why));
+            }
+            FromZygote::Exited { pid, code } => {
+                let place = host.state().by_pid.remove(&pid);
+                if let Some(place) = place {
+                    vacate(host, place, Ended::Exited { pid, code });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// It ended with that exit code, or by that signal, negative.
+    Exited {
+        /// Its process.
+        pid: u32,
+        /// Exit code, or minus the signal.
+        code: i32,
+    },
+    /// It could not be started.
+    NotStarted(String),
+    /// The zygote ended before it was started.
+    Lost,
+}
+
+/// The one way that every dead worker goes.
+fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
+    let pool = host.pool(place.pool);
+    if let Some(pool) = &pool {
+        // First: completions that lie in the ring carry leases that the client still has to take.
+        pool.settle(place, &ended);
+    }
+    let seat = host.state().seats.remove(&place);
+    if let Some(seat) = seat {
+        give_back(host, seat.holder);
+    }
+    if let Some(pool) = pool {
+        pool.refill(place, &ended);
+    }
+}
+
+/// Everything a dead process held is given back; its number is free.
+fn give_back(host: &Arc<Host>, holder: u16) {
+    host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
+    host.registry.orphan(holder);
+    host.registry.bury(host.heap());
+    host.state().holders.remove(&holder);
+}
+
+fn zygote_died(host: &Arc<Host>) -> Result<()> {
+    let (places, hopeless) = {
+        let mut state = host.state();
+        let Some(mut zygote) = state.zygote.take() else { return Ok(()) };
+        // Its socket is closed, so it is dead or about to be; its workers go with it.
+        let _ = zygote.child.kill();
+        // No status if the client leaves its children to nobody (SIGCHLD ignored) or has waited for it itself.
+        let status = zygote.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        if !zygote.ready {
+            state.failed_zygotes += 1;
+        }
+        let hopeless =
+            (state.failed_zygotes >= ZYGOTE_TRIES).then(|| format!("the zygote ended before it was ready ({status})"));
+        if hopeless.is_some() {
+            state.failed_zygotes = 0;
+        }
+        (state.seats.iter().map(|(place, seat)| (*place, seat.pidfd.clone(), seat.pid)).collect::<Vec<_>>(), hopeless)
+    };
+    if let Some(why) = &hopeless {
+        host.pools().iter().for_each(|pool| pool.give_up(why));
+    }
+    for (place, pidfd, pid) in places {
+        let ended = match pidfd {
+            Some(pidfd) => {
+                end_for_sure(&pidfd);
+                Ended::Exited { pid, code: -9 }
+            }
+            None => Ended::Lost,
+        };
+        host.state().by_pid.remove(&pid);
+        vacate(host, place, ended);
+    }
+    Ok(())
+}
+
+/// Kills a process and waits until it is really gone: only then may others use what it held.
+fn end_for_sure(pidfd: &OwnedFd) {
+    let mut gone = false;
+    while !gone {
+        // Neither can fail for a process of this user that the descriptor names; an interrupted look is repeated.
+        gone = process::pidfd_kill(pidfd.as_fd(), Signal::KILL)
+            .and_then(|()| poll::poll(&[pidfd.as_fd()], Some(Duration::from_millis(100))))
+            .map_or(true, |ready| ready[0]);
+    }
+}
+
+fn seat_spoke(host: &Arc<Host>, place: Place) -> Result<()> {
+    let seat = host.state().seats.get(&place).map(|seat| (seat.control.clone(), seat.holder));
+    let Some((Some(control), holder)) = seat else { return Ok(()) };
+    match receive(&control)? {
+        // The worker has ended or is about to: the zygote will say how.
+        None => {
+            if let Some(seat) = host.state().seats.get_mut(&place) {
+                seat.control = None;
+            }
+            Ok(())
+        }
+        Some(packets) => packets.iter().try_for_each(|packet| answer(host, &control, holder, packet)),
+    }
+}
+
+fn answer(host: &Arc<Host>, socket: &Seqpacket, holder: u16, packet: &Packet) -> Result<()> {
+    let segment = match ToHost::decode(&packet.bytes) {
+        Ok(ToHost::Create { data, entries }) => host.registry.create(data, entries, holder).inspect(|segment| {
+            // The host maps it at once: it will read results in it.
+            host.heap().know(segment);
+            // Handles of what will lie in it may go to anybody, and all will ask here.
+            if let Err(error) = host.open_broker() {
+                eprintln!("shoal: broker: {error}");
+            }
+        }),
+        Ok(ToHost::Open { segment }) => host.registry.open(segment),
+        _ => Err(Error::Damaged("message")),
+    };
+    let (reply, segment) = match segment {
+        Ok(segment) => (FromHost::Segment { id: segment.id() }, Some(segment)),
+        Err(Error::OutOfSharedMemory { wanted, available }) => (FromHost::OutOfMemory { wanted, available }, None),
+        Err(Error::Gone) => (FromHost::Gone, None),
+        Err(_) => (FromHost::Refused, None),
+    };
+    let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();
+    match socket.send(&reply.encode(), &fds) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+        sent => Ok(sent?),
+    }
+}
+
+fn welcome(host: &Arc<Host>, socket: Seqpacket) -> Result<()> {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    // Whoever is of another user is shown the door before it can say a word.
+    if socket.peer()?.uid == process::uid() {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        host.state().guests.insert(number, GuestLink { socket: Arc::new(socket), holder: None });
+    }
+    Ok(())
+}
+
+fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
+    let guest = host.state().guests.get(&number).map(|guest| (guest.socket.clone(), guest.holder));
+    let Some((socket, holder)) = guest else { return Ok(()) };
+    let Some(packets) = receive(&socket)? else {
+        host.state().guests.remove(&number);
+        if let Some(holder) = holder {
+            give_back(host, holder);
+        }
+        return Ok(());
+    };
+    let mut holder = holder;
+    for packet in packets {
+        match holder {
+            Some(holder) => answer(host, &socket, holder, &packet)?,
+            None => {
+                let token = host.address().token;
+                let known =
+                    matches!(ToHost::decode(&packet.bytes), Ok(ToHost::Hello { token: shown }) if shown == token);
+                if !known {
+                    host.state().guests.remove(&number);
+                    return Ok(());
+                }
+                let mut state = host.state();
+                let Ok(new) = state.new_holder() else {
+                    drop(state);
+                    socket.send(&FromHost::Refused.encode(), &[])?;
+                    continue;
+                };
+                if let Some(guest) = state.guests.get_mut(&number) {
+                    guest.holder = Some(new);
+                }
+                holder = Some(new);
+                drop(state);
+                socket.send(&FromHost::Welcome { holder: new }.encode(), &[])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Host {
+    fn pools(&self) -> Vec<Arc<Shared>> {
+        let mut state = self.state();
+        state.pools.retain(|_, pool| pool.strong_count() > 0);
+        state.pools.values().filter_map(std::sync::Weak::upgrade).collect()
+    }
+
+    fn pool(&self, number: u32) -> Option<Arc<Shared>> {
+        self.state().pools.get(&number).and_then(std::sync::Weak::upgrade)
+    }
+}

@@ -1,0 +1,59 @@
+//! Everything that can go wrong in the engine, in one enum.
+
+use std::io;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine (or the memory limit of the container) has not enough memory for a segment.
+    #[error("out of shared memory: {wanted} bytes wanted, {available} available")]
+    OutOfSharedMemory {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes that could have been had.
+        available: u64,
+    },
+    /// The pool was closed or terminated.
+    #[error("Pool not running")]
+    PoolClosed,
+    /// Workers cannot be started, or end before they are ready.
+    #[error("workers cannot be started: {0}")]
+    CannotStart(String),
+    /// A handle names something whose last holder has gone.
+    #[error("the shared memory behind this handle is gone: its last holder has let go of it")]
+    Gone,
+    /// A handle, message or segment is not what it claims to be.
+    #[error("damaged {0}")]
+    Damaged(&'static str),
+    /// This process was forked from the client: the pool belongs to the parent.
+    #[error("this pool belongs to the parent process: after fork() a child needs a pool of its own")]
+    Forked,
+    /// A pool of no workers, or of too many.
+    #[error("a pool has 1 to {most} workers, not {asked}")]
+    Workers {
+        /// Workers asked for.
+        asked: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// More processes than one client's memory can be shared by.
+    #[error("at most {0} processes can share one client's memory")]
+    TooManyHolders(usize),
+    /// The operating system said no.
+    #[error(transparent)]
+    Os(#[from] io::Error),
+}
+
+impl From<shoal_sys::memory::ReserveError> for Error {
+    fn from(error: shoal_sys::memory::ReserveError) -> Self {
+        match error {
+            shoal_sys::memory::ReserveError::OutOfMemory { wanted, available } => {
+                Error::OutOfSharedMemory { wanted: wanted as u64, available: available as u64 }
+            }
+            shoal_sys::memory::ReserveError::Os(error) => Error::Os(error),
+        }
+    }
+}
+
+/// A result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,19 @@
+//! The shoal engine: a pool of worker processes over shared memory. It knows nothing of Python.
+//!
+//! - [`sync`]: waiting and waking across processes
+//! - [`memory`]: segments, arenas, leases
+//! - [`domain`]: who shares memory with whom; the host, its supervisor, its guests
+//! - [`pool`]: tasks, rings, workers
+
+#[cfg(not(loom))]
+pub mod domain;
+#[cfg(not(loom))]
+pub mod error;
+pub mod memory;
+pub mod pool;
+pub mod sync;
+
+#[cfg(not(loom))]
+pub use error::{Error, Result};
+#[cfg(not(loom))]
+pub use shoal_sys::cpu::cpu_count;

@@ -1,0 +1,249 @@
+//! Leases: who uses a block, written down in shared memory where a death leaves it to be found.
+//!
+//! Every block that others than its owner may use has an [`Entry`] in the table at the front of its segment. The
+//! entry holds a bit for each process; a process's own count of references is its private matter. Taking a lease
+//! is one atomic `or`, giving it back one atomic `and`, and what a dead process held is found by its bit. Only the
+//! owner of the segment decides that a block is free: nobody frees twice. See `docs/design/leases.md`.
+//!
+//! # Taking against closing
+//!
+//! ```text
+//! taker                                     owner, when all bits look clear
+//! T1  holders |= me                         C1  generation += 1 (odd: closing)
+//! T2  generation as in the handle? has it   C2  all bits still clear? generation += 1: the block is free
+//!     one more? closing: look again             else generation -= 1: still in use
+//!     another? holders &= !me: gone
+//! ```
+//!
+//! A SeqCst fence stands between T1 and T2 and between C1 and C2: either C2 sees the bit of T1, or T2 sees the generation of C1. During C2
+//! nobody can succeed with T2, so the set of successful holders only shrinks while its words are read one by one.
+
+use crate::sync::atomics::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::bits::BitSet;
+use crate::sync::futex::Futex;
+
+/// A few atomic words for a primitive: room for a counter, a lock, an event. All zero when new.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// A number.
+    pub number: AtomicU64,
+    /// A word to sleep on.
+    pub futex: Futex,
+    /// Another word.
+    pub word: AtomicU32,
+    spare: [u64; 2],
+}
+
+/// What an entry describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A piece of the segment's data.
+    Block = 1,
+    /// A few atomic words inside the entry itself.
+    Cell = 2,
+    /// A cell that is a lock: its word is looked at when a process dies.
+    Lock = 3,
+}
+
+impl Kind {
+    /// The kind behind a number read from shared memory.
+    pub fn from_u32(number: u32) -> Option<Kind> {
+        [Kind::Block, Kind::Cell, Kind::Lock].into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// A line of a segment's table.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Entry {
+    generation: AtomicU32,
+    kind: AtomicU32,
+    offset: AtomicU64,
+    len: AtomicU64,
+    holders: BitSet,
+    cell: Cell,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Entry {
+            generation: AtomicU32::new(0),
+            kind: AtomicU32::new(0),
+            offset: AtomicU64::new(0),
+            len: AtomicU64::new(0),
+            holders: BitSet::default(),
+            cell: Cell::default(),
+        }
+    }
+}
+
+/// How often a taker looks again at an entry that is being closed, before it counts as gone: closing takes some
+/// nanoseconds, unless its owner died in the middle of it.
+const LOOKS: u32 = if cfg!(loom) { 1 } else { 10_000 };
+
+impl Entry {
+    /// The owner: describes a new block and holds it. Returns the generation for its handles.
+    pub fn open(&self, kind: Kind, offset: u64, len: u64, owner: u16) -> u32 {
+        self.kind.store(kind as u32, Ordering::Relaxed);
+        self.offset.store(offset, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
+        self.cell.number.store(0, Ordering::Relaxed);
+        self.cell.futex.word().store(0, Ordering::Relaxed);
+        self.cell.word.store(0, Ordering::Relaxed);
+        // Before there is a holder: who has a handle of an earlier life sees at once that it is another block. Never 0, the
+        // generation of a line that was never opened.
+        let generation = self.generation.fetch_add(2, Ordering::SeqCst).wrapping_add(2);
+        self.holders.insert(owner);
+        generation
+    }
+
+    /// Takes a lease for `holder` on the block of that generation. `false`: it is gone.
+    pub fn take(&self, generation: u32, holder: u16) -> bool {
+        if generation == 0 {
+            return false;
+        }
+        self.holders.insert(holder);
+        fence(Ordering::SeqCst);
+        for _ in 0..LOOKS {
+            match self.generation.load(Ordering::SeqCst) {
+                now if now == generation => return true,
+                now if now == generation.wrapping_add(1) => std::hint::spin_loop(),
+                _ => break,
+            }
+        }
+        self.holders.remove(holder);
+        false
+    }
+
+    /// Gives `holder`'s lease back. `true`: nobody seems to hold the block any more, the owner should look.
+    pub fn give_back(&self, holder: u16) -> bool {
+        self.holders.remove(holder) && self.holders.is_empty()
+    }
+
+    /// The owner: closes the entry if nobody holds it. `true`: the block is free and old handles are void.
+    pub fn close(&self) -> bool {
+        if !self.holders.is_empty() {
+            return false;
+        }
+        let live = self.generation.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let free = self.holders.is_empty();
+        self.generation.store(if free { live.wrapping_add(2) } else { live }, Ordering::SeqCst);
+        free
+    }
+
+    /// The owner: marks a closed entry as describing nothing.
+    pub fn retire(&self) {
+        self.kind.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `holder` has a lease.
+    pub fn held_by(&self, holder: u16) -> bool {
+        self.holders.contains(holder)
+    }
+
+    /// Whether anybody has a lease.
+    pub fn held(&self) -> bool {
+        !self.holders.is_empty()
+    }
+
+    /// How many processes have a lease.
+    pub fn holders(&self) -> u32 {
+        self.holders.len()
+    }
+
+    /// What it describes.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::from_u32(self.kind.load(Ordering::Relaxed))
+    }
+
+    /// Where the block starts in its segment.
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the block.
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether the block has no bytes of its own (a cell).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The words of a cell.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_free_when_its_last_holder_lets_go() {
+        let entry = Entry::default();
+        let generation = entry.open(Kind::Block, 4096, 100, 0);
+        assert!(entry.take(generation, 300));
+        assert!(!entry.give_back(0), "300 still holds it");
+        assert!(!entry.close());
+        assert!(entry.give_back(300));
+        assert!(entry.close());
+    }
+
+    #[test]
+    fn a_handle_of_an_earlier_life_is_refused() {
+        let entry = Entry::default();
+        let old = entry.open(Kind::Block, 0, 1, 0);
+        assert!(entry.give_back(0) && entry.close());
+        let new = entry.open(Kind::Block, 0, 1, 0);
+        assert_ne!(old, new);
+        assert!(!entry.take(old, 5));
+        assert!(!entry.held_by(5));
+        assert!(entry.take(new, 5));
+    }
+
+    #[test]
+    fn an_entry_is_one_line_pair() {
+        assert_eq!(std::mem::size_of::<Entry>(), 128);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn loom_nothing_is_freed_under_a_holder() {
+        loom::model(|| {
+            let entry = Arc::new(Entry::default());
+            let generation = entry.open(Kind::Block, 0, 1, 0);
+            assert!(entry.take(generation, 1));
+            // 2 takes a lease while 1, who passed it the handle, lets go at any moment after.
+            let taker = {
+                let entry = entry.clone();
+                thread::spawn(move || entry.take(generation, 2))
+            };
+            let owner = {
+                let entry = entry.clone();
+                thread::spawn(move || {
+                    entry.give_back(0);
+                    entry.close()
+                })
+            };
+            entry.give_back(1);
+            let (taken, closed) = (taker.join().expect("ends"), owner.join().expect("ends"));
+            assert!(!(taken && closed), "closed under holder 2");
+            if !taken && !closed {
+                assert!(entry.close(), "free for the next look");
+            }
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! Memory that processes share: segments, the arena that hands out pieces of them, leases, handles.
+
+pub mod lease;
+
+#[cfg(not(loom))]
+pub mod handle;
+#[cfg(not(loom))]
+pub mod heap;
+#[cfg(not(loom))]
+pub mod segment;
+#[cfg(not(loom))]
+mod size_class;
+#[cfg(not(loom))]
+pub mod space;

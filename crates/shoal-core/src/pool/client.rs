@@ -1,0 +1,454 @@
+//! The client's side of a pool: submits tasks, collects what became of them, settles what the dead leave.
+//!
+//! A task goes from the table (private) into the task ring, or into the backlog while the ring is full. Its end comes
+//! out of a completion ring. The thread that waits for a result collects it itself: whoever gets the `collector`
+//! lock reads all rings, for everybody; the others sleep until it has found something or leaves. When nobody waits,
+//! the pool's own thread collects, but only when a ring fills up or the backlog can move (and once a second, to be sure):
+//! until somebody asks, a result may as well lie where it is.
+
+mod collect;
+mod end;
+mod submit;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
+use super::messages::Place as Seat;
+use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
+use crate::domain::host::{Host, Launch};
+use crate::error::{Error, Result};
+use crate::memory::heap::{Lease, PlainBlock};
+use crate::sync::bell::Tone;
+
+/// How a pool is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many workers.
+    pub workers: usize,
+    /// How to start the zygote, if it is not up yet.
+    pub launch: Launch,
+    /// What the zygote should get ready before it forks.
+    pub preload: Vec<Vec<u8>>,
+    /// What every worker of the pool reads before it starts.
+    pub setup: Vec<u8>,
+}
+
+/// The longest a wait goes without a look at signals and the clock.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What a pool is up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// No more tasks; the workers end when all are done.
+    Closed,
+    Terminated,
+    /// Nobody will ever run a task.
+    Broken(Box<str>),
+}
+
+/// A pool as client and supervisor share it.
+#[derive(Debug)]
+pub struct Shared {
+    number: u32,
+    host: Arc<Host>,
+    memory: PoolMemory,
+    _setup: PlainBlock,
+    core: Mutex<Core>,
+    /// Held by the one who reads the completion rings.
+    collector: Mutex<()>,
+    /// Where those sleep who wait while somebody else collects.
+    followers: (Mutex<u64>, Condvar),
+    following: AtomicUsize,
+    /// Set while the supervisor wants the collector lock: whoever has it lets go.
+    wanted: AtomicBool,
+    /// Followers that want to hear of every completion.
+    keen: AtomicUsize,
+    /// How often in a row an answer came only after a yield.
+    yields: AtomicU32,
+    /// Whether tasks wait for room in the ring.
+    backlogged: AtomicBool,
+    /// Jobs that want to hear when the ring runs low.
+    feeders: AtomicU32,
+    feed_at: AtomicUsize,
+    functions: AtomicU32,
+    /// Set once nothing will happen in this pool any more.
+    ended: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Core {
+    state: State,
+    tasks: Table,
+    backlog: VecDeque<u64>,
+    crew: Vec<Crew>,
+    failed_starts: u32,
+    /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
+    remains: Vec<Remains>,
+    kill_at: Option<Instant>,
+}
+
+/// What is known of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crew {
+    /// Asked for.
+    Starting {
+        /// Which process of that number.
+        epoch: u32,
+    },
+    /// There.
+    Running {
+        /// Which process of that number.
+        epoch: u32,
+        /// Its process.
+        pid: u32,
+    },
+    /// Ended, and not to be replaced.
+    Gone,
+}
+
+/// A worker, as told to users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Its number in the pool.
+    pub number: u16,
+    /// Its process, once it is there.
+    pub pid: Option<u32>,
+    /// What it does.
+    pub state: WorkerState,
+    /// Tasks that workers of this number have ended.
+    pub tasks: u64,
+    /// Nanoseconds they spent on them.
+    pub busy_nanos: u64,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// On its way.
+    Starting,
+    /// Waiting for a task.
+    Idle,
+    /// At a task.
+    Busy,
+    /// Not there any more.
+    Gone,
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// What was waited for is there.
+    Done,
+    /// The time was up.
+    TimedOut,
+    /// The caller said so.
+    Interrupted,
+    /// This process is a fork of the client: what is waited for will never come here.
+    Forked,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pool of worker processes. Dropping it terminates it.
+#[derive(Debug)]
+pub struct Pool(Arc<Shared>);
+
+impl Pool {
+    /// Starts a pool. Returns at once: the workers are on their way, tasks may be submitted.
+    pub fn new(config: &Config) -> Result<Pool> {
+        if !(1..=MAX_WORKERS).contains(&config.workers) {
+            return Err(Error::Workers { asked: config.workers, most: MAX_WORKERS });
+        }
+        let host = Host::current()?;
+        host.prepare(&config.launch, &config.preload)?;
+        let slots = if config.workers <= 16 { 1024 } else { 4096 };
+        let completion_bytes = if config.workers <= 16 { 128 << 10 } else { 32 << 10 };
+        let cpus = shoal_sys::cpu::cpu_count() as u32;
+        let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
+        setup.write(&config.setup);
+        let setup_at = setup.place(config.setup.len() as u64);
+        let memory = PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?;
+        let shared = host.add_pool(|number| {
+            Arc::new(Shared {
+                number,
+                host: host.clone(),
+                memory,
+                _setup: setup,
+                core: Mutex::new(Core {
+                    state: State::Open,
+                    tasks: Table::default(),
+                    backlog: VecDeque::new(),
+                    crew: vec![Crew::Starting { epoch: 0 }; config.workers],
+                    failed_starts: 0,
+                    remains: Vec::new(),
+                    kill_at: None,
+                }),
+                collector: Mutex::default(),
+                followers: Default::default(),
+                following: AtomicUsize::new(0),
+                wanted: AtomicBool::new(false),
+                keen: AtomicUsize::new(0),
+                yields: AtomicU32::new(0),
+                backlogged: AtomicBool::new(false),
+                feeders: AtomicU32::new(0),
+                feed_at: AtomicUsize::new(0),
+                functions: AtomicU32::new(1),
+                ended: AtomicBool::new(false),
+            })
+        });
+        let pool = Pool(shared);
+        for worker in 0..config.workers as u16 {
+            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd())?;
+        }
+        let shared = pool.0.clone();
+        std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
+        Ok(pool)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.host.is_mine() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    /// Registers a function by its serialized form. It may name shared things, whose `leases` it keeps.
+    pub fn function(&self, bytes: &[u8], leases: Vec<Lease>) -> Result<Arc<Function>> {
+        self.check()?;
+        let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Function::new(self.0.host.heap(), id, bytes, leases)?))
+    }
+
+    /// Submits a task: `function` on `arguments`, which may name shared things, whose `leases` are kept until the
+    /// task has ended. `kind` is the caller's own tag.
+    pub fn submit(
+        &self,
+        function: &Arc<Function>,
+        kind: u16,
+        arguments: &[u8],
+        leases: Vec<Lease>,
+        reply: Reply,
+    ) -> Result<()> {
+        self.submit_quietly(function, kind, arguments, leases, reply)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// As [`submit`](Self::submit), but no worker is woken until [`publish`](Self::publish): for several at once.
+    pub fn submit_quietly(
+        &self,
+        function: &Arc<Function>,
+        kind: u16,
+        arguments: &[u8],
+        leases: Vec<Lease>,
+        reply: Reply,
+    ) -> Result<()> {
+        self.check()?;
+        let leases = if leases.is_empty() { None } else { Some(leases.into()) };
+        let task =
+            Task { function: function.clone(), kind, arguments: Arguments::copy_of(arguments), reply, _leases: leases };
+        // A single call has no business in a pool that closes.
+        let late = matches!(task.reply, Reply::Inbox(..));
+        let mut core = lock(&self.0.core);
+        match &core.state {
+            State::Open => {}
+            // A map that was begun before goes on, as all of it counts as submitted.
+            State::Closed if late && self.0.feeders.load(Ordering::Relaxed) > 0 => {}
+            State::Broken(why) => return Err(Error::CannotStart(why.to_string())),
+            State::Closed | State::Terminated => return Err(Error::PoolClosed),
+        }
+        self.0.enter(&mut core, task);
+        Ok(())
+    }
+
+    /// Wakes a worker for what was submitted quietly, if none is awake.
+    pub fn publish(&self) {
+        self.0.memory.control().gate.published(|worker| self.0.memory.park(worker));
+    }
+
+    /// Tasks the ring can take at once.
+    pub fn room(&self) -> usize {
+        self.0.memory.slots() - (self.0.memory.tasks().queued() as usize).min(self.0.memory.slots())
+    }
+
+    /// Tasks that have not ended.
+    pub fn outstanding(&self) -> usize {
+        if !self.0.host.is_mine() {
+            return 0;
+        }
+        lock(&self.0.core).tasks.len()
+    }
+
+    /// How many workers it has.
+    pub fn size(&self) -> usize {
+        self.0.memory.workers()
+    }
+
+    /// Counts a job that has more to send: who feeds it is woken when no more than `low` tasks are queued, and
+    /// `close` leaves the workers until it has sent everything.
+    pub fn feed(&self, low: usize) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let core = lock(&self.0.core);
+        self.0.feeders.fetch_add(1, Ordering::Relaxed);
+        self.0.feed_at.fetch_max(low, Ordering::Relaxed);
+        self.0.set_low_water(&core);
+    }
+
+    /// A job has sent everything: undoes one [`feed`](Self::feed).
+    pub fn fed(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let core = lock(&self.0.core);
+        if self.0.feeders.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.feed_at.store(0, Ordering::Relaxed);
+        }
+        self.0.set_low_water(&core);
+        self.0.end_if_done(&core);
+    }
+
+    /// Collects what lies there, without waiting.
+    pub fn collect(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        if let Ok(_collecting) = self.0.collector.try_lock() {
+            self.0.drain();
+        }
+        self.0.tell_followers();
+    }
+
+    /// Waits until `done`, collecting results meanwhile. `interrupted` is asked now and then, with no lock held.
+    pub fn wait(
+        &self,
+        tone: Tone,
+        mut done: impl FnMut() -> bool,
+        timeout: Option<Duration>,
+        mut interrupted: impl FnMut() -> bool,
+    ) -> Waited {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if done() {
+                return Waited::Done;
+            }
+            if !self.0.host.is_mine() {
+                return Waited::Forked;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.collect();
+                return if done() { Waited::Done } else { Waited::TimedOut };
+            }
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            while self.0.wanted.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_micros(20));
+            }
+            let ended = match self.0.collector.try_lock() {
+                Ok(collecting) => {
+                    let ended = self.0.lead(tone, &mut done, slice);
+                    drop(collecting);
+                    self.0.tell_followers();
+                    ended
+                }
+                Err(TryLockError::WouldBlock) => self.0.follow(tone, &mut done, slice),
+                Err(TryLockError::Poisoned(_)) => {
+                    self.0.collector.clear_poison();
+                    false
+                }
+            };
+            if ended {
+                return Waited::Done;
+            }
+            if interrupted() {
+                return Waited::Interrupted;
+            }
+            // All this time, and tasks are still queued: a worker that others rely on to take them may have been stopped.
+            if self.0.memory.tasks().queued() > 0 {
+                self.0.memory.control().gate.wake_all(|worker| self.0.memory.park(worker));
+            }
+        }
+    }
+
+    /// No more tasks: the workers end when all submitted ones are done.
+    pub fn close(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let mut core = lock(&self.0.core);
+        if core.state == State::Open {
+            core.state = State::Closed;
+            self.0.set_low_water(&core);
+        }
+        self.0.end_if_done(&core);
+        drop(core);
+        // What lies in the rings uncollected counts as not done. The fence is the bell's: either a worker that ends its
+        // last task sees the low water that was just set, or its completion is seen here.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.collect();
+    }
+
+    /// Ends the workers now. Tasks that have not ended get [`Outcome::Terminated`](super::tasks::Outcome::Terminated).
+    pub fn terminate(&self) {
+        if self.0.host.is_mine() {
+            self.0.terminate(State::Terminated);
+        }
+    }
+
+    /// Whether all workers of a closed or terminated pool have ended.
+    pub fn is_over(&self) -> bool {
+        !self.0.host.is_mine() || self.0.is_over(&lock(&self.0.core))
+    }
+
+    /// Tasks that no worker has taken yet, about.
+    pub fn queued(&self) -> usize {
+        if !self.0.host.is_mine() {
+            return 0;
+        }
+        self.0.memory.tasks().queued() as usize + lock(&self.0.core).backlog.len()
+    }
+
+    /// Whether tasks may be submitted.
+    pub fn is_open(&self) -> bool {
+        // Nothing of a pool is locked in a fork: another thread may have held the lock when it was made.
+        self.0.host.is_mine() && lock(&self.0.core).state == State::Open
+    }
+
+    /// Whether some worker is on its way.
+    pub fn is_starting(&self) -> bool {
+        self.0.host.is_mine() && lock(&self.0.core).crew.iter().any(|crew| matches!(crew, Crew::Starting { .. }))
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        if !self.0.host.is_mine() {
+            return Vec::new();
+        }
+        let crew = lock(&self.0.core).crew.clone();
+        let info = |(number, crew): (usize, Crew)| {
+            let number = number as u16;
+            let record = self.0.memory.record(number);
+            let (pid, state) = match crew {
+                Crew::Gone => (None, WorkerState::Gone),
+                Crew::Starting { .. } => (None, WorkerState::Starting),
+                Crew::Running { pid, .. } if record.current.load(Ordering::Relaxed) != NO_TASK => {
+                    (Some(pid), WorkerState::Busy)
+                }
+                Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
+            };
+            let (tasks, busy_nanos) = (record.tasks.load(Ordering::Relaxed), record.busy.load(Ordering::Relaxed));
+            WorkerInfo { number, pid, state, tasks, busy_nanos }
+        };
+        crew.into_iter().enumerate().map(info).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}

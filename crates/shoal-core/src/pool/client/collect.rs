@@ -1,0 +1,218 @@
+//! From the completion rings to whoever waits.
+//!
+//! Whoever gets the `collector` lock leads: it reads all rings, for everybody, and sleeps on the bell. The others
+//! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
+//! death, sets `wanted`; then the leader lets go at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_sys::process::Signal;
+
+use super::{Shared, lock};
+use crate::error::{Error, Result};
+use crate::memory::heap::{BlockId, Lease};
+use crate::pool::completion_ring::{CompletionRing, IN_BLOCK, Message};
+use crate::pool::in_block;
+use crate::pool::task_ring::Place;
+use crate::pool::tasks::{Outcome, Payload};
+use crate::sync::bell::Tone;
+use crate::sync::futex::Wake;
+use crate::sync::spin::{self, Spun};
+
+/// How many answers in a row may come after a yield until the client sleeps instead.
+const YIELDS: u32 = 8;
+/// How often the pool's own thread looks by itself.
+const PATROL: Duration = Duration::from_secs(1);
+
+impl Shared {
+    pub(super) fn has_completions(&self) -> bool {
+        (0..self.memory.workers() as u16).any(|worker| self.memory.record(worker).cursors.filled() > 0)
+    }
+
+    /// Whether there is what the bell rings for in this tone.
+    fn calls_for(&self, tone: Tone) -> bool {
+        let (queued, slots) = (self.memory.tasks().queued(), self.memory.slots() as u64);
+        let filled = || (0..self.memory.workers() as u16).map(|worker| self.memory.record(worker).cursors.filled());
+        let (_, capacity) = self.memory.completion_bytes(0);
+        let room = || {
+            filled().any(|bytes| bytes > capacity as u64 / 2)
+                || (self.backlogged.load(Ordering::Relaxed) && queued <= slots / 2 && self.memory.tasks().has_room())
+        };
+        match tone {
+            Tone::Completion => self.has_completions() || room(),
+            Tone::Idle => (queued == 0 && self.has_completions()) || room(),
+            Tone::Room => room(),
+        }
+    }
+
+    /// Waits as the one who collects. `true`: done.
+    pub(super) fn lead(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
+        let until = Instant::now() + slice;
+        let control = self.memory.control();
+        loop {
+            let found = self.drain();
+            if done() {
+                return true;
+            }
+            if found == 0 {
+                let ready = || self.has_completions();
+                let budget = || control.gate.running() + control.gate.spinning() < control.cpus;
+                // Who does not want to hear of each completion has much to wait for, and leaves the CPU to the workers.
+                // A follower may want to hear more than the leader itself.
+                let tone = if self.keen.load(Ordering::SeqCst) > 0 { Tone::Completion } else { tone };
+                let spun = tone == Tone::Completion && budget() && self.spin(ready, budget);
+                if !spun {
+                    let left = until.saturating_duration_since(Instant::now());
+                    // All that is rung for is looked at once more, or it could have come just before.
+                    let keen = || tone != Tone::Completion && self.keen.load(Ordering::SeqCst) > 0;
+                    let look = || self.calls_for(tone) || keen() || self.wanted.load(Ordering::SeqCst) || done();
+                    let wake = control.bell.wait(tone, look, Some(left));
+                    if wake == Wake::Interrupted {
+                        return false;
+                    }
+                }
+                if done() {
+                    return true;
+                }
+            } else {
+                self.tell_followers();
+            }
+            if Instant::now() >= until || self.wanted.load(Ordering::SeqCst) {
+                return false;
+            }
+        }
+    }
+
+    /// Spins for a completion, unless the last ones all came after a yield. Then the worker probably shares this CPU while
+    /// another is idle: yielding never moves anybody, but the wake-up after a sleep does.
+    fn spin(&self, ready: impl FnMut() -> bool, budget: impl FnMut() -> bool) -> bool {
+        if self.yields.load(Ordering::Relaxed) >= YIELDS {
+            self.yields.store(0, Ordering::Relaxed);
+            return false;
+        }
+        match spin::until(ready, budget) {
+            Spun::Ready => self.yields.store(0, Ordering::Relaxed),
+            Spun::AfterYield => _ = self.yields.fetch_add(1, Ordering::Relaxed),
+            Spun::No => return false,
+        }
+        true
+    }
+
+    /// Waits while somebody else collects. `true`: done.
+    pub(super) fn follow(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
+        self.following.fetch_add(1, Ordering::SeqCst);
+        let keen = tone == Tone::Completion;
+        if keen && self.keen.fetch_add(1, Ordering::SeqCst) == 0 {
+            // The leader may sleep too deeply for what this thread wants to hear.
+            self.memory.control().bell.ring_all();
+        }
+        let turn = lock(&self.followers.0);
+        // Between the failed try and here the leader may have left: it tells under this lock.
+        if !done() && self.collector.try_lock().is_err() {
+            drop(self.followers.1.wait_timeout(turn, slice));
+        }
+        self.following.fetch_sub(1, Ordering::SeqCst);
+        if keen {
+            self.keen.fetch_sub(1, Ordering::SeqCst);
+        }
+        done()
+    }
+
+    pub(super) fn tell_followers(&self) {
+        if self.following.load(Ordering::SeqCst) > 0 {
+            *lock(&self.followers.0) += 1;
+            self.followers.1.notify_all();
+        }
+    }
+
+    /// Reads all rings. Only with the collector lock held. Returns how many tasks have ended.
+    pub(super) fn drain(&self) -> usize {
+        let mut found = 0;
+        for worker in 0..self.memory.workers() as u16 {
+            if self.memory.record(worker).cursors.filled() > 0 {
+                found += self.drain_one(worker);
+            }
+        }
+        if found > 0 || self.backlogged.load(Ordering::Relaxed) {
+            let mut core = lock(&self.core);
+            if !core.backlog.is_empty() {
+                self.move_backlog(&mut core);
+            }
+            self.end_if_done(&core);
+        }
+        found
+    }
+
+    pub(super) fn drain_one(&self, worker: u16) -> usize {
+        let (bytes, capacity) = self.memory.completion_bytes(worker);
+        // SAFETY: the ring's own bytes, aligned, read by the holder of the collector lock only.
+        let ring = unsafe { CompletionRing::new(&self.memory.record(worker).cursors, bytes, capacity) };
+        let mut ended = vec![];
+        let mut core = lock(&self.core);
+        let drained = ring.drain(|message| {
+            if let Some(task) = core.tasks.remove(message.head.task) {
+                let outcome = self.outcome(&message);
+                // Dropped after the lock: what a task held may have more to do when it goes.
+                ended.push((task, outcome));
+            }
+        });
+        drop(core);
+        let found = ended.len();
+        for (task, outcome) in ended {
+            task.reply.send(outcome);
+        }
+        if drained.is_err() {
+            // The worker has scribbled over its own ring. Its tasks end when it does.
+            self.signal(worker, Signal::KILL);
+        }
+        found
+    }
+
+    pub(super) fn outcome(&self, message: &Message<'_>) -> Outcome {
+        let head = message.head;
+        let take = |place: &Place| {
+            let id =
+                BlockId { segment: place.segment, entry: place.offset as u32, generation: (place.offset >> 32) as u32 };
+            self.host.heap().take(id)
+        };
+        let read = || -> Result<(Vec<Lease>, Payload)> {
+            let taken = |places: &[Place]| places.iter().map(take).collect::<Result<Vec<Lease>>>();
+            if head.len != IN_BLOCK {
+                return Ok((taken(message.leases)?, Payload::copy_of(message.payload)));
+            }
+            let block = take(message.leases.first().ok_or(Error::Damaged("completion"))?)?;
+            // Only the front: the rest is for the thread that wants the result, which holds no lock.
+            // SAFETY: the worker has written it and has no further use for it.
+            let count = in_block::count(unsafe { block.front(in_block::COUNT as u64) }?)?;
+            // SAFETY: as above.
+            let (places, payload_at) = in_block::read(unsafe { block.front(in_block::front(count)) }?)?;
+            Ok((taken(&places)?, Payload::Block(block, payload_at)))
+        };
+        match read() {
+            Ok((leases, payload)) => {
+                Outcome::Done { kind: head.kind, units: head.units, nanos: head.nanos, payload, leases: leases.into() }
+            }
+            Err(Error::OutOfSharedMemory { wanted, available }) => Outcome::OutOfSharedMemory { wanted, available },
+            Err(error) => Outcome::Unreadable(error.to_string().into()),
+        }
+    }
+
+    /// The pool's own thread.
+    pub(super) fn collect_for_nobody(self: Arc<Shared>) {
+        while !self.ended.load(Ordering::Acquire) {
+            let control = self.memory.control();
+            let ended = || self.ended.load(Ordering::Acquire);
+            // The time limit is for what is nobody's fault: a worker that was stopped while others relied on it.
+            let wake = control.bell.wait(Tone::Room, || ended() || self.calls_for(Tone::Room), Some(PATROL));
+            if wake == Wake::TimedOut && self.memory.tasks().queued() > 0 {
+                control.gate.wake_all(|worker| self.memory.park(worker));
+            }
+            if let Ok(_collecting) = self.collector.try_lock() {
+                self.drain();
+            }
+            self.tell_followers();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! How a pool ends, and how it goes on when a worker does.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_sys::process::Signal;
+
+use super::{Core, Crew, Shared, State, lock};
+use crate::domain::supervisor::Ended;
+use crate::pool::layout::{NO_TASK, Phase};
+use crate::pool::messages::Place as Seat;
+use crate::pool::tasks::{Death, Outcome, Task};
+
+/// How often in a row workers may end before they are ready until the pool is given up: so often if they are killed,
+const START_TRIES: u32 = 99;
+/// and a 33rd as often if they end by themselves.
+const START_COST: u32 = 33;
+/// How long a worker has to end by itself when the pool is terminated.
+const GRACE: Duration = Duration::from_millis(500);
+
+impl Shared {
+    pub(super) fn end_if_done(&self, core: &Core) {
+        if core.state != State::Open && core.tasks.len() == 0 && self.feeders.load(Ordering::Relaxed) == 0 {
+            self.end_workers();
+        }
+    }
+
+    pub(super) fn end_workers(&self) {
+        let control = self.memory.control();
+        control.phase.store(Phase::Over as u32, Ordering::SeqCst);
+        control.gate.wake_all(|worker| self.memory.park(worker));
+    }
+
+    pub(super) fn terminate(&self, state: State) {
+        let tasks = {
+            let mut core = lock(&self.core);
+            if matches!(core.state, State::Terminated | State::Broken(_)) {
+                return;
+            }
+            core.state = state.clone();
+            core.kill_at = Some(Instant::now() + GRACE);
+            core.backlog.clear();
+            self.memory.tasks().retract_all(|_| ());
+            self.end_workers();
+            core.tasks.drain()
+        };
+        for worker in 0..self.memory.workers() as u16 {
+            self.signal(worker, Signal::TERM);
+        }
+        let (replies, remains): (Vec<_>, Vec<_>) = tasks.into_iter().map(Task::cut_off).unzip();
+        lock(&self.core).remains = remains;
+        for reply in replies {
+            reply.send(match &state {
+                State::Broken(why) => Outcome::NoWorkers(why.clone()),
+                _ => Outcome::Terminated,
+            });
+        }
+        self.changed();
+        self.host.look_again();
+        self.end_if_over();
+    }
+
+    /// Nobody will ever run a task here.
+    pub(crate) fn give_up(&self, why: &str) {
+        self.terminate(State::Broken(why.into()));
+    }
+
+    pub(super) fn signal(&self, worker: u16, signal: Signal) {
+        let epoch = match lock(&self.core).crew[usize::from(worker)] {
+            Crew::Starting { epoch } | Crew::Running { epoch, .. } => epoch,
+            Crew::Gone => return,
+        };
+        // It fails only if the process is not ours to signal, and then there is nothing else to be done.
+        let _ = self.host.signal(Seat { pool: self.number, worker, epoch }, signal);
+    }
+
+    /// Wakes everybody who waits, to look again.
+    pub(super) fn changed(&self) {
+        self.memory.control().bell.ring_all();
+        self.tell_followers();
+    }
+
+    pub(super) fn is_over(&self, core: &Core) -> bool {
+        core.state != State::Open && core.crew.iter().all(|crew| *crew == Crew::Gone)
+    }
+
+    pub(super) fn end_if_over(&self) {
+        let mut core = lock(&self.core);
+        if self.is_over(&core) {
+            let remains = std::mem::take(&mut core.remains);
+            drop(core);
+            drop(remains);
+            self.ended.store(true, Ordering::Release);
+            self.changed();
+        }
+    }
+
+    /// A terminated pool's workers that do not end by themselves are killed: how long until then, `None`: nothing to do.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+        let kill_at = {
+            let mut core = lock(&self.core);
+            let kill_at = core.kill_at?;
+            if now < kill_at {
+                return Some(kill_at - now);
+            }
+            core.kill_at = None;
+            core.crew.len() as u16
+        };
+        for worker in 0..kill_at {
+            self.signal(worker, Signal::KILL);
+        }
+        None
+    }
+
+    /// A worker has been forked.
+    pub(crate) fn forked(&self, seat: Seat, pid: u32) {
+        let terminated = {
+            let mut core = lock(&self.core);
+            core.crew[usize::from(seat.worker)] = Crew::Running { epoch: seat.epoch, pid };
+            matches!(core.state, State::Terminated | State::Broken(_))
+        };
+        let control = self.memory.control();
+        control.gate.add(seat.worker);
+        if control.phase.load(Ordering::SeqCst) == Phase::Over as u32 {
+            // It may have gone to sleep before it counted as one to be woken.
+            control.gate.wake_all(|worker| self.memory.park(worker));
+        }
+        if terminated {
+            self.signal(seat.worker, Signal::KILL);
+        }
+        self.changed();
+    }
+
+    /// A worker has died: its tasks are settled. First of all, while its leases still stand.
+    pub(crate) fn settle(&self, seat: Seat, ended: &Ended) {
+        let worker = seat.worker;
+        self.wanted.store(true, Ordering::SeqCst);
+        self.memory.control().bell.ring_all();
+        let collecting = lock(&self.collector);
+        self.wanted.store(false, Ordering::SeqCst);
+        self.drain_one(worker);
+        let mut lost = vec![];
+        self.memory.tasks().recover(worker, |task| lost.push(task));
+        let record = self.memory.record(worker);
+        lost.push(record.current.swap(NO_TASK, Ordering::AcqRel));
+        record.cursors.reset();
+        drop(collecting);
+        let death = match ended {
+            Ended::Exited { pid, code } => Death { pid: *pid, code: *code },
+            Ended::NotStarted(_) | Ended::Lost => Death { pid: 0, code: 0 },
+        };
+        let tasks: Vec<Task> = {
+            let mut core = lock(&self.core);
+            let tasks = lost.into_iter().filter_map(|number| core.tasks.remove(number)).collect();
+            // Its slots are free again.
+            self.move_backlog(&mut core);
+            tasks
+        };
+        for task in tasks {
+            task.reply.send(Outcome::Died(death));
+        }
+        self.memory.control().gate.remove(worker, |worker| self.memory.park(worker));
+    }
+
+    /// A worker has died and left nothing: it is replaced, if there may be work for another.
+    pub(crate) fn refill(&self, seat: Seat, ended: &Ended) {
+        let number = usize::from(seat.worker);
+        let mut give_up = None;
+        {
+            let mut core = lock(&self.core);
+            let ready = self.memory.record(seat.worker).ready.load(Ordering::Acquire) == seat.epoch + 1;
+            // Killed from outside, it says little about whether the next one will be able to start.
+            let killed = matches!(ended, Ended::Exited { code, .. } if [-9, -15].contains(code));
+            core.failed_starts = if ready || matches!(ended, Ended::Lost) {
+                0
+            } else {
+                core.failed_starts + if killed { 1 } else { START_COST }
+            };
+            let wanted = match core.state {
+                State::Open => true,
+                State::Closed => core.tasks.len() > 0 || self.feeders.load(Ordering::Relaxed) > 0,
+                State::Terminated | State::Broken(_) => false,
+            };
+            if wanted && core.failed_starts >= START_TRIES {
+                give_up = Some(match ended {
+                    Ended::Exited { code, .. } => {
+                        format!("workers end before they are ready, the last with {}", Death { pid: 0, code: *code })
+                    }
+                    Ended::NotStarted(why) => why.clone(),
+                    Ended::Lost => "the zygote ended".into(),
+                });
+            }
+            let epoch = seat.epoch + 1;
+            core.crew[number] = if wanted && give_up.is_none() { Crew::Starting { epoch } } else { Crew::Gone };
+            drop(core);
+            if wanted && give_up.is_none() {
+                if let Err(error) = self.host.fork(Seat { epoch, ..seat }, self.memory.fd()) {
+                    lock(&self.core).crew[number] = Crew::Gone;
+                    give_up = Some(error.to_string());
+                }
+            } else {
+                self.end_if_done(&lock(&self.core));
+            }
+        }
+        if let Some(why) = give_up {
+            self.give_up(&why);
+        }
+        self.changed();
+        self.end_if_over();
+    }
+}

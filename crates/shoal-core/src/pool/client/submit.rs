@@ -1,0 +1,95 @@
+//! From a task to the task ring, or to the backlog while the ring is full.
+
+use super::{Core, Shared, State};
+use crate::error::{Error, Result};
+use crate::pool::task_ring::{Body, INLINE};
+use crate::pool::tasks::{Arguments, Outcome, Task};
+use std::sync::atomic::Ordering;
+
+impl Shared {
+    pub(super) fn enter(&self, core: &mut Core, task: Task) {
+        let number = core.tasks.insert(task);
+        if !core.backlog.is_empty() || !self.push(core, number) {
+            core.backlog.push_back(number);
+            if core.backlog.len() == 1 {
+                self.set_low_water(core);
+            }
+        }
+    }
+
+    /// Puts a task into the ring, unless it is full.
+    pub(super) fn push(&self, core: &mut Core, number: u64) -> bool {
+        let ring = self.memory.tasks();
+        if !ring.has_room() {
+            return false;
+        }
+        let Some(task) = core.tasks.get_mut(number) else { return true };
+        match self.body(number, task) {
+            Ok(body) => ring.push(&body),
+            Err(error) => {
+                let (wanted, available) = match error {
+                    Error::OutOfSharedMemory { wanted, available } => (wanted, available),
+                    _ => (0, 0),
+                };
+                if let Some(task) = core.tasks.remove(number) {
+                    task.reply.send(Outcome::OutOfSharedMemory { wanted, available });
+                }
+                true
+            }
+        }
+    }
+
+    pub(super) fn body(&self, number: u64, task: &mut Task) -> Result<Body> {
+        let function = &task.function;
+        let mut body = Body {
+            task: number,
+            function: function.id,
+            kind: task.kind,
+            function_at: function.block.place(function.len),
+            ..Body::EMPTY
+        };
+        let bytes: &[u8] = match &task.arguments {
+            Arguments::Small(len, bytes) => &bytes[..usize::from(*len)],
+            Arguments::Boxed(bytes) => bytes,
+            Arguments::Block(block, len) => {
+                body.payload_at = block.place(*len);
+                return Ok(body);
+            }
+        };
+        if bytes.len() <= INLINE {
+            body.inline[..bytes.len()].copy_from_slice(bytes);
+            body.inline_len = bytes.len() as u16;
+        } else {
+            let mut block = self.host.heap().allocate_plain(bytes.len() as u64)?;
+            block.write(bytes);
+            body.payload_at = block.place(bytes.len() as u64);
+            task.arguments = Arguments::Block(Box::new(block), bytes.len() as u64);
+        }
+        Ok(body)
+    }
+
+    pub(super) fn move_backlog(&self, core: &mut Core) {
+        let mut moved = false;
+        while let Some(&number) = core.backlog.front() {
+            if !self.push(core, number) {
+                break;
+            }
+            core.backlog.pop_front();
+            moved = true;
+        }
+        if moved {
+            self.set_low_water(core);
+            self.memory.control().gate.published(|worker| self.memory.park(worker));
+        }
+    }
+
+    /// When a worker that takes a task rings: early enough to refill the ring before it is empty.
+    pub(super) fn set_low_water(&self, core: &Core) {
+        self.backlogged.store(!core.backlog.is_empty(), Ordering::Relaxed);
+        let half = self.memory.slots() / 2;
+        let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
+        // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
+        let low = if core.state == State::Open { fed } else { fed.max(1) };
+        self.memory.control().low_water.store(low as u64, Ordering::Relaxed);
+    }
+}

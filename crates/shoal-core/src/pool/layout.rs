@@ -1,0 +1,238 @@
+//! A pool's own segment: what client and workers coordinate by.
+//!
+//! ```text
+//! | Control | WorkerRecord × workers | Slot × slots | completion bytes × workers |
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use shoal_sys::memory::{self, Mapping};
+
+use super::completion_ring::Cursors;
+use super::task_ring::{Place, Positions, Slot, TaskRing};
+use crate::error::{Error, Result};
+use crate::sync::bell::Bell;
+use crate::sync::futex::Futex;
+use crate::sync::gate::Gate;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
+const VERSION: u32 = 1;
+
+/// Most workers a pool can have: holders of a domain less its host, and some room for guests.
+pub const MAX_WORKERS: usize = 500;
+
+/// No task: what [`WorkerRecord::current`] holds between tasks.
+pub const NO_TASK: u64 = u64::MAX;
+
+/// What the workers are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Phase {
+    /// Take tasks, wait for more.
+    Open = 0,
+    /// Everything is done: end.
+    Over = 1,
+}
+
+/// The front of the segment.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Control {
+    magic: u64,
+    version: u32,
+    workers: u32,
+    slots: u32,
+    completion_bytes: u32,
+    /// CPUs the client may use: the budget for spinning.
+    pub cpus: u32,
+    /// What every worker reads before it starts: the caller's own bytes.
+    pub setup_at: Place,
+    /// A [`Phase`].
+    pub phase: AtomicU32,
+    /// A worker that takes a task rings the bell when no more than these are left.
+    pub low_water: AtomicU64,
+    /// How the client hears of completions.
+    pub bell: Bell,
+    /// How workers hear of tasks.
+    pub gate: Gate,
+    positions: Positions,
+}
+
+/// What a worker writes about itself, and its completion ring's cursors.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct WorkerRecord {
+    /// What it sleeps on.
+    pub park: Futex,
+    /// Its process, once it is there.
+    pub pid: AtomicU32,
+    /// One more than the epoch of the last process that got as far as taking tasks.
+    pub ready: AtomicU32,
+    /// Tasks it has ended.
+    pub tasks: AtomicU64,
+    /// Nanoseconds it has spent on them.
+    pub busy: AtomicU64,
+    /// The task it is at, or [`NO_TASK`]. Written before the task's slot is released.
+    pub current: AtomicU64,
+    /// The cursors of its completion ring.
+    pub cursors: Cursors,
+}
+
+/// The segment of a pool, mapped.
+#[derive(Debug)]
+pub struct PoolMemory {
+    fd: OwnedFd,
+    map: Mapping,
+    workers: usize,
+    slots: usize,
+    completion_bytes: usize,
+}
+
+fn sizes(workers: usize, slots: usize, completion_bytes: usize) -> (usize, usize, usize) {
+    let slots_at = std::mem::size_of::<Control>() + workers * std::mem::size_of::<WorkerRecord>();
+    let rings_at = slots_at + slots * std::mem::size_of::<Slot>();
+    (slots_at, rings_at, rings_at + workers * completion_bytes)
+}
+
+impl PoolMemory {
+    /// Makes the segment of a new pool.
+    pub fn create(
+        workers: usize,
+        slots: usize,
+        completion_bytes: usize,
+        cpus: u32,
+        setup_at: Place,
+    ) -> Result<PoolMemory> {
+        assert!(slots.is_power_of_two() && completion_bytes.is_power_of_two(), "rings are powers of two");
+        let (slots_at, _, len) = sizes(workers, slots, completion_bytes);
+        let fd = memory::reserve("shoal-pool", len)?;
+        let map = Mapping::new(fd.as_fd(), memory::sealed_len(fd.as_fd())?)?;
+        map.populate(0, map.len())?;
+        let control = Control {
+            magic: MAGIC,
+            version: VERSION,
+            workers: workers as u32,
+            slots: slots as u32,
+            completion_bytes: completion_bytes as u32,
+            cpus,
+            setup_at,
+            phase: AtomicU32::new(Phase::Open as u32),
+            low_water: AtomicU64::new(0),
+            bell: Bell::default(),
+            gate: Gate::default(),
+            positions: Positions::default(),
+        };
+        // SAFETY: the mapping is long enough (`sizes`), aligned to a page, and nobody else has it yet.
+        unsafe { map.as_ptr().cast::<Control>().write(control) };
+        for index in 0..slots {
+            let at = map.as_ptr().wrapping_add(slots_at).cast::<Slot>().wrapping_add(index);
+            // SAFETY: within the mapping by `sizes`, aligned since all parts are multiples of their alignment.
+            unsafe { at.write(Slot::new(index, slots)) };
+        }
+        let memory = PoolMemory { fd, map, workers, slots, completion_bytes };
+        for worker in 0..workers {
+            memory.record(worker as u16).current.store(NO_TASK, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(memory)
+    }
+
+    /// Maps the segment that came from the client.
+    pub fn open(fd: OwnedFd) -> Result<PoolMemory> {
+        let len = memory::sealed_len(fd.as_fd())?;
+        if len < std::mem::size_of::<Control>() {
+            return Err(Error::Damaged("pool segment"));
+        }
+        let map = Mapping::new(fd.as_fd(), len)?;
+        map.populate(0, len)?;
+        // SAFETY: long enough, page-aligned, and any bytes are a valid Control.
+        let control = unsafe { &*map.as_ptr().cast::<Control>() };
+        let (workers, slots) = (control.workers as usize, control.slots as usize);
+        let completion_bytes = control.completion_bytes as usize;
+        let sound = control.magic == MAGIC
+            && control.version == VERSION
+            && (1..=MAX_WORKERS).contains(&workers)
+            && slots.is_power_of_two()
+            && slots <= 1 << 20
+            && completion_bytes.is_power_of_two()
+            && completion_bytes <= 1 << 30
+            && sizes(workers, slots, completion_bytes).2 <= len;
+        if !sound {
+            return Err(Error::Damaged("pool segment"));
+        }
+        Ok(PoolMemory { fd, map, workers, slots, completion_bytes })
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The front.
+    pub fn control(&self) -> &Control {
+        // SAFETY: `create` wrote it there, or `open` checked it; it lives as long as the mapping.
+        unsafe { &*self.map.as_ptr().cast::<Control>() }
+    }
+
+    /// How many workers there can be.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// How many tasks the ring holds.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// A worker's record.
+    pub fn record(&self, worker: u16) -> &WorkerRecord {
+        let worker = usize::from(worker);
+        assert!(worker < self.workers, "worker {worker} of {}", self.workers);
+        let records = self.map.as_ptr().wrapping_add(std::mem::size_of::<Control>()).cast::<WorkerRecord>();
+        // SAFETY: within the mapping by the assertion and `sizes`, aligned; all bytes are valid, as it is of atomics.
+        unsafe { &*records.wrapping_add(worker) }
+    }
+
+    /// The futex a worker sleeps on.
+    pub fn park(&self, worker: u16) -> &Futex {
+        &self.record(worker).park
+    }
+
+    /// The task ring.
+    pub fn tasks(&self) -> TaskRing<'_> {
+        let (slots_at, ..) = sizes(self.workers, self.slots, self.completion_bytes);
+        let slots = self.map.as_ptr().wrapping_add(slots_at).cast::<Slot>();
+        // SAFETY: within the mapping by `sizes`, aligned, initialised by `create`.
+        let slots = unsafe { std::slice::from_raw_parts(slots, self.slots) };
+        TaskRing::new(&self.control().positions, slots)
+    }
+
+    /// The bytes of a worker's completion ring: where they start and how many they are.
+    pub fn completion_bytes(&self, worker: u16) -> (*mut u8, usize) {
+        assert!(usize::from(worker) < self.workers, "worker {worker} of {}", self.workers);
+        let (_, rings_at, _) = sizes(self.workers, self.slots, self.completion_bytes);
+        let at = rings_at + usize::from(worker) * self.completion_bytes;
+        (self.map.as_ptr().wrapping_add(at), self.completion_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_see_the_same_pool() {
+        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default()).expect("memory");
+        let theirs = PoolMemory::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("sound");
+        assert_eq!((theirs.workers(), theirs.slots()), (3, 8));
+        assert!(mine.tasks().push(&super::super::task_ring::Body::EMPTY));
+        assert!(theirs.tasks().try_take(0, 0).is_some());
+        assert_eq!(theirs.completion_bytes(2).1, 4096);
+    }
+
+    #[test]
+    fn what_is_not_a_pool_is_refused() {
+        let blank = memory::reserve("blank", 65536).expect("memory");
+        assert!(matches!(PoolMemory::open(blank), Err(Error::Damaged(_))));
+    }
+}

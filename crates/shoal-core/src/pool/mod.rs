@@ -1,0 +1,21 @@
+//! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
+
+pub mod completion_ring;
+pub mod task_ring;
+
+#[cfg(not(loom))]
+pub mod chunks;
+#[cfg(not(loom))]
+pub mod client;
+#[cfg(not(loom))]
+mod in_block;
+#[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
+pub mod messages;
+#[cfg(not(loom))]
+pub mod tasks;
+#[cfg(not(loom))]
+pub mod worker;
+#[cfg(not(loom))]
+pub mod zygote;

@@ -1,0 +1,427 @@
+//! The task ring: the client publishes tasks, workers take them, one compare-and-swap each.
+//!
+//! See `docs/design/task-ring.md` for the protocol with its proof. In short: a slot's state is one word,
+//!
+//! ```text
+//!            push                 try_take                  release
+//!   FREE ───────────▶ QUEUED ───────────────▶ RUNNING ───────────────▶ FREE
+//!  (client)             │      (worker: CAS)  (worker, epoch)  (worker, or the supervisor for a dead one)
+//!                       └──────────────▶ FREE
+//!                        retract (client: CAS)
+//! ```
+//!
+//! and the swap that takes a task also names its taker, so that there is no moment at which a death loses it.
+//! `head` is a hint that anyone may help forward: a process that dies never holds up the others.
+
+use crate::sync::atomics::{AtomicU64, DataCell, Ordering};
+
+/// Bytes of arguments that fit into a slot itself.
+pub const INLINE: usize = 56;
+
+/// Where a larger piece of data lies: in a segment, by offset. All zero: nowhere.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The segment's number.
+    pub segment: u32,
+    /// Bytes from the segment's start.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// What a task is, as it travels: plain data, readable by any process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// The task's number, as the client knows it.
+    pub task: u64,
+    /// Which function; a worker that has not seen it reads it from `function_at`.
+    pub function: u32,
+    /// The caller's own tag for how to run it.
+    pub kind: u16,
+    /// How many bytes of `inline` count, if the payload lies there.
+    pub inline_len: u16,
+    /// Where the serialized function lies.
+    pub function_at: Place,
+    /// Where the payload lies, if it does not fit into the slot.
+    pub payload_at: Place,
+    /// The payload, if it fits.
+    pub inline: [u8; INLINE],
+}
+
+impl Body {
+    /// A body with nothing in it.
+    pub const EMPTY: Body = Body {
+        task: 0,
+        function: 0,
+        kind: 0,
+        inline_len: 0,
+        function_at: Place { segment: 0, offset: 0, len: 0 },
+        payload_at: Place { segment: 0, offset: 0, len: 0 },
+        inline: [0; INLINE],
+    };
+}
+
+const FREE: u8 = 0;
+const QUEUED: u8 = 1;
+const RUNNING: u8 = 2;
+
+/// A slot's state word, taken apart: lap and position (32 bits), worker (16), epoch (8), what (8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    position: u32,
+    worker: u16,
+    epoch: u8,
+    what: u8,
+}
+
+impl State {
+    const fn pack(self) -> u64 {
+        (self.position as u64) << 32 | (self.worker as u64) << 16 | (self.epoch as u64) << 8 | self.what as u64
+    }
+
+    const fn unpack(word: u64) -> State {
+        State { position: (word >> 32) as u32, worker: (word >> 16) as u16, epoch: (word >> 8) as u8, what: word as u8 }
+    }
+
+    const fn of(position: u64, what: u8) -> State {
+        State { position: position as u32, worker: 0, epoch: 0, what }
+    }
+}
+
+/// One slot: two cache lines, never shared with a neighbour.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Slot {
+    state: AtomicU64,
+    body: DataCell<Body>,
+}
+
+impl Slot {
+    /// Makes slot `index` of a new ring of `capacity` slots: free, left over from the lap before the first.
+    pub fn new(index: usize, capacity: usize) -> Slot {
+        let position = (index as u64).wrapping_sub(capacity as u64);
+        Slot { state: AtomicU64::new(State::of(position, FREE).pack()), body: DataCell::new(Body::EMPTY) }
+    }
+}
+
+/// The positions, each on lines of its own: the client writes `tail`, the workers write `head`.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Positions {
+    head: Apart<AtomicU64>,
+    tail: Apart<AtomicU64>,
+}
+
+/// Keeps its content on cache lines of its own (two: the prefetcher fetches pairs).
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Apart<T>(pub T);
+
+/// A task that a worker has taken but not yet noted as its own.
+#[derive(Debug)]
+pub struct Taken {
+    position: u64,
+    /// The task.
+    pub body: Body,
+}
+
+/// The ring, seen from one process.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskRing<'a> {
+    positions: &'a Positions,
+    slots: &'a [Slot],
+}
+
+impl<'a> TaskRing<'a> {
+    /// A view of a ring; the number of slots must be a power of two.
+    pub fn new(positions: &'a Positions, slots: &'a [Slot]) -> Self {
+        assert!(slots.len().is_power_of_two(), "a ring has a power of two of slots, not {}", slots.len());
+        Self { positions, slots }
+    }
+
+    fn slot(&self, position: u64) -> &'a Slot {
+        &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+
+    /// Publishes a task at the tail. `false`: the ring is full. Only one thread at a time may push.
+    pub fn push(&self, body: &Body) -> bool {
+        let tail = self.positions.tail.0.load(Ordering::Relaxed);
+        let slot = self.slot(tail);
+        if State::unpack(slot.state.load(Ordering::Acquire)).what != FREE {
+            return false;
+        }
+        // SAFETY: the slot is free and only the one producer leaves that state, so nobody else touches the body.
+        unsafe { slot.body.write(*body) };
+        slot.state.store(State::of(tail, QUEUED).pack(), Ordering::Release);
+        self.positions.tail.0.store(tail + 1, Ordering::Release);
+        true
+    }
+
+    /// Whether `push` would find room.
+    pub fn has_room(&self) -> bool {
+        let tail = self.positions.tail.0.load(Ordering::Relaxed);
+        State::unpack(self.slot(tail).state.load(Ordering::Acquire)).what == FREE
+    }
+
+    /// Takes the task at the head for `worker`. The worker must note `body.task` where its death leaves it to be
+    /// found and then call [`release`](Self::release).
+    pub fn try_take(&self, worker: u16, epoch: u8) -> Option<Taken> {
+        loop {
+            let head = self.positions.head.0.load(Ordering::Acquire);
+            let slot = self.slot(head);
+            let word = slot.state.load(Ordering::Acquire);
+            let state = State::unpack(word);
+            if state.position != head as u32 {
+                if (state.position.wrapping_sub(head as u32) as i32) < 0 {
+                    // Left from the lap before: nothing is published here yet. Unless `head` itself is old.
+                    if self.positions.head.0.load(Ordering::Acquire) == head {
+                        return None;
+                    }
+                } else {
+                    // From a later lap: whoever took the slot at `head` died before it could move it on.
+                    let _ = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+                }
+                continue;
+            }
+            let taken = state.what == QUEUED && {
+                let mine = State { worker, epoch, what: RUNNING, ..state }.pack();
+                slot.state.compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            };
+            // Whoever finds the slot at the head taken helps the hint forward.
+            let _ = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+            if taken {
+                // SAFETY: the swap gave the slot to this worker; the producer does not write before it is free.
+                let body = unsafe { slot.body.read() };
+                return Some(Taken { position: head, body });
+            }
+        }
+    }
+
+    /// Gives the slot of a taken task back to the producer; the task is the worker's alone from here on.
+    pub fn release(&self, taken: Taken) -> Body {
+        self.slot(taken.position).state.store(State::of(taken.position, FREE).pack(), Ordering::Release);
+        taken.body
+    }
+
+    /// Tasks published and not yet taken, about.
+    pub fn queued(&self) -> u64 {
+        let head = self.positions.head.0.load(Ordering::Acquire);
+        self.positions.tail.0.load(Ordering::Acquire).saturating_sub(head)
+    }
+
+    /// Takes every queued task back; `each` gets its number. Called by the producer.
+    pub fn retract_all(&self, mut each: impl FnMut(u64)) {
+        let tail = self.positions.tail.0.load(Ordering::Relaxed);
+        for position in tail.saturating_sub(self.slots.len() as u64)..tail {
+            let slot = self.slot(position);
+            let queued = State::of(position, QUEUED).pack();
+            // RUNNING by nobody first: the body may only be read while the slot can't be pushed to or taken.
+            let held = State { worker: u16::MAX, ..State::of(position, RUNNING) }.pack();
+            if slot.state.compare_exchange(queued, held, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // SAFETY: the swap gave the slot to this thread.
+                let body = unsafe { slot.body.read() };
+                slot.state.store(State::of(position, FREE).pack(), Ordering::Release);
+                each(body.task);
+            }
+        }
+    }
+
+    /// Frees the slots that a dead worker had taken and not released; `each` gets the tasks' numbers.
+    pub fn recover(&self, worker: u16, mut each: impl FnMut(u64)) {
+        for slot in self.slots {
+            let state = State::unpack(slot.state.load(Ordering::Acquire));
+            if state.what == RUNNING && state.worker == worker {
+                // SAFETY: the taker is dead, and nobody else leaves this state.
+                let body = unsafe { slot.body.read() };
+                slot.state.store(State { worker: 0, epoch: 0, what: FREE, ..state }.pack(), Ordering::Release);
+                each(body.task);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ring_of(capacity: usize) -> (Positions, Vec<Slot>) {
+        (Positions::default(), (0..capacity).map(|i| Slot::new(i, capacity)).collect())
+    }
+
+    fn task(number: u64) -> Body {
+        Body { task: number, ..Body::EMPTY }
+    }
+
+    #[test]
+    fn a_slot_is_two_cache_lines() {
+        assert_eq!(std::mem::size_of::<Slot>(), 128);
+    }
+
+    #[test]
+    fn tasks_are_taken_in_the_order_they_were_pushed() {
+        let (positions, slots) = ring_of(4);
+        let ring = TaskRing::new(&positions, &slots);
+        for lap in 0..5 {
+            for i in 0..4 {
+                assert!(ring.push(&task(lap * 4 + i)));
+            }
+            assert!(!ring.push(&task(99)), "the ring is full");
+            for i in 0..4 {
+                let taken = ring.try_take(1, 0).expect("there are four");
+                assert_eq!(ring.release(taken).task, lap * 4 + i);
+            }
+            assert!(ring.try_take(1, 0).is_none());
+        }
+    }
+
+    #[test]
+    fn what_a_dead_worker_took_is_found() {
+        let (positions, slots) = ring_of(8);
+        let ring = TaskRing::new(&positions, &slots);
+        (0..4).for_each(|i| assert!(ring.push(&task(i))));
+        let _lost = ring.try_take(7, 3).expect("queued");
+        let kept = ring.try_take(2, 0).expect("queued");
+        let mut found = vec![];
+        ring.recover(7, |task| found.push(task));
+        assert_eq!(found, [0]);
+        assert_eq!(ring.release(kept).task, 1);
+        assert_eq!(ring.try_take(2, 0).expect("queued").body.task, 2);
+    }
+
+    #[test]
+    fn a_death_between_taking_and_moving_on_does_not_wedge_the_ring() {
+        let (positions, slots) = ring_of(2);
+        let ring = TaskRing::new(&positions, &slots);
+        assert!(ring.push(&task(0)));
+        let _lost = ring.try_take(7, 0).expect("queued");
+        // As if it had died just before its last step.
+        positions.head.0.store(0, Ordering::Relaxed);
+        ring.recover(7, |_| ());
+        assert!(ring.push(&task(1)) && ring.push(&task(2)), "both slots are free");
+        let took: Vec<_> = std::iter::from_fn(|| ring.try_take(1, 0).map(|taken| ring.release(taken).task)).collect();
+        assert_eq!(took, [1, 2]);
+    }
+
+    #[test]
+    fn retracted_tasks_are_not_taken() {
+        let (positions, slots) = ring_of(4);
+        let ring = TaskRing::new(&positions, &slots);
+        (0..3).for_each(|i| assert!(ring.push(&task(i))));
+        let mine = ring.try_take(1, 0).expect("queued");
+        let mut back = vec![];
+        ring.retract_all(|task| back.push(task));
+        assert_eq!(back, [1, 2]);
+        assert!(ring.try_take(1, 0).is_none());
+        ring.release(mine);
+        (10..14).for_each(|i| assert!(ring.push(&task(i)), "all slots are free again"));
+        assert_eq!(ring.try_take(1, 0).expect("queued").body.task, 10);
+    }
+
+    proptest! {
+        /// Any order of pushes, takes, releases and deaths: each task is taken once, or found with the dead.
+        #[test]
+        fn no_task_is_lost_or_doubled(steps in prop::collection::vec(0u8..5, 1..300)) {
+            let (positions, slots) = ring_of(8);
+            let ring = TaskRing::new(&positions, &slots);
+            let (mut pushed, mut seen, mut held) = (0u64, vec![], vec![]);
+            for step in steps {
+                match step {
+                    0 | 1 => pushed += u64::from(ring.push(&task(pushed))),
+                    2 => if let Some(taken) = ring.try_take(1, 0) { held.push(taken) },
+                    3 => if let Some(taken) = held.pop() { seen.push(ring.release(taken).task) },
+                    _ => { held.clear(); ring.recover(1, |task| seen.push(task)) }
+                }
+            }
+            held.drain(..).for_each(|taken| seen.push(ring.release(taken).task));
+            while let Some(taken) = ring.try_take(2, 0) { seen.push(ring.release(taken).task) }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..pushed).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    fn ring_of(capacity: usize) -> Arc<(Positions, Vec<Slot>)> {
+        Arc::new((Positions::default(), (0..capacity).map(|i| Slot::new(i, capacity)).collect()))
+    }
+
+    fn task(number: u64) -> Body {
+        Body { task: number, ..Body::EMPTY }
+    }
+
+    #[test]
+    fn loom_two_workers_never_take_the_same_task() {
+        loom::model(|| {
+            let shared = ring_of(2);
+            let take = |me: u16| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let ring = TaskRing::new(&shared.0, &shared.1);
+                    ring.try_take(me, 0).map(|taken| ring.release(taken).task)
+                })
+            };
+            let ring = TaskRing::new(&shared.0, &shared.1);
+            assert!(ring.push(&task(1)));
+            assert!(ring.push(&task(2)));
+            let (a, b) = (take(1), take(2));
+            let mut got = [a.join().expect("ends"), b.join().expect("ends")];
+            got.sort_unstable();
+            assert_eq!(got, [Some(1), Some(2)]);
+        });
+    }
+
+    #[test]
+    fn loom_a_slot_is_not_written_while_it_is_read() {
+        loom::model(|| {
+            let shared = ring_of(1);
+            let worker = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let ring = TaskRing::new(&shared.0, &shared.1);
+                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
+                })
+            };
+            let ring = TaskRing::new(&shared.0, &shared.1);
+            assert!(ring.push(&task(1)));
+            let second = ring.push(&task(2));
+            let first = worker.join().expect("ends");
+            let left = ring.try_take(2, 0).map(|taken| ring.release(taken).task);
+            match (first, second) {
+                (Some(1), true) => assert_eq!(left, Some(2)),
+                (Some(1), false) => assert_eq!(left, None),
+                (None, false) => assert_eq!(left, Some(1)),
+                other => panic!("impossible: {other:?}"),
+            }
+        });
+    }
+
+    #[test]
+    fn loom_a_task_is_retracted_or_taken_never_both() {
+        loom::model(|| {
+            let shared = ring_of(1);
+            let ring = TaskRing::new(&shared.0, &shared.1);
+            assert!(ring.push(&task(1)));
+            let worker = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let ring = TaskRing::new(&shared.0, &shared.1);
+                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
+                })
+            };
+            let mut back = None;
+            ring.retract_all(|task| back = Some(task));
+            let taken = worker.join().expect("ends");
+            assert!(taken.is_some() != back.is_some());
+        });
+    }
+}

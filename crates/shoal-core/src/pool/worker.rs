@@ -1,0 +1,282 @@
+//! The worker's side: takes tasks from the ring, writes what came of them into its completion ring.
+//!
+//! A worker runs one task at a time. What it is at stands in its record before it gives the slot back, so that a
+//! task has a place at every moment: in the ring, in the record, or in the completion ring.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_sys::process;
+use shoal_sys::socket::Seqpacket;
+
+use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
+use super::in_block;
+use super::layout::{NO_TASK, Phase, PoolMemory};
+use super::messages;
+use super::task_ring::{Body, Place};
+use crate::domain::guest::Member;
+use crate::error::{Error, Result};
+use crate::memory::handle::Address;
+use crate::memory::heap::{Heap, Lease};
+use crate::sync::bell::Tone;
+use crate::sync::futex::Wake;
+use crate::sync::spin::{self, Spun};
+
+/// What a worker-to-be is given.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its place in the pool.
+    pub place: messages::Place,
+    pub(super) holder: u16,
+    pub(super) address: Address,
+    pub(super) zygote: u32,
+    pub(super) control: OwnedFd,
+    pub(super) pool: OwnedFd,
+}
+
+/// What came of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Look for a task again.
+    Look,
+    /// A signal came in: see to it, then look again.
+    Interrupted,
+    /// The pool is over: end.
+    Over,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker {
+    memory: PoolMemory,
+    heap: Arc<Heap>,
+    me: u16,
+    seat: messages::Place,
+    searching: bool,
+    body: Body,
+    started: Instant,
+    /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
+    in_flight: VecDeque<(u64, Vec<Lease>)>,
+}
+
+impl Worker {
+    /// In the child, after the fork: sits down.
+    pub fn new(seat: Seat) -> Result<Worker> {
+        process::die_with_parent()?;
+        if process::parent_pid() != seat.zygote {
+            // The zygote died before the kernel was told to take this process along.
+            return Err(Error::Os(std::io::ErrorKind::BrokenPipe.into()));
+        }
+        let memory = PoolMemory::open(seat.pool)?;
+        let me = seat.place.worker;
+        if usize::from(me) >= memory.workers() {
+            return Err(Error::Damaged("seat"));
+        }
+        let heap = Member::heap(Seqpacket::from_fd(seat.control), seat.holder, seat.address);
+        memory.record(me).pid.store(process::pid(), Ordering::Release);
+        Ok(Worker {
+            memory,
+            heap,
+            me,
+            seat: seat.place,
+            searching: false,
+            body: Body::EMPTY,
+            started: Instant::now(),
+            in_flight: VecDeque::new(),
+        })
+    }
+
+    /// Everything is set up: tasks may be taken. A worker that ends before that was not able to start.
+    pub fn ready(&self) {
+        self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
+    }
+
+    /// The heap of this process: its arena in the client's domain.
+    pub fn heap(&self) -> &Arc<Heap> {
+        &self.heap
+    }
+
+    /// Takes the next task, if there is one now; it is current until [`finish`](Self::finish).
+    pub fn try_next(&mut self) -> bool {
+        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        let Some(taken) = ring.try_take(self.me, self.seat.epoch as u8) else { return false };
+        self.memory.record(self.me).current.store(taken.body.task, Ordering::Release);
+        self.body = ring.release(taken);
+        if self.searching {
+            self.searching = false;
+            control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
+        }
+        let low = control.low_water.load(Ordering::Relaxed);
+        if low > 0 && ring.queued() <= low {
+            control.bell.ring(Tone::Room);
+        }
+        self.started = Instant::now();
+        true
+    }
+
+    /// Waits for a task: spins while the CPU budget allows, then sleeps.
+    pub fn wait(&mut self) -> Waited {
+        self.land();
+        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        let over = || control.phase.load(Ordering::Acquire) == Phase::Over as u32;
+        if over() {
+            return Waited::Over;
+        }
+        if !self.searching {
+            self.searching = true;
+            control.gate.search(self.me);
+            // Out of tasks: whoever waits for all of them should know, or has more.
+            let more = control.low_water.load(Ordering::Relaxed) > 0;
+            control.bell.ring(if more { Tone::Room } else { Tone::Idle });
+        }
+        let ready = || ring.queued() > 0 || over();
+        // The client counts as one party that runs: it is busy, or it spins for our result.
+        let budget = || control.gate.running() + control.gate.spinning() < control.cpus;
+        if budget() && spin::until(ready, budget) != Spun::No {
+            return if over() { Waited::Over } else { Waited::Look };
+        }
+        // What is still on its way is let go of when it has arrived, which nobody tells.
+        let timeout = (!self.in_flight.is_empty()).then_some(Duration::from_millis(100));
+        match control.gate.sleep(self.me, self.memory.park(self.me), ready, timeout) {
+            Wake::Interrupted => Waited::Interrupted,
+            _ if over() => Waited::Over,
+            _ => Waited::Look,
+        }
+    }
+
+    /// Whether some worker waits while no task does: work given back would be taken at once.
+    pub fn others_are_idle(&self) -> bool {
+        self.memory.control().gate.has_idle() && self.memory.tasks().queued() == 0
+    }
+
+    /// What the client wants every worker to read before it starts.
+    pub fn setup(&self) -> Result<Bytes<'_>> {
+        self.bytes(self.memory.control().setup_at)
+    }
+
+    /// The current task as it was sent.
+    pub fn task(&self) -> &Body {
+        &self.body
+    }
+
+    /// The current task's serialized function.
+    pub fn function(&self) -> Result<Bytes<'_>> {
+        self.bytes(self.body.function_at)
+    }
+
+    /// The current task's payload.
+    pub fn payload(&self) -> Result<Bytes<'_>> {
+        if self.body.payload_at.segment == 0 && self.body.payload_at.len == 0 {
+            let len = usize::from(self.body.inline_len).min(self.body.inline.len());
+            return Ok(Bytes::Inline(&self.body.inline[..len]));
+        }
+        self.bytes(self.body.payload_at)
+    }
+
+    fn bytes(&self, at: Place) -> Result<Bytes<'_>> {
+        let segment = self.heap.segment(at.segment)?;
+        let address = segment.address(at.offset, at.len)?;
+        Ok(Bytes::Mapped { _segment: segment, address, len: at.len as usize, _task: std::marker::PhantomData })
+    }
+
+    /// Ends the current task. Waits for room in the ring if need be.
+    ///
+    /// Payloads too large for the ring go to a block of this process's arena; if there is no memory for it, that
+    /// error comes back, the task is still current and can be ended with something smaller.
+    pub fn finish(&mut self, kind: u16, units: u64, payload: &[u8], leases: Vec<Lease>) -> Result<()> {
+        let record = self.memory.record(self.me);
+        let (bytes, capacity) = self.memory.completion_bytes(self.me);
+        // SAFETY: the ring's bytes, aligned to a page's part, written by this process only.
+        let ring = unsafe { CompletionRing::new(&record.cursors, bytes, capacity) };
+        let nanos = self.started.elapsed().as_nanos() as u64;
+        let mut head =
+            Head { task: self.body.task, nanos, kind, leases: leases.len() as u16, len: payload.len() as u32, units };
+        let mut leases = leases;
+        leases.sort_unstable_by_key(Lease::id);
+        leases.dedup_by_key(|lease| lease.id());
+        let mut places: Vec<Place> = leases.iter().map(place_of).collect();
+        head.leases = places.len() as u16;
+        let mut inline = payload;
+        if size_of_message(places.len(), payload.len()) > ring.largest() {
+            let block = self.heap.allocate(in_block::size(&places, payload))?;
+            in_block::write(&block, &places, payload)?;
+            places = vec![place_of(&block)];
+            leases.push(block);
+            (head.leases, head.len, inline) = (1, IN_BLOCK, &[]);
+        }
+        let written = loop {
+            match ring.try_write(&head, &places, inline) {
+                Some(end) => break end,
+                None => {
+                    self.memory.control().bell.ring(Tone::Room);
+                    let has_room = || record.cursors.filled() < capacity as u64 / 2;
+                    record.cursors.wait_for_room(has_room, Some(Duration::from_millis(100)));
+                }
+            }
+        };
+        record.current.store(NO_TASK, Ordering::Release);
+        record.tasks.fetch_add(1, Ordering::Relaxed);
+        record.busy.fetch_add(nanos, Ordering::Relaxed);
+        let fills_up = record.cursors.filled() > capacity as u64 / 2;
+        self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
+        self.land();
+        if !leases.is_empty() {
+            self.in_flight.push_back((written, leases));
+        }
+        Ok(())
+    }
+
+    /// Lets go of what has arrived.
+    fn land(&mut self) {
+        let read = self.memory.record(self.me).cursors.read();
+        while self.in_flight.front().is_some_and(|(end, _)| *end <= read) {
+            self.in_flight.pop_front();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // What is still in flight stays leased: the supervisor reads the ring to its end before it takes leases back.
+        std::mem::take(&mut self.in_flight).into_iter().for_each(std::mem::forget);
+    }
+}
+
+/// A lease as it travels in a completion.
+pub(super) fn place_of(lease: &Lease) -> Place {
+    let id = lease.id();
+    Place { segment: id.segment, offset: u64::from(id.generation) << 32 | u64::from(id.entry), len: lease.len() }
+}
+
+/// Bytes of a task: in the worker's own copy of the slot, or in a mapped segment.
+#[derive(Debug)]
+pub enum Bytes<'a> {
+    /// In the slot.
+    Inline(&'a [u8]),
+    /// In a segment.
+    Mapped {
+        /// Keeps it mapped.
+        _segment: Arc<crate::memory::segment::Segment>,
+        /// Where.
+        address: *mut u8,
+        /// How many.
+        len: usize,
+        /// The client leaves them alone while the task is current.
+        _task: std::marker::PhantomData<&'a ()>,
+    },
+}
+
+impl std::ops::Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Inline(bytes) => bytes,
+            // SAFETY: checked to lie in the segment; the client does not touch a task's bytes before it has ended.
+            Bytes::Mapped { address, len, .. } => unsafe { std::slice::from_raw_parts(*address, *len) },
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A 32-bit word in shared memory on which parties of any process sleep.
+//!
+//! The kernel compares and sleeps in one step: a waker that changes the word before it wakes can't slip between a
+//! sleeper's look at the word and its sleep. Under loom a mutex and a condition variable play the kernel.
+
+use std::time::Duration;
+
+use super::atomics::{AtomicU32, Ordering};
+
+/// Why a wait ended. None of them says that what was waited for has come: the caller looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Somebody woke it, or the word was already another.
+    Woken,
+    /// The time was up.
+    TimedOut,
+    /// A signal came in.
+    Interrupted,
+}
+
+/// A word to sleep on. Four bytes in shared memory, all zero when new.
+#[cfg(not(loom))]
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct Futex(AtomicU32);
+
+#[cfg(not(loom))]
+impl Futex {
+    /// Sleeps while the word is `expected`, at most for `timeout`.
+    pub fn wait(&self, expected: u32, timeout: Option<Duration>) -> Wake {
+        match shoal_sys::futex::wait(&self.0, expected, timeout) {
+            shoal_sys::futex::Wake::Woken | shoal_sys::futex::Wake::Changed => Wake::Woken,
+            shoal_sys::futex::Wake::TimedOut => Wake::TimedOut,
+            shoal_sys::futex::Wake::Interrupted => Wake::Interrupted,
+        }
+    }
+
+    /// Wakes up to `count` sleepers.
+    pub fn wake(&self, count: u32) {
+        shoal_sys::futex::wake(&self.0, count);
+    }
+
+    /// The word itself.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.0
+    }
+}
+
+/// loom's twin of [`Futex`].
+#[cfg(loom)]
+#[derive(Debug, Default)]
+pub struct Futex {
+    word: AtomicU32,
+    kernel: loom::sync::Mutex<()>,
+    sleepers: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl Futex {
+    /// Sleeps while the word is `expected`; loom knows no time.
+    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> Wake {
+        let guard = self.kernel.lock().expect("loom's mutex is never poisoned");
+        if self.word.load(Ordering::SeqCst) == expected {
+            drop(self.sleepers.wait(guard).expect("loom's mutex is never poisoned"));
+        }
+        Wake::Woken
+    }
+
+    /// Wakes the sleepers.
+    pub fn wake(&self, _count: u32) {
+        let _guard = self.kernel.lock().expect("loom's mutex is never poisoned");
+        self.sleepers.notify_all();
+    }
+
+    /// The word itself.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+}
+
+impl Futex {
+    /// Adds one to the word and wakes up to `count` sleepers: whoever read the word before can't fall asleep on it.
+    pub fn bump(&self, count: u32) {
+        self.word().fetch_add(1, Ordering::SeqCst);
+        self.wake(count);
+    }
+}

@@ -1,0 +1,90 @@
+//! Pools that cannot start.
+
+use shoal_core::error::Error;
+use shoal_core::pool::client::{Config, Pool};
+use shoal_core::pool::tasks::{Outcome, Reply, TaskCell};
+
+use crate::Test;
+use crate::client::{Client, config};
+use crate::functions::REFUSE;
+
+/// The tests.
+pub const TESTS: &[Test] = &[
+    ("a_zygote_that_is_no_program_is_an_error_at_once", a_zygote_that_is_no_program_is_an_error_at_once),
+    ("a_zygote_that_ends_at_once_gives_no_workers", a_zygote_that_ends_at_once_gives_no_workers),
+    ("workers_that_end_before_they_are_ready_are_given_up", workers_that_end_before_they_are_ready_are_given_up),
+    ("a_pool_that_could_not_start_leaves_the_next_alone", a_pool_that_could_not_start_leaves_the_next_alone),
+    ("a_pool_has_from_one_to_500_workers", a_pool_has_from_one_to_500_workers),
+];
+
+fn program(name: &str) -> Config {
+    let mut config = config(2);
+    config.launch.program = name.into();
+    config.launch.args = vec![];
+    config
+}
+
+fn refusing() -> Config {
+    Config { setup: REFUSE.to_vec(), ..config(2) }
+}
+
+/// Why none of the tasks of such a pool will ever run.
+fn why_no_workers(config: &Config) -> String {
+    let client = Client { pool: Pool::new(config).expect("started in the background") };
+    let tasks: Vec<_> = (0..10).map(|_| submit(&client)).collect();
+    let mut why = vec![];
+    for task in tasks {
+        match task {
+            Ok(cell) => match client.outcome(&cell) {
+                Outcome::NoWorkers(reason) => why.push(reason.to_string()),
+                other => panic!("nobody can have run it: {other:?}"),
+            },
+            // The pool was faster to find out than we were to submit.
+            Err(Error::CannotStart(reason)) => why.push(reason),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let later = submit(&client);
+    assert!(matches!(&later, Err(Error::CannotStart(reason)) if *reason == why[0]), "{later:?}");
+    client.wait("the pool's end", || client.pool.is_over());
+    why.dedup();
+    assert_eq!(why.len(), 1, "all for the same reason");
+    why.remove(0)
+}
+
+fn submit(client: &Client) -> shoal_core::Result<std::sync::Arc<TaskCell>> {
+    let cell = std::sync::Arc::new(TaskCell::default());
+    let function = client.pool.function(b"echo", vec![])?;
+    client.pool.submit(&function, 0, b"", vec![], Reply::Cell(cell.clone()))?;
+    Ok(cell)
+}
+
+fn a_zygote_that_is_no_program_is_an_error_at_once() {
+    match Pool::new(&program("/no/such/program")) {
+        Err(Error::CannotStart(why)) => assert!(why.contains("/no/such/program"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_zygote_that_ends_at_once_gives_no_workers() {
+    let why = why_no_workers(&program("false"));
+    assert!(why.contains("exit status: 1"), "{why}");
+}
+
+fn workers_that_end_before_they_are_ready_are_given_up() {
+    let why = why_no_workers(&refusing());
+    assert!(why.contains("exit code 5"), "{why}");
+}
+
+fn a_pool_that_could_not_start_leaves_the_next_alone() {
+    why_no_workers(&program("false"));
+    why_no_workers(&refusing());
+    assert_eq!(Client::new(2).result("echo", b"well"), b"well");
+}
+
+fn a_pool_has_from_one_to_500_workers() {
+    for workers in [0, 501, usize::MAX] {
+        let refused = Pool::new(&config(workers));
+        assert!(matches!(refused, Err(Error::Workers { asked, most: 500 }) if asked == workers), "{workers}");
+    }
+}

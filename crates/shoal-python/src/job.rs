@@ -1,0 +1,263 @@
+//! A map: items go out in pieces, results come back into one list.
+//!
+//! The thread that waits for a map also feeds it: it sends as many pieces as keep the workers busy, and the next when
+//! results come back. So a map needs no memory for tasks that are far ahead, and learns from the first pieces how large
+//! the others should be.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PySlice};
+use shoal_core::pool::chunks::Chunks;
+use shoal_core::pool::client::Pool;
+use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
+use shoal_core::sync::bell::Tone;
+
+use crate::errors::OrRaise;
+use crate::in_flight;
+use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
+use crate::wire::{self, call};
+
+/// Tasks published between two looks whether a worker should be woken.
+const BATCH: usize = 32;
+
+/// A map in progress.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Job(Mutex<Option<State>>);
+
+struct State {
+    pool: Arc<Pool>,
+    named: Arc<Named>,
+    /// A list, tuple or range.
+    items: Py<PyAny>,
+    star: bool,
+    fixed: Option<usize>,
+    chunks: Chunks,
+    inbox: Arc<Inbox>,
+    sent: HashMap<u64, Range<usize>>,
+    tag: u64,
+    results: Py<PyList>,
+    /// Of the first item that failed, in the order of the items: the same however the workers took turns.
+    error: Option<(usize, PyErr)>,
+    /// Whether the pool was told that there is more to come.
+    feeding: bool,
+}
+
+impl State {
+    /// Tasks this job keeps in the ring at most.
+    fn window(&self) -> usize {
+        match self.fixed {
+            // As many as fit: small ones are gone before the feeder is back.
+            Some(_) => usize::MAX,
+            None => 2 * self.pool.size() + 2,
+        }
+    }
+
+    fn feed(&mut self, py: Python<'_>, everything: bool) {
+        let mut unpublished = 0;
+        while self.chunks.left() > 0
+            && (everything || self.sent.is_empty() || (self.sent.len() < self.window() && self.pool.room() > 0))
+        {
+            let Some(chunk) = self.chunks.next_chunk() else { break };
+            self.send(py, chunk);
+            unpublished += 1;
+            if unpublished == BATCH {
+                self.pool.publish();
+                unpublished = 0;
+            }
+        }
+        if unpublished > 0 {
+            self.pool.publish();
+        }
+        let more = self.chunks.left() > 0;
+        if more && !self.feeding {
+            self.pool.feed(if self.fixed.is_some() { usize::MAX } else { self.pool.size() });
+        } else if !more && self.feeding {
+            self.pool.fed();
+        }
+        self.feeding = more;
+    }
+
+    fn send(&mut self, py: Python<'_>, chunk: Range<usize>) {
+        let items = self.items.bind(py);
+        let mut payload = Vec::with_capacity(64);
+        let what = || format!("items of map({})", self.named.name);
+        let (kind, leases) = in_flight::noting(|| {
+            if chunk.len() == 1 && self.fixed == Some(1) {
+                let item = items.get_item(chunk.start)?;
+                wire::encode(&item, &mut payload, || format!("item {} of map({})", chunk.start, self.named.name))?;
+                return Ok(if self.star { call::STAR } else { call::ONE });
+            }
+            let slice = PySlice::new(py, chunk.start as isize, chunk.end as isize, 1);
+            wire::pickle(&items.get_item(slice)?, &mut payload, what)?;
+            Ok(match (self.fixed.is_some(), self.star) {
+                (false, false) => call::CHUNK,
+                (false, true) => call::STAR_CHUNK,
+                (true, false) => call::FIXED_CHUNK,
+                (true, true) => call::FIXED_STAR_CHUNK,
+            })
+        });
+        match kind {
+            Ok(kind) => {
+                // A function that may hold state has a number of this map's own: each worker unpickles it once a map.
+                let tag = self.tag;
+                let reply = Reply::Inbox(self.inbox.clone(), tag);
+                let kind = kind | if self.named.stable { 0 } else { ONCE };
+                match self.pool.submit_quietly(&self.named.function, kind, &payload, leases, reply).or_raise(py) {
+                    Ok(()) => {
+                        self.tag += 1;
+                        self.sent.insert(tag, chunk);
+                    }
+                    Err(error) => {
+                        // The pool has ended: so have the pieces that are out, one way or the other.
+                        self.chunks.abandon();
+                        self.failed(chunk.start, error);
+                    }
+                }
+            }
+            Err(error) => self.failed(chunk.start, error),
+        }
+    }
+
+    fn failed(&mut self, item: usize, error: PyErr) {
+        if self.error.as_ref().is_none_or(|(first, _)| item < *first) {
+            self.error = Some((item, error));
+        }
+    }
+
+    fn collect(&mut self, py: Python<'_>) {
+        for (tag, outcome) in self.inbox.take_all() {
+            let Some(chunk) = self.sent.remove(&tag) else { continue };
+            let first = chunk.start;
+            if let Err(error) = self.store(py, &outcome, chunk) {
+                self.failed(first, error);
+            }
+        }
+    }
+
+    fn store(&mut self, py: Python<'_>, outcome: &Outcome, chunk: Range<usize>) -> PyResult<()> {
+        let value = resolve(py, outcome, &self.named.name)?;
+        let Outcome::Done { units, nanos, .. } = outcome else { return Ok(()) };
+        let results = self.results.bind(py);
+        if chunk.len() == 1 && self.fixed == Some(1) {
+            return results.set_item(chunk.start, value);
+        }
+        let done = (*units as usize).min(chunk.len());
+        if done < chunk.len() && self.fixed.is_some() {
+            return Err(PyRuntimeError::new_err("damaged result"));
+        }
+        let middle = chunk.start + done;
+        self.chunks.measured(done, *nanos);
+        self.chunks.give_back(middle..chunk.end);
+        results.set_slice(chunk.start, middle, &value)
+    }
+
+    fn is_done(&self) -> bool {
+        self.sent.is_empty() && self.chunks.left() == 0
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.feeding {
+            self.pool.fed();
+        }
+    }
+}
+
+#[pymethods]
+impl Job {
+    /// A map of `func` over `items` (a list, tuple or range) in pieces of `chunksize`, or as it turns out best.
+    #[new]
+    #[pyo3(signature = (pool, func, items, chunksize, star))]
+    fn new(
+        py: Python<'_>,
+        pool: &PoolBase,
+        func: &Bound<'_, PyAny>,
+        items: &Bound<'_, PyAny>,
+        chunksize: Option<usize>,
+        star: bool,
+    ) -> PyResult<Self> {
+        if chunksize == Some(0) {
+            return Err(PyValueError::new_err("chunksize must be 1 or more, not 0"));
+        }
+        let len = items.len()?;
+        let named = pool.named(func)?;
+        let none = PyList::new(py, [py.None()])?;
+        let results = none.call_method1("__mul__", (len,))?.cast_into::<PyList>()?;
+        Ok(Job(Mutex::new(Some(State {
+            pool: pool.pool.clone(),
+            named,
+            items: items.clone().unbind(),
+            star,
+            fixed: chunksize,
+            chunks: Chunks::new(len, chunksize, pool.pool.size()),
+            inbox: Inbox::new(),
+            sent: HashMap::new(),
+            tag: 0,
+            results: results.unbind(),
+            error: None,
+            feeding: false,
+        }))))
+    }
+
+    /// Send the first pieces; all of them if `everything`. Whether there is more to send.
+    fn start(&self, py: Python<'_>, everything: bool) -> PyResult<bool> {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = guard.as_mut().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
+        state.feed(py, everything);
+        Ok(state.chunks.left() > 0)
+    }
+
+    /// Feed and collect until the map is done, at most `timeout` seconds; whether it is. One thread at a time.
+    #[pyo3(signature = (timeout = None))]
+    fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let _inside = Inside::enter(py);
+        // Taken out while Python code may run: the lock is never held then.
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut state = taken.ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
+        let done = Self::advance(py, &mut state, timeout);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        done
+    }
+
+    /// The results, or the first exception.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = guard.as_ref().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
+        match &state.error {
+            Some((_, error)) => Err(error.clone_ref(py)),
+            None => Ok(state.results.clone_ref(py)),
+        }
+    }
+}
+
+impl Job {
+    fn advance(py: Python<'_>, state: &mut State, timeout: Option<f64>) -> PyResult<bool> {
+        let started = std::time::Instant::now();
+        loop {
+            if timeout.is_some_and(|timeout| timeout <= 0.0) {
+                // Only a look: but what has come should be seen.
+                py.detach(|| state.pool.collect());
+            }
+            state.collect(py);
+            // After collecting: what came back may have made room, or was all that was out.
+            state.feed(py, false);
+            if state.is_done() {
+                return Ok(true);
+            }
+            if !state.inbox.is_empty() {
+                continue;
+            }
+            let left = timeout.map(|timeout| timeout - started.elapsed().as_secs_f64());
+            if left.is_some_and(|left| left <= 0.0) {
+                return Ok(false);
+            }
+            let inbox = state.inbox.clone();
+            wait(py, &state.pool, Tone::Idle, move || !inbox.is_empty(), left)?;
+        }
+    }
+}

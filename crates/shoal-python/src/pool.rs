@@ -1,0 +1,483 @@
+//! The pool's fast path: from a Python call to a task in the ring, and back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use shoal_core::domain::host::Launch;
+use shoal_core::pool::client::{Config, Pool, Waited, WorkerInfo, WorkerState as State};
+use shoal_core::pool::tasks::{Death, Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
+use shoal_core::sync::bell::Tone;
+
+use shoal_core::Error;
+
+use crate::errors::{OrRaise, exception, raise};
+use crate::in_flight;
+use crate::wire::{self, call, result};
+
+/// Functions kept serialized; beyond, all are forgotten and begin anew.
+const FUNCTIONS: usize = 256;
+
+/// Set in a task's kind: the function may hold state of this one call, the worker shall not keep it.
+pub const ONCE: u16 = 0x8000;
+
+/// A function in its serialized form, with its name for messages.
+#[derive(Debug)]
+pub struct Named {
+    pub pool: Arc<Pool>,
+    pub function: Arc<Function>,
+    pub name: String,
+    /// Whether it is the same at every call, so that workers may keep it.
+    pub stable: bool,
+}
+
+struct Known {
+    /// Keeps the function alive, so that its address stays its own.
+    _function: Py<PyAny>,
+    /// Asked whether it is still as it was serialized; `None`: always.
+    snapshot: Option<Py<PyAny>>,
+    named: Arc<Named>,
+}
+
+/// The engine behind `shoal.Pool`.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct PoolBase {
+    pub pool: Arc<Pool>,
+    known: Mutex<HashMap<usize, Known>>,
+}
+
+static STABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static ALWAYS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PoolBase {
+    /// The function in serialized form, serialized anew only if it may have changed.
+    pub fn named(&self, function: &Bound<'_, PyAny>) -> PyResult<Arc<Named>> {
+        let py = function.py();
+        let key = function.as_ptr() as usize;
+        // Out of the map while it is asked: the question runs Python code, which may come back here.
+        let known =
+            lock(&self.known).get(&key).map(|k| (k.snapshot.as_ref().map(|s| s.clone_ref(py)), k.named.clone()));
+        match known {
+            Some((None, named)) => return Ok(named),
+            Some((Some(snapshot), named)) if snapshot.call_method0(py, "unchanged")?.is_truthy(py)? => {
+                return Ok(named);
+            }
+            _ => {}
+        }
+        if !function.is_callable() {
+            return Err(PyTypeError::new_err(format!("func must be callable, not {}", function.get_type().name()?)));
+        }
+        let serialize = |name: &str| PyResult::Ok(py.import("shoal.serialize.function")?.getattr(name)?.unbind());
+        let stable = STABLE.get_or_try_init(py, || serialize("stable"))?;
+        let always = ALWAYS.get_or_try_init(py, || serialize("_ALWAYS"))?;
+        // Before it is pickled, so that a change in between is noticed.
+        let snapshot = stable.call1(py, (function,))?;
+        let name = wire::name_of(function);
+        let mut bytes = Vec::new();
+        let (pickled, leases) = in_flight::noting(|| wire::pickle(function, &mut bytes, || name.clone()));
+        pickled?;
+        let function_in_pool = self.pool.function(&bytes, leases).or_raise(py)?;
+        let stable = !snapshot.is_none(py);
+        let named = Arc::new(Named { pool: self.pool.clone(), function: function_in_pool, name, stable });
+        if stable {
+            let mut known = lock(&self.known);
+            let forgotten = if known.len() >= FUNCTIONS { std::mem::take(&mut *known) } else { HashMap::new() };
+            known.insert(
+                key,
+                Known {
+                    _function: function.clone().unbind(),
+                    snapshot: if snapshot.is(always) { None } else { Some(snapshot) },
+                    named: named.clone(),
+                },
+            );
+            drop(known);
+            drop(forgotten);
+        }
+        Ok(named)
+    }
+
+    fn send(
+        &self,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        reply: Reply,
+    ) -> PyResult<Arc<Named>> {
+        let named = self.named(function)?;
+        let mut payload = Vec::with_capacity(64);
+        let (kind, leases) = in_flight::noting(|| wire::encode_call(function, args, kwargs, &mut payload));
+        let kind = kind? | if named.stable { 0 } else { ONCE };
+        self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
+        Ok(named)
+    }
+}
+
+/// Threads inside the engine.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The thread that ends the interpreter, once it does.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
+
+/// Counts a thread that is inside the engine and may have to come back to the interpreter.
+///
+/// At the end of the interpreter CPython ends a daemon thread by force when it next wants to be attached, and that must
+/// not happen in the middle of Rust code. So the end waits for those inside, and who comes later stays outside.
+pub struct Inside;
+
+impl Inside {
+    /// Counts the calling thread. Does not return if another one is ending the interpreter.
+    pub fn enter(py: Python<'_>) -> Inside {
+        while ENDING.get().is_some_and(|thread| *thread != std::thread::current().id()) {
+            py.detach(|| std::thread::sleep(Duration::from_secs(3600)));
+        }
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        Inside
+    }
+
+    /// The calling thread ends the interpreter: waits until no other is inside, a few seconds at most.
+    pub fn wait_for_none(py: Python<'_>) {
+        ENDING.get_or_init(|| std::thread::current().id());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while INSIDE.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits in the engine, detached from the interpreter; a signal's exception ends the wait.
+pub fn wait(
+    py: Python<'_>,
+    pool: &Pool,
+    tone: Tone,
+    done: impl FnMut() -> bool + Send,
+    timeout: Option<f64>,
+) -> PyResult<bool> {
+    let timeout = timeout.map(|timeout| Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX));
+    let mut raised = None;
+    let _inside = Inside::enter(py);
+    let waited = py.detach(|| {
+        pool.wait(tone, done, timeout, || {
+            raised = Python::attach(|py| py.check_signals()).err();
+            raised.is_some()
+        })
+    });
+    match (raised, waited) {
+        (Some(error), _) => Err(error),
+        (None, Waited::Forked) => Err(exception(py, Error::Forked)),
+        (None, waited) => Ok(waited == Waited::Done),
+    }
+}
+
+/// What became of a task, as a value or an exception.
+pub fn resolve<'py>(py: Python<'py>, outcome: &Outcome, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    match outcome {
+        Outcome::Done { kind, payload, .. } => {
+            let bytes = payload.bytes().or_raise(py)?;
+            if *kind == result::VALUE {
+                return wire::decode(py, bytes);
+            }
+            let load = py.import("shoal.serialize.exceptions")?.getattr("load_exception")?;
+            Err(PyErr::from_value(load.call1((PyBytes::new(py, bytes),))?))
+        }
+        Outcome::Died(Death { pid, code }) => Err(raise(py, "WorkerDied", (*pid, *code, name))),
+        Outcome::OutOfSharedMemory { wanted, available } => {
+            let text = format!("out of shared memory: {wanted} bytes wanted, {available} available");
+            Err(raise(py, "OutOfSharedMemory", (text,)))
+        }
+        Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
+        Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
+        Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
+    }
+}
+
+#[pymethods]
+impl PoolBase {
+    #[new]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup))]
+    fn new(
+        py: Python<'_>,
+        workers: usize,
+        program: String,
+        args: Vec<String>,
+        envs: Vec<(String, String)>,
+        preload: Vec<Vec<u8>>,
+        setup: Vec<u8>,
+    ) -> PyResult<Self> {
+        let launch = Launch {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        };
+        let config = Config { workers, launch, preload, setup };
+        let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
+        Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default() })
+    }
+
+    /// Submit a call; returns an AsyncResult at once.
+    #[pyo3(signature = (func, args, kwargs = None))]
+    fn submit_call(
+        &self,
+        py: Python<'_>,
+        func: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<AsyncResult>> {
+        let _inside = Inside::enter(py);
+        let cell = Arc::new(TaskCell::default());
+        let named = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
+        Py::new(py, AsyncResult { cell, named, resolved: Mutex::new(Resolved::Not) })
+    }
+
+    /// Submit a call; its end comes to `inbox` with `tag`.
+    #[pyo3(signature = (inbox, tag, func, args, kwargs = None))]
+    fn submit_to(
+        &self,
+        inbox: &Inbox,
+        tag: u64,
+        func: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let _inside = Inside::enter(func.py());
+        let named = self.send(func, args, kwargs, Reply::Inbox(inbox.inbox.clone(), tag))?;
+        lock(&inbox.names).insert(tag, named);
+        Ok(())
+    }
+
+    /// Something goes on submitting, also after `close_now`, until `end_feeding`.
+    fn begin_feeding(&self) {
+        self.pool.feed(0);
+    }
+
+    /// It has submitted everything.
+    fn end_feeding(&self) {
+        self.pool.fed();
+    }
+
+    /// Close: no more tasks.
+    fn close_now(&self, py: Python<'_>) {
+        py.detach(|| self.pool.close());
+    }
+
+    /// End the workers now.
+    fn terminate_now(&self, py: Python<'_>) {
+        py.detach(|| self.pool.terminate());
+    }
+
+    /// Wait until all workers of a closed pool have ended; false if the time was up.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_over(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        wait(py, &self.pool, Tone::Completion, || self.pool.is_over(), timeout)
+    }
+
+    /// Whether tasks may be submitted.
+    #[getter]
+    fn is_open(&self) -> bool {
+        self.pool.is_open()
+    }
+
+    /// Number of workers.
+    #[getter]
+    fn size(&self) -> usize {
+        self.pool.size()
+    }
+
+    /// The workers, as they are at this moment. Those that are starting are waited for.
+    #[getter]
+    fn workers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        wait(py, &self.pool, Tone::Completion, || !self.pool.is_starting() || self.pool.is_over(), None)?;
+        PyTuple::new(py, self.pool.workers().into_iter().map(WorkerState))
+    }
+}
+
+/// A worker of a pool, as it was when asked.
+#[pyclass(frozen, name = "Worker", module = "shoal._engine")]
+pub struct WorkerState(WorkerInfo);
+
+#[pymethods]
+impl WorkerState {
+    /// Its place in the pool, from 0. A worker that replaces another has the same.
+    #[getter]
+    fn number(&self) -> u16 {
+        self.0.number
+    }
+
+    /// Its process id; None while it is starting, or when it is gone.
+    #[getter]
+    fn pid(&self) -> Option<u32> {
+        self.0.pid
+    }
+
+    /// "starting", "idle", "busy" or "gone".
+    #[getter]
+    fn state(&self) -> &'static str {
+        match self.0.state {
+            State::Starting => "starting",
+            State::Idle => "idle",
+            State::Busy => "busy",
+            State::Gone => "gone",
+        }
+    }
+
+    /// Tasks ended at this place.
+    #[getter]
+    fn tasks(&self) -> u64 {
+        self.0.tasks
+    }
+
+    /// Seconds spent on them.
+    #[getter]
+    fn busy(&self) -> f64 {
+        self.0.busy_nanos as f64 * 1e-9
+    }
+
+    fn __repr__(&self) -> String {
+        let pid = self.0.pid.map_or("None".to_owned(), |pid| pid.to_string());
+        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.tasks)
+    }
+}
+
+#[derive(Debug)]
+enum Resolved {
+    Not,
+    Value(Py<PyAny>),
+    Error(Box<PyErr>),
+}
+
+/// The result of a task that was submitted, as `multiprocessing.pool.AsyncResult`.
+#[pyclass(frozen, weakref, module = "shoal._engine")]
+pub struct AsyncResult {
+    cell: Arc<TaskCell>,
+    named: Arc<Named>,
+    resolved: Mutex<Resolved>,
+}
+
+impl AsyncResult {
+    /// Unpickles the outcome, once, in the thread that wants it.
+    fn resolve(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let outcome = loop {
+            match &*lock(&self.resolved) {
+                Resolved::Value(value) => return Ok(value.clone_ref(py)),
+                Resolved::Error(error) => return Err(error.clone_ref(py)),
+                Resolved::Not => {}
+            }
+            if let Some(outcome) = self.cell.take() {
+                break outcome;
+            }
+            // Another thread is at it: it may run Python code, so the lock is not held meanwhile.
+            py.detach(|| std::thread::sleep(Duration::from_micros(100)));
+        };
+        let value = resolve(py, &outcome, &self.named.name).map(Bound::unbind);
+        *lock(&self.resolved) = match &value {
+            Ok(value) => Resolved::Value(value.clone_ref(py)),
+            Err(error) => Resolved::Error(Box::new(error.clone_ref(py))),
+        };
+        value
+    }
+}
+
+#[pymethods]
+impl AsyncResult {
+    /// The result, when it arrives; the task's exception if it raised one.
+    ///
+    /// Raises multiprocessing.TimeoutError if it takes longer than `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
+        if !self.cell.is_done() && !wait(py, &self.named.pool, Tone::Completion, || self.cell.is_done(), timeout)? {
+            let error = py.import("multiprocessing")?.getattr("TimeoutError")?;
+            return Err(PyErr::from_value(error.call0()?));
+        }
+        self.resolve(py)
+    }
+
+    /// Wait until the task has ended, at most `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        wait(py, &self.named.pool, Tone::Completion, || self.cell.is_done(), timeout).map(drop)
+    }
+
+    /// Whether the task has ended.
+    fn ready(&self, py: Python<'_>) -> bool {
+        if !self.cell.is_done() {
+            py.detach(|| self.named.pool.collect());
+        }
+        self.cell.is_done()
+    }
+
+    /// Whether the task ended without an exception. ValueError if it has not ended.
+    fn successful(&self, py: Python<'_>) -> PyResult<bool> {
+        let _inside = Inside::enter(py);
+        if !self.ready(py) {
+            return Err(pyo3::exceptions::PyValueError::new_err(format!("{} not ready", self.named.name)));
+        }
+        Ok(self.resolve(py).is_ok())
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.cell.is_done() { "ready" } else { "pending" };
+        format!("<shoal.AsyncResult of {}, {state}>", self.named.name)
+    }
+
+    #[classmethod]
+    fn __class_getitem__(cls: &Bound<'_, pyo3::types::PyType>, _item: &Bound<'_, PyAny>) -> Py<pyo3::types::PyType> {
+        cls.clone().unbind()
+    }
+}
+
+/// Where the ends of several calls arrive.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Inbox {
+    pool: Arc<Pool>,
+    inbox: Arc<CoreInbox>,
+    names: Mutex<HashMap<u64, Arc<Named>>>,
+}
+
+#[pymethods]
+impl Inbox {
+    #[new]
+    fn new(pool: &PoolBase) -> Self {
+        Inbox { pool: pool.pool.clone(), inbox: CoreInbox::new(), names: Mutex::default() }
+    }
+
+    /// The next end: (tag, True, value) or (tag, False, exception); None if none comes within `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn pop<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<(u64, bool, Bound<'py, PyAny>)>> {
+        let _inside = Inside::enter(py);
+        loop {
+            if let Some((tag, outcome)) = self.inbox.pop() {
+                let named = lock(&self.names).remove(&tag);
+                let name = named.as_ref().map_or("", |named| &named.name);
+                return Ok(Some(match resolve(py, &outcome, name) {
+                    Ok(value) => (tag, true, value),
+                    Err(error) => (tag, false, error.into_value(py).into_bound(py).into_any()),
+                }));
+            }
+            if !wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Kinds of calls, for the worker.
+pub fn kind_of(kind: u16) -> (u16, bool) {
+    (kind & !ONCE, kind & ONCE != 0)
+}
+
+const _: () = assert!(call::FIXED_STAR_CHUNK < ONCE);

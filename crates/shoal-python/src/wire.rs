@@ -1,0 +1,194 @@
+//! Values as bytes: a few plain types in a form of their own, everything else pickled.
+//!
+//! A call into the pickler costs about 200 ns each way, which is more than all the rest of a small task's way through
+//! the engine; numbers, short texts and None do without it.
+
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
+
+/// First byte of a value.
+mod tag {
+    pub const NONE: u8 = 0;
+    pub const FALSE: u8 = 1;
+    pub const TRUE: u8 = 2;
+    pub const INT: u8 = 3;
+    pub const FLOAT: u8 = 4;
+    pub const STR: u8 = 5;
+    pub const BYTES: u8 = 6;
+    pub const PICKLE: u8 = 7;
+}
+
+/// Longest text that is copied rather than pickled: beyond, the copy is all that matters.
+const SHORT: usize = 4096;
+
+/// How a task is to be run: what its payload means. Travels as the task's kind.
+pub mod call {
+    /// The payload is a pickle of (args, kwargs).
+    pub const PICKLED: u16 = 0;
+    /// No arguments at all.
+    pub const EMPTY: u16 = 1;
+    /// One positional argument, as a value.
+    pub const ONE: u16 = 2;
+    /// An iterable of positional arguments, as a value.
+    pub const STAR: u16 = 3;
+    /// A sequence of items, each an argument; the worker may give the rest back.
+    pub const CHUNK: u16 = 4;
+    /// A sequence of items, each an iterable of arguments; the worker may give the rest back.
+    pub const STAR_CHUNK: u16 = 5;
+    /// As CHUNK, all to be done by the one who takes it.
+    pub const FIXED_CHUNK: u16 = 6;
+    /// As STAR_CHUNK, all to be done by the one who takes it.
+    pub const FIXED_STAR_CHUNK: u16 = 7;
+}
+
+/// What a result's payload means. Travels as the completion's kind.
+pub mod result {
+    /// A value.
+    pub const VALUE: u16 = 0;
+    /// An exception, as `shoal.serialize.dump_exception` writes it.
+    pub const ERROR: u16 = 1;
+}
+
+static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static SLOW_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn imported<'py>(
+    py: Python<'py>,
+    cell: &'py PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.get_or_try_init(py, || Ok(py.import(module)?.getattr(name)?.unbind())).map(|object| object.bind(py))
+}
+
+/// Pickles `object` behind what `out` holds. `what` names it in an error.
+pub fn pickle(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<()> {
+    let py = object.py();
+    let dumps = imported(py, &DUMPS, "_pickle", "dumps")?;
+    match dumps.call1((object, 5)) {
+        Ok(pickled) => {
+            let pickled = pickled.cast_into::<PyBytes>()?;
+            let bytes = pickled.as_bytes();
+            if !mentions_main(bytes) {
+                out.extend_from_slice(bytes);
+                return Ok(());
+            }
+        }
+        Err(error) if !error.is_instance_of::<PyException>(py) => return Err(error),
+        Err(_) => {}
+    }
+    // By value, or with an error that says where the trouble is.
+    let dumps = imported(py, &SLOW_DUMPS, "shoal.serialize.pickler", "dumps")?;
+    let pickled = dumps.call1((object, what()))?.cast_into::<PyBytes>()?;
+    out.extend_from_slice(pickled.as_bytes());
+    Ok(())
+}
+
+/// Whether a pickle may name something in `__main__`, which no other process has.
+fn mentions_main(pickled: &[u8]) -> bool {
+    memchr::memmem::find(pickled, b"_main__").is_some()
+}
+
+/// The object of a pickle.
+pub fn unpickle<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    imported(py, &LOADS, "_pickle", "loads")?.call1((PyBytes::new(py, bytes),))
+}
+
+/// Puts `object` behind what `out` holds.
+pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<()> {
+    if object.is_none() {
+        out.push(tag::NONE);
+    } else if let Ok(number) = object.cast_exact::<PyInt>() {
+        match number.extract::<i64>() {
+            Ok(number) => {
+                out.push(tag::INT);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            Err(_) => {
+                out.push(tag::PICKLE);
+                pickle(object, out, what)?;
+            }
+        }
+    } else if let Ok(truth) = object.cast_exact::<PyBool>() {
+        out.push(if truth.is_true() { tag::TRUE } else { tag::FALSE });
+    } else if let Ok(number) = object.cast_exact::<PyFloat>() {
+        out.push(tag::FLOAT);
+        out.extend_from_slice(&number.value().to_le_bytes());
+    } else if let Some(text) =
+        object.cast_exact::<PyString>().ok().and_then(|text| text.to_str().ok()).filter(|text| text.len() <= SHORT)
+    {
+        out.push(tag::STR);
+        out.extend_from_slice(text.as_bytes());
+    } else if let Some(bytes) =
+        object.cast_exact::<PyBytes>().ok().map(|bytes| bytes.as_bytes()).filter(|bytes| bytes.len() <= SHORT)
+    {
+        out.push(tag::BYTES);
+        out.extend_from_slice(bytes);
+    } else {
+        out.push(tag::PICKLE);
+        pickle(object, out, what)?;
+    }
+    Ok(())
+}
+
+/// The object of a value.
+pub fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let damaged = || PyValueError::new_err("damaged value");
+    let (tag, rest) = bytes.split_first().ok_or_else(damaged)?;
+    let eight = || rest.try_into().map_err(|_| damaged());
+    Ok(match *tag {
+        tag::NONE => py.None().into_bound(py),
+        tag::FALSE => PyBool::new(py, false).to_owned().into_any(),
+        tag::TRUE => PyBool::new(py, true).to_owned().into_any(),
+        tag::INT => i64::from_le_bytes(eight()?).into_pyobject(py)?.into_any(),
+        tag::FLOAT => PyFloat::new(py, f64::from_le_bytes(eight()?)).into_any(),
+        tag::STR => PyString::new(py, std::str::from_utf8(rest).map_err(|_| damaged())?).into_any(),
+        tag::BYTES => PyBytes::new(py, rest).into_any(),
+        tag::PICKLE => unpickle(py, rest)?,
+        _ => return Err(damaged()),
+    })
+}
+
+/// How a function is called in messages.
+pub fn name_of(function: &Bound<'_, PyAny>) -> String {
+    let named = function.getattr("__qualname__").or_else(|_| function.get_type().getattr("__qualname__"));
+    named.and_then(|name| name.extract()).unwrap_or_else(|_| "function".to_owned())
+}
+
+/// The arguments of a call, and how the worker reads them.
+pub fn encode_call(
+    function: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+    out: &mut Vec<u8>,
+) -> PyResult<u16> {
+    let plain = kwargs.is_none_or(|kwargs| kwargs.is_empty());
+    match (plain, args.len()) {
+        (true, 0) => return Ok(call::EMPTY),
+        (true, 1) => {
+            encode(&args.get_item(0)?, out, || format!("argument 0 of {}", name_of(function)))?;
+            return Ok(call::ONE);
+        }
+        _ => {}
+    }
+    let py = args.py();
+    let kwargs = kwargs.cloned().unwrap_or_else(|| PyDict::new(py));
+    let both = PyTuple::new(py, [args.as_any(), kwargs.as_any()])?;
+    let name = name_of(function);
+    match pickle(both.as_any(), out, || format!("arguments of {name}")) {
+        Ok(()) => Ok(call::PICKLED),
+        Err(error) => {
+            // Again, one by one: then the error can say which argument it was.
+            for (index, argument) in args.iter().enumerate() {
+                pickle(&argument, &mut Vec::new(), || format!("argument {index} of {name}"))?;
+            }
+            for (key, argument) in kwargs.iter() {
+                pickle(&argument, &mut Vec::new(), || format!("argument {key} of {name}"))?;
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The worker's loop: takes tasks, runs the user's functions, sends what they return or raise.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use shoal_core::domain;
+use shoal_core::memory::heap::Lease;
+use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
+
+use crate::errors::OrRaise;
+use crate::in_flight;
+use crate::pool::kind_of;
+use crate::wire::{self, call, result};
+use crate::zygote::Seat;
+
+/// Functions kept; beyond, all are forgotten and read anew.
+const FUNCTIONS: usize = 256;
+/// How long a worker goes on with a piece before it looks whether others are idle.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// A worker process's end of a pool.
+#[pyclass(module = "shoal._engine")]
+pub struct Seated {
+    worker: CoreWorker,
+    functions: HashMap<u32, Py<PyAny>>,
+    /// The last function that may hold state of one call or map: kept until another comes.
+    passing: Option<(u32, Py<PyAny>)>,
+    out: Vec<u8>,
+}
+
+/// What a task gave: the kind of its result, how many items it did, and what its payload names by handle.
+type Ended = (u16, u64, Vec<Lease>);
+
+#[pymethods]
+impl Seated {
+    /// Sit down on the seat that the zygote forked this process for.
+    #[new]
+    fn new(py: Python<'_>, seat: &mut Seat) -> PyResult<Self> {
+        let worker = CoreWorker::new(seat.take()?).or_raise(py)?;
+        domain::settle(worker.heap().clone());
+        Ok(Seated { worker, functions: HashMap::new(), passing: None, out: Vec::new() })
+    }
+
+    /// What the client wants every worker to read before it starts.
+    fn setup<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.worker.setup().or_raise(py)?))
+    }
+
+    /// Run tasks until the pool is over, or `most` are done. SystemExit of a task is raised.
+    #[pyo3(signature = (most = None))]
+    fn run(&mut self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+        self.worker.ready();
+        let mut left = most.unwrap_or(u64::MAX);
+        while left > 0 && self.next(py)? {
+            let ended = self.perform(py);
+            self.finish(py, ended)?;
+            left -= 1;
+        }
+        Ok(())
+    }
+
+    /// Take one task and end it with `error`: the worker could not be set up. False: the pool is over.
+    fn fail_one(&mut self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<bool> {
+        self.worker.ready();
+        let taken = self.next(py)?;
+        if taken {
+            self.finish(py, Err(PyErr::from_value(error)))?;
+        }
+        Ok(taken)
+    }
+}
+
+impl Seated {
+    fn next(&mut self, py: Python<'_>) -> PyResult<bool> {
+        loop {
+            if self.worker.try_next() {
+                return Ok(true);
+            }
+            // Detached until there is a task: a worker that waits for its interpreter must not count as one that searches.
+            let waited = py.detach(|| {
+                loop {
+                    match self.worker.wait() {
+                        Waited::Look if self.worker.try_next() => return Waited::Look,
+                        Waited::Look => {}
+                        end => return end,
+                    }
+                }
+            });
+            match waited {
+                Waited::Look => return Ok(true),
+                Waited::Interrupted => py.check_signals()?,
+                Waited::Over => return Ok(false),
+            }
+        }
+    }
+
+    fn function<'py>(&mut self, py: Python<'py>, once: bool) -> PyResult<Bound<'py, PyAny>> {
+        let id = self.worker.task().function;
+        let passing = self.passing.as_ref().filter(|(last, _)| *last == id).map(|(_, function)| function);
+        if let Some(function) = self.functions.get(&id).or(passing) {
+            return Ok(function.bind(py).clone());
+        }
+        let function = wire::unpickle(py, &self.worker.function().or_raise(py)?)?;
+        if once {
+            self.passing = Some((id, function.clone().unbind()));
+        } else {
+            let forgotten =
+                if self.functions.len() >= FUNCTIONS { std::mem::take(&mut self.functions) } else { HashMap::new() };
+            self.functions.insert(id, function.clone().unbind());
+            drop(forgotten);
+        }
+        Ok(function)
+    }
+
+    /// Runs the current task and puts its result into `out`.
+    fn perform(&mut self, py: Python<'_>) -> PyResult<Ended> {
+        let (kind, once) = kind_of(self.worker.task().kind);
+        let function = self.function(py, once)?;
+        let mut units = 1;
+        let value = {
+            let payload = self.worker.payload().or_raise(py)?;
+            match kind {
+                call::EMPTY => function.call0()?,
+                call::ONE => function.call1((wire::decode(py, &payload)?,))?,
+                call::STAR => function.call1(positional(&wire::decode(py, &payload)?)?)?,
+                call::PICKLED => {
+                    let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
+                        wire::unpickle(py, &payload)?.extract()?;
+                    function.call(args, Some(&kwargs))?
+                }
+                call::CHUNK | call::STAR_CHUNK | call::FIXED_CHUNK | call::FIXED_STAR_CHUNK => {
+                    let items = wire::unpickle(py, &payload)?;
+                    let star = matches!(kind, call::STAR_CHUNK | call::FIXED_STAR_CHUNK);
+                    let may_stop = matches!(kind, call::CHUNK | call::STAR_CHUNK);
+                    let results = self.chunk(&function, &items, star, may_stop)?;
+                    units = results.len() as u64;
+                    results.into_any()
+                }
+                _ => return Err(PyRuntimeError::new_err("damaged task")),
+            }
+        };
+        self.out.clear();
+        let out = &mut self.out;
+        let (encoded, leases) = in_flight::noting(|| {
+            if matches!(kind, call::EMPTY | call::ONE | call::STAR | call::PICKLED) {
+                wire::encode(&value, out, || format!("result of {}", wire::name_of(&function)))
+            } else {
+                wire::encode(&value, out, || format!("results of map({})", wire::name_of(&function)))
+            }
+        });
+        encoded?;
+        Ok((result::VALUE, units, leases))
+    }
+
+    /// Runs a piece of a map, in strides that double while they take next to no time. Between strides, what is left
+    /// is given back if others have nothing to do.
+    fn chunk<'py>(
+        &self,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyAny>,
+        star: bool,
+        may_stop: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = function.py();
+        let (total, results) = (items.len()?, PyList::empty(py));
+        let mapped = if star {
+            tool(py, &STARMAP, "itertools", "starmap")?.call1((function, items))?
+        } else {
+            tool(py, &MAP, "builtins", "map")?.call1((function, items))?
+        };
+        let islice = tool(py, &ISLICE, "itertools", "islice")?;
+        let (started, mut stride) = (Instant::now(), 1);
+        loop {
+            let before = Instant::now();
+            let done = results.len();
+            results.call_method1("extend", (islice.call1((&mapped, stride))?,))?;
+            let now = results.len();
+            if now < total && now - done < stride {
+                // An iterator takes it for its end.
+                let name = wire::name_of(function);
+                return Err(PyRuntimeError::new_err(format!("{name} raised StopIteration at item {now} of its piece")));
+            }
+            if now >= total {
+                return Ok(results);
+            }
+            let (elapsed, so_far) = (before.elapsed(), started.elapsed());
+            if elapsed < LOOK / 2 {
+                stride *= 2;
+            } else if elapsed > LOOK {
+                stride = (stride / 2).max(1);
+            }
+            if may_stop && so_far > LOOK && self.worker.others_are_idle() {
+                return Ok(results);
+            }
+        }
+    }
+
+    fn finish(&mut self, py: Python<'_>, ended: PyResult<Ended>) -> PyResult<()> {
+        let (kind, units, leases) = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_instance_of::<PySystemExit>(py) => return Err(error),
+            Err(error) => self.record(py, error)?,
+        };
+        // What lies in another domain than the client's does not travel with the completion: it is kept for a while.
+        let (ours, foreign) = leases.into_iter().partition(|lease| Arc::ptr_eq(lease.heap(), self.worker.heap()));
+        let foreign: Vec<Lease> = foreign;
+        foreign.iter().for_each(in_flight::note);
+        if let Err(error) = self.worker.finish(kind, units, &self.out, ours) {
+            // No memory for a large result: the error itself is small.
+            let error = crate::errors::exception(py, error);
+            let (kind, units, leases) = self.record(py, error)?;
+            self.worker.finish(kind, units, &self.out, leases).or_raise(py)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Ended> {
+        let dump = py.import("shoal.serialize.exceptions")?.getattr("dump_exception")?;
+        let (dumped, leases) = in_flight::noting(|| dump.call1((error.into_value(py),)));
+        self.out.clear();
+        self.out.extend_from_slice(dumped?.cast::<PyBytes>()?.as_bytes());
+        Ok((result::ERROR, 1, leases))
+    }
+}
+
+fn positional<'py>(arguments: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    match arguments.cast::<PyTuple>() {
+        Ok(tuple) => Ok(tuple.clone()),
+        Err(_) => PyTuple::new(arguments.py(), arguments.try_iter()?.collect::<PyResult<Vec<_>>>()?),
+    }
+}
+
+static MAP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static STARMAP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static ISLICE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn tool<'py>(
+    py: Python<'py>,
+    cell: &'py PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.get_or_try_init(py, || Ok(py.import(module)?.getattr(name)?.unbind())).map(|tool| tool.bind(py))
+}

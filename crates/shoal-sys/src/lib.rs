@@ -1,0 +1,25 @@
+//! The ground shoal stands on: everything it asks of the operating system, and nothing else.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`memory`] | segments: memfds backed by real pages, their mappings, and how much memory there is |
+//! | [`futex`] | sleeping on a word of shared memory, across processes |
+//! | [`socket`] | packets with file descriptors between processes, and who the peer is |
+//! | [`process`] | pidfds, fork, spawn, reaping |
+//! | [`poll`] | waiting for descriptors, and a descriptor to wake the one who waits |
+//! | [`cpu`] | how many CPUs this process may use |
+//! | [`random`] | unguessable tokens |
+//!
+//! Linux 5.14 or newer, x86-64 and aarch64. Every descriptor made or received here is close-on-exec.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
+
+mod cgroup;
+pub mod cpu;
+pub mod futex;
+pub mod memory;
+pub mod poll;
+pub mod process;
+pub mod random;
+pub mod socket;

@@ -1,0 +1,110 @@
+"""shoal: Python on every core.
+
+The programming model of multiprocessing (a pool, shared arrays, locks, progress bars) without its errors and its
+copies, on a Rust engine over shared memory.
+
+    import shoal
+
+    with shoal.Pool() as pool:
+        squares = pool.map(lambda x: x * x, range(1000))
+
+Importing shoal is cheap: everything is imported when first used.
+"""
+
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"shoal runs on Linux (kernel 5.14 or newer, x86-64 or aarch64), not on {sys.platform}")
+
+import atexit
+
+from shoal._engine import __version__, cpu_count, wait_for_threads
+
+# At the end of the interpreter, after the pools have ended: no thread may come back from the engine too late.
+atexit.register(wait_for_threads)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shoal.arrays import SharedArray, array, empty, full, ones, zeros
+    from shoal.errors import (
+        LockAbandoned,
+        OutOfSharedMemory,
+        PoolClosed,
+        RemoteError,
+        RemoteTraceback,
+        SerializationError,
+        ShoalError,
+        TaskTimeout,
+        WorkerDied,
+    )
+    from shoal.pool import AsyncResult, Pool, Worker
+    from shoal.progress import tqdm
+    from shoal.sync import Counter, Lock
+    from shoal.usage import MemoryUsage, memory
+
+__all__ = [
+    "AsyncResult",
+    "Counter",
+    "Lock",
+    "LockAbandoned",
+    "MemoryUsage",
+    "OutOfSharedMemory",
+    "Pool",
+    "PoolClosed",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "SharedArray",
+    "ShoalError",
+    "TaskTimeout",
+    "Worker",
+    "WorkerDied",
+    "__version__",
+    "array",
+    "cpu_count",
+    "empty",
+    "full",
+    "memory",
+    "ones",
+    "tqdm",
+    "zeros",
+]
+
+# Where to find what is imported when first used. No module may have the name of something it defines: importing
+# it would put the module in the place of the thing.
+_LAZY = {
+    **dict.fromkeys(("AsyncResult", "Pool", "Worker"), "pool"),
+    **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
+    **dict.fromkeys(("Counter", "Lock"), "sync"),
+    "tqdm": "progress",
+    **dict.fromkeys(("MemoryUsage", "memory"), "usage"),
+    **dict.fromkeys(
+        (
+            "LockAbandoned",
+            "OutOfSharedMemory",
+            "PoolClosed",
+            "RemoteError",
+            "RemoteTraceback",
+            "SerializationError",
+            "ShoalError",
+            "TaskTimeout",
+            "WorkerDied",
+        ),
+        "errors",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"shoal.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

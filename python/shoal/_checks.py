@@ -1,0 +1,78 @@
+"""The arguments of a pool, checked at once: each error names the argument and what would be right."""
+
+from __future__ import annotations
+
+import sys
+
+from shoal import _engine
+from shoal.serialize.pickler import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+MOST_WORKERS = 500
+
+
+def processes(value: object) -> int:
+    """How many workers: by default as many as this process may use CPUs."""
+    if value is None:
+        return min(_engine.cpu_count(), MOST_WORKERS)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"processes must be an integer or None, not {type(value).__name__}")
+    count = int(value.__index__())
+    if not 1 <= count <= MOST_WORKERS:
+        raise ValueError(f"processes must be 1 to {MOST_WORKERS}, not {count}")
+    return count
+
+
+def initializer(function: object, initargs: Iterable[Any]) -> bytes | None:
+    """The initializer and its arguments, pickled; None if there is none."""
+    if function is None:
+        return None
+    if not callable(function):
+        raise TypeError(f"initializer must be callable, not {type(function).__name__}")
+    return dumps((function, tuple(initargs)), "initializer and initargs")
+
+
+def maxtasksperchild(value: object) -> int | None:
+    """After how many tasks a worker is replaced; None for never."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"maxtasksperchild must be an integer or None, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"maxtasksperchild must be 1 or more, not {value}")
+    return value
+
+
+def chunksize(value: object) -> int:
+    """Items a task."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"chunksize must be an integer, not {type(value).__name__}")
+    size = int(value.__index__())
+    if size < 1:
+        raise ValueError(f"chunksize must be 1 or more, not {size}")
+    return size
+
+
+def callbacks(callback: object, error_callback: object) -> None:
+    """Both can be called, or are None."""
+    for name, function in (("callback", callback), ("error_callback", error_callback)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+
+
+def modules(preload: Iterable[str]) -> list[str]:
+    """Names of modules that can be found."""
+    names = [preload] if isinstance(preload, str) else list(preload)
+    if names:
+        from importlib.util import find_spec
+
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"preload must be names of modules, not {type(name).__name__}")
+            if name not in sys.modules and find_spec(name) is None:
+                raise ModuleNotFoundError(f"preload: no module named {name!r}", name=name)
+    return names

@@ -1,0 +1,73 @@
+"""How the zygote is started, and what workers are told about their client."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
+# concerns `import distutils`.
+_PLAIN_FINDERS = frozenset(
+    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
+)
+
+# Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
+# thread. Whoever has set these has a reason.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def command() -> tuple[str, list[str], list[tuple[str, str]]]:
+    """The program, arguments and additional environment of the zygote.
+
+    It gets the client's `sys.path` and prefixes rather than running `site` again, which can take longer than all the
+    rest of its start. If the client has import hooks (an editable install, say), `site` runs, as it made them.
+    """
+    paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
+    start = f"import sys; sys.path[:] = {paths!r}; "
+    flags = _interpreter_flags()
+    if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
+        flags.append("-S")
+        start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
+    start += "from shoal._zygote import main; main()"
+    envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
+    return sys.executable, [*flags, "-c", start], envs
+
+
+def setup(initializer: bytes | None, most: int | None) -> tuple[object, ...]:
+    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
+    paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
+    environment = dict(os.environ)
+    for name in _ONE_THREAD:
+        environment.setdefault(name, "1")
+    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, initializer, most
+
+
+def preloaded(names: list[str]) -> list[bytes]:
+    """The modules for the zygote to import.
+
+    What the user names; numpy if the client has it; and what loads code by value if the main module has any.
+    """
+    # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
+    one_thread = all(os.environ.get(name, "1") == "1" for name in _ONE_THREAD)
+    likely = ["numpy"] if "numpy" in sys.modules and one_thread else []
+    main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
+        likely.append("shoal.serialize.by_value")
+    return [name.encode() for name in dict.fromkeys([*likely, *names])]
+
+
+def _finder_name(finder: object) -> str:
+    return getattr(finder, "__name__", type(finder).__name__)
+
+
+def _interpreter_flags() -> list[str]:
+    """Options of the client that change what code does: those of -X and -W, -O, -b, -B, -u, and isolation."""
+    flags = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    flags += [f"-W{option}" for option in sys.warnoptions]
+    for attribute, letter in (("optimize", "O"), ("bytes_warning", "b"), ("dont_write_bytecode", "B")):
+        flags += [f"-{letter}"] * int(getattr(sys.flags, attribute))
+    if sys.flags.isolated:
+        flags.append("-I")
+    else:
+        flags += ["-E"] * sys.flags.ignore_environment + ["-s"] * sys.flags.no_user_site
+    return flags

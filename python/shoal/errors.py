@@ -1,0 +1,150 @@
+"""The errors of shoal.
+
+Every error derives from `ShoalError` and also from the class that the standard library raises in the same situation,
+so that existing `except` clauses go on working. All of them keep their attributes through pickle.
+
+`WorkerDied` needs `concurrent.futures.process`, whose import takes longer than shoal's own. Nothing on the way of
+`import shoal` may therefore import this module at its top; the package loads it on first use.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from concurrent.futures.process import BrokenProcessPool
+
+__all__ = [
+    "LockAbandoned",
+    "OutOfSharedMemory",
+    "PoolClosed",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "ShoalError",
+    "TaskTimeout",
+    "WorkerDied",
+]
+
+
+class ShoalError(Exception):
+    """The base of all errors that shoal itself raises.
+
+    Example:
+        try:
+            pool.map(work, items)
+        except shoal.ShoalError as error:
+            print("shoal could not do it:", error)
+    """
+
+
+class WorkerDied(ShoalError, BrokenProcessPool):
+    """The process that ran a task ended before the task did. Other tasks go on, and the pool replaces the worker.
+
+    Args:
+        pid: the process id of the worker.
+        exitcode: its exit code; negative for the signal that killed it (-9 for SIGKILL), as in `multiprocessing`;
+            None if it isn't known.
+        task: a short text for the task, such as `"tests.f(3, 'x')"`; empty if the worker had none.
+        stderr: the last lines that the worker wrote to stderr. Pools do not record them yet: empty.
+
+    Example:
+        try:
+            future.result()
+        except shoal.WorkerDied as death:
+            print(death.pid, death.exitcode, death.task)
+    """
+
+    def __init__(self, pid: int, exitcode: int | None = None, task: str = "", stderr: str = "") -> None:
+        # The arguments are `args`, which is what an exception pickles.
+        super().__init__(pid, exitcode, task, stderr)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        text = f"worker {self.pid} {_ending(self.exitcode)}"
+        if self.task:
+            text += f" while running {self.task}"
+        if self.stderr:
+            text += f"; its last words on stderr were:\n{self.stderr.rstrip()}"
+        return text
+
+
+def _ending(exitcode: int | None) -> str:
+    """How a process with this exit code ended, as the middle of a sentence."""
+    if exitcode is None:
+        return "ended, nobody knows how,"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode} (os._exit or sys.exit)"
+    try:
+        name = f" ({signal.Signals(-exitcode).name})"
+    except ValueError:  # a real-time signal: only the first and the last of them have names
+        name = ""
+    return f"was killed by signal {-exitcode}{name}"
+
+
+class TaskTimeout(ShoalError, TimeoutError):
+    """A task ran for longer than it was allowed to, and was stopped.
+
+    Tasks have no time limit yet, so nothing raises this: the name is there to be written against.
+    """
+
+
+class SerializationError(ShoalError, pickle.PicklingError):
+    """An object can't travel to another process. The message names the path to the part that can't.
+
+    `__cause__` is the exception that pickle, or a `__reduce__` or `__getstate__` of the object, raised.
+
+    Example of a message:
+        argument 0 of Extractor.extract: self.conn.sock: cannot pickle 'socket' object
+    """
+
+
+class OutOfSharedMemory(ShoalError, MemoryError):
+    """The machine, or the limit that was set, has no room for another block of shared memory."""
+
+
+class LockAbandoned(ShoalError):
+    """The process that held a lock died holding it: what the lock guards may be half changed.
+
+    A `Lock` tells this by its attribute `abandoned`; nothing raises it yet.
+    """
+
+
+class PoolClosed(ShoalError, ValueError):
+    """The pool takes no more tasks: it was closed, terminated, or belongs to the parent of this forked process."""
+
+
+class RemoteError(ShoalError):
+    """Stands in for the exception of a task that could not be pickled, or not be unpickled here.
+
+    Args:
+        type_name: the name of the exception's class, with its module unless that is `builtins` or `__main__`.
+        message: what `str()` of the exception gave.
+        traceback: the traceback as text, as the interpreter would have printed it where the task ran.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str = "") -> None:
+        super().__init__(type_name, message, traceback)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task as text: the `__cause__` of the exception that the task raised, so that it is printed.
+
+    Args:
+        tb: the traceback as text.
+    """
+
+    def __init__(self, tb: str) -> None:
+        super().__init__(tb)
+        self.tb = tb
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.tb}"""'

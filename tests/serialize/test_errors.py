@@ -1,0 +1,92 @@
+"""The error classes: what they are, what they say, and that they survive the journey."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from shoal import errors
+
+EVERY_ERROR = [
+    errors.ShoalError("no"),
+    errors.WorkerDied(4711, -9, "tests.f(3, 'x')", "last words"),
+    errors.WorkerDied(4711),
+    errors.TaskTimeout("took 3.0 s, allowed were 2.0 s"),
+    errors.SerializationError("self.lock: cannot pickle"),
+    errors.OutOfSharedMemory("no room for 1 GiB"),
+    errors.LockAbandoned("its owner died"),
+    errors.PoolClosed("Pool not running"),
+    errors.RemoteError("app.Failure", "broken", "Traceback …"),
+    errors.RemoteTraceback("Traceback …"),
+]
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=repr)
+def test_every_error_survives_pickle_with_its_text_and_attributes(error: Exception) -> None:
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        back = pickle.loads(pickle.dumps(error, protocol))
+        assert type(back) is type(error)
+        assert str(back) == str(error)
+        assert back.args == error.args
+        assert vars(back) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "standard"),
+    [
+        (errors.WorkerDied, BrokenProcessPool),
+        (errors.TaskTimeout, TimeoutError),
+        (errors.SerializationError, pickle.PicklingError),
+        (errors.OutOfSharedMemory, MemoryError),
+        (errors.PoolClosed, ValueError),
+    ],
+)
+def test_errors_are_also_what_the_standard_library_raises(error: type, standard: type) -> None:
+    assert issubclass(error, errors.ShoalError)
+    assert issubclass(error, standard)
+
+
+@pytest.mark.parametrize(
+    ("death", "text"),
+    [
+        (
+            errors.WorkerDied(4711, -9, "tests.f(3, 'x')"),
+            "worker 4711 was killed by signal 9 (SIGKILL) while running tests.f(3, 'x')",
+        ),
+        (errors.WorkerDied(12, 3, "f()"), "worker 12 ended with exit code 3 (os._exit or sys.exit) while running f()"),
+        (errors.WorkerDied(12, 0), "worker 12 ended with exit code 0 (os._exit or sys.exit)"),
+        (errors.WorkerDied(12, -40), "worker 12 was killed by signal 40"),
+        (errors.WorkerDied(12, None, "f()"), "worker 12 ended, nobody knows how, while running f()"),
+        (
+            errors.WorkerDied(12, -6, "f()", "assertion failed\n"),
+            "worker 12 was killed by signal 6 (SIGABRT) while running f(); its last words on stderr were:\n"
+            "assertion failed",
+        ),
+    ],
+)
+def test_a_dead_worker_is_described_by_pid_end_and_task(death: errors.WorkerDied, text: str) -> None:
+    assert str(death) == text
+
+
+def test_a_remote_traceback_reads_like_that_of_multiprocessing() -> None:
+    assert str(errors.RemoteTraceback("Traceback\n")) == '\n"""\nTraceback\n"""'
+
+
+def test_a_stand_in_reads_like_the_exception_it_stands_for() -> None:
+    assert str(errors.RemoteError("app.Failure", "broken")) == "app.Failure: broken"
+    assert str(errors.RemoteError("KeyboardInterrupt", "")) == "KeyboardInterrupt"
+
+
+def test_importing_serialize_leaves_slow_imports_for_later(run_script: Callable[[str], str]) -> None:
+    printed = run_script("""
+        import sys
+        before = set(sys.modules)
+        import shoal.serialize as serialize
+        serialize.loads(serialize.dumps([1]))
+        slow = {"cloudpickle", "concurrent.futures.process", "shoal.errors", "traceback", "dis"}
+        print(sorted(slow & (set(sys.modules) - before)))
+    """)
+    assert printed == "[]\n"

@@ -1,0 +1,102 @@
+"""`shoal.Counter`: an integer that everyone may add to at once."""
+
+import copy
+import multiprocessing
+import pickle
+import threading
+from typing import Any
+
+import numpy
+import pytest
+
+import shoal
+
+
+def test_it_counts_from_zero_by_one() -> None:
+    counter = shoal.Counter()
+    assert counter.value == 0
+    assert [counter.add(), counter.add(), counter.add(10), counter.add(-5)] == [1, 2, 12, 7]
+    assert counter.value == 7
+
+
+@pytest.mark.parametrize("initial", [0, -3, 2**63 - 1, -(2**63), True, numpy.int32(5)])
+def test_it_begins_where_it_is_told(initial: Any) -> None:
+    assert shoal.Counter(initial).value == int(initial)
+    assert shoal.Counter(initial=initial).value == int(initial)
+
+
+@pytest.mark.parametrize("wrong", [1.5, 1.0, "1", None, numpy.float64(1), [1]], ids=repr)
+def test_anything_but_an_integer_is_refused_by_the_name_of_the_argument(wrong: Any) -> None:
+    counter = shoal.Counter(3)
+    with pytest.raises(TypeError, match=r"^n must be an integer"):
+        counter.add(wrong)
+    with pytest.raises(TypeError, match=r"^initial must be an integer"):
+        shoal.Counter(wrong)
+    assert counter.value == 3
+
+
+@pytest.mark.parametrize("large", [2**63, -(2**63) - 1, 10**30])
+def test_more_than_64_bits_are_refused_by_the_name_of_the_argument(large: int) -> None:
+    counter = shoal.Counter(3)
+    with pytest.raises(OverflowError, match=r"^n must fit into 64 bits"):
+        counter.add(large)
+    with pytest.raises(OverflowError, match=r"^initial must fit into 64 bits"):
+        shoal.Counter(large)
+    assert counter.value == 3
+
+
+def test_adding_takes_any_integer() -> None:
+    counter = shoal.Counter()
+    counter.add(numpy.int64(2))
+    counter.add(True)
+    assert counter.value == 3
+
+
+def test_the_value_is_not_set_for_that_would_lose_what_others_add() -> None:
+    counter = shoal.Counter()
+    with pytest.raises(AttributeError):
+        counter.value += 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "duplicate", [lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
+)
+def test_a_duplicate_is_the_same_counter(duplicate: Any) -> None:
+    counter = shoal.Counter(1)
+    twin = duplicate(counter)
+    twin.add()
+    assert counter.value == 2
+    counter.add()
+    assert twin.value == 3
+
+
+def test_it_says_its_value() -> None:
+    assert repr(shoal.Counter(5)) == "<shoal.Counter, 5>"
+
+
+def test_workers_and_the_client_count_together_and_no_number_comes_twice(pool: shoal.Pool) -> None:
+    counter = shoal.Counter()
+    tickets = pool.map(lambda _: [counter.add() for _ in range(100)], range(20))
+    assert sorted(ticket for some in tickets for ticket in some) == list(range(1, 2001))
+    assert counter.value == 2000
+
+
+def test_threads_count_together() -> None:
+    counter = shoal.Counter()
+    threads = [threading.Thread(target=lambda: [counter.add() for _ in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.value == 2000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_process_of_multiprocessing_counts(method: str) -> None:
+    counter = shoal.Counter()
+    context: Any = multiprocessing.get_context(method)
+    process = context.Process(target=counter.add, args=(5,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0 and counter.value == 5
