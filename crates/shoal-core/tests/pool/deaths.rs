@@ -49,6 +49,7 @@ fn a_worker_that_is_killed_at_a_task_is_replaced() {
     for _ in 0..20 {
         let worker = number(&client.result("who", &[])) as u32;
         assert_eq!(client.death("kill", &[]), Death { pid: worker, code: -9 });
+        assert!(!client.pids().contains(&worker), "known as dead");
         assert_ne!(number(&client.result("who", &[])) as u32, worker);
     }
 }

@@ -151,6 +151,8 @@ impl Shared {
         };
         let tasks: Vec<Task> = {
             let mut core = lock(&self.core);
+            // Who hears of the death does not find the dead one among the workers any more.
+            core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
             let tasks = lost.into_iter().filter_map(|number| core.tasks.remove(number)).collect();
             // Its slots are free again.
             self.move_backlog(&mut core);
