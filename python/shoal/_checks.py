@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from shoal import _engine
-from shoal.serialize.pickler import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +26,13 @@ def processes(value: object) -> int:
     return count
 
 
-def initializer(function: object, initargs: Iterable[Any]) -> bytes | None:
-    """The initializer and its arguments, pickled; None if there is none."""
+def initializer(function: object, initargs: Iterable[Any]) -> tuple[object, tuple[Any, ...]] | None:
+    """The initializer and its arguments; None if there is none."""
     if function is None:
         return None
     if not callable(function):
         raise TypeError(f"initializer must be callable, not {type(function).__name__}")
-    return dumps((function, tuple(initargs)), "initializer and initargs")
+    return function, tuple(initargs)
 
 
 def maxtasksperchild(value: object) -> int | None:

@@ -33,13 +33,13 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     return sys.executable, [*flags, "-c", start], envs
 
 
-def setup(initializer: bytes | None, most: int | None) -> tuple[object, ...]:
+def setup(most: int | None) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, initializer, most
+    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most
 
 
 def preloaded(names: list[str]) -> list[bytes]:

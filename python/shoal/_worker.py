@@ -35,28 +35,26 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 
 def _serve(worker: _engine.Seated) -> int:
-    from shoal.serialize.pickler import loads
-
-    setup: Any = loads(worker.setup())
-    directory, path, argv, environment, initializer, most = setup
+    setup: Any = worker.setup()
+    directory, path, argv, environment, most = setup
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
-    if initializer is not None:
-        try:
-            call: Any = loads(initializer)
-            function, arguments = call
+    try:
+        initializer: Any = worker.initializer()
+        if initializer is not None:
+            function, arguments = initializer
             function(*arguments)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            # The next task of this worker gets the error, and the next worker tries again.
-            error.add_note("raised by the pool's initializer")
-            worker.fail_one(error)
-            return 0
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # The next task of this worker gets the error, and the next worker tries again.
+        error.add_note("raised by the pool's initializer")
+        worker.fail_one(error)
+        return 0
     worker.run(most)
     return 0
 

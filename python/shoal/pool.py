@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from shoal import _checks, _engine, _launch
 from shoal._engine import AsyncResult, Worker
 from shoal.results import Callbacks, IMapIterator, MapResult, closed
-from shoal.serialize.pickler import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,14 +67,15 @@ class Pool:
     ) -> None:
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
-        setup = dumps(_launch.setup(start, _checks.maxtasksperchild(maxtasksperchild)))
+        setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
         program, args, envs = _launch.command()
         self._owner = os.getpid()
         self._terminated = False
         self._callbacks: Callbacks | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._base = _engine.PoolBase(count, program, args, envs, _launch.preloaded(_checks.modules(preload)), setup)
+        modules = _launch.preloaded(_checks.modules(preload))
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start)
         _pools.add(self)
 
     # ---- one call ----------------------------------------------------------------------------------------------------

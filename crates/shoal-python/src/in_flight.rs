@@ -14,23 +14,48 @@ use shoal_core::memory::heap::Lease;
 /// How long a block outlives its last array in this process after it was pickled by another pickler than shoal's.
 const KEPT: Duration = Duration::from_secs(30);
 
+/// An array of the arena in a message, which is handed over unless somebody still uses it.
+#[derive(Debug)]
+pub struct Handover {
+    /// Where in the message its entry begins.
+    pub at: usize,
+    /// Where its memory begins, and which life of that address it is.
+    pub start: usize,
+    /// See `start`.
+    pub serial: u64,
+    /// Its block.
+    pub lease: Lease,
+}
+
+#[derive(Default)]
+struct Noted {
+    leases: Vec<Lease>,
+    handovers: Vec<Handover>,
+}
+
 thread_local! {
-    static NOTED: RefCell<Option<Vec<Lease>>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Option<Noted>> = const { RefCell::new(None) };
 }
 
 static PARTING: Mutex<VecDeque<(Instant, Lease)>> = Mutex::new(VecDeque::new());
 
 /// Runs `pickle` and returns what it returns, with the leases of all that it pickled by handle.
 pub fn noting<T>(pickle: impl FnOnce() -> T) -> (T, Vec<Lease>) {
-    let outer = NOTED.replace(Some(Vec::new()));
+    let (result, leases, _) = noting_all(pickle);
+    (result, leases)
+}
+
+/// As [`noting`], with the arrays that are to be handed over.
+pub fn noting_all<T>(pickle: impl FnOnce() -> T) -> (T, Vec<Lease>, Vec<Handover>) {
+    let outer = NOTED.replace(Some(Noted::default()));
     let result = pickle();
     let noted = NOTED.replace(outer).unwrap_or_default();
-    (result, noted)
+    (result, noted.leases, noted.handovers)
 }
 
 /// `lease` has been pickled by handle.
 pub fn note(lease: &Lease) {
-    let noted = NOTED.with_borrow_mut(|noted| noted.as_mut().map(|noted| noted.push(lease.clone())).is_some());
+    let noted = NOTED.with_borrow_mut(|noted| noted.as_mut().map(|noted| noted.leases.push(lease.clone())).is_some());
     if !noted {
         let mut parting = PARTING.lock().unwrap_or_else(PoisonError::into_inner);
         while parting.front().is_some_and(|(since, _)| since.elapsed() > KEPT) {
@@ -38,4 +63,9 @@ pub fn note(lease: &Lease) {
         }
         parting.push_back((Instant::now(), lease.clone()));
     }
+}
+
+/// An array of the arena is in the message. Its lease is noted besides.
+pub fn note_handover(handover: Handover) {
+    NOTED.with_borrow_mut(|noted| noted.as_mut().map(|noted| noted.handovers.push(handover)));
 }

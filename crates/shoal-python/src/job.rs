@@ -16,10 +16,12 @@ use shoal_core::pool::client::Pool;
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 
+use crate::buffers::{self, Snapshots};
 use crate::errors::OrRaise;
 use crate::in_flight;
+use crate::items;
 use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
-use crate::wire::{self, call};
+use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.
 const BATCH: usize = 32;
@@ -44,6 +46,9 @@ struct State {
     error: Option<(usize, PyErr)>,
     /// Whether the pool was told that there is more to come.
     feeding: bool,
+    /// Whether items have arrays, so that each has to be a value of its own.
+    apart: bool,
+    snapshots: Snapshots,
 }
 
 impl State {
@@ -84,20 +89,35 @@ impl State {
     fn send(&mut self, py: Python<'_>, chunk: Range<usize>) {
         let items = self.items.bind(py);
         let mut payload = Vec::with_capacity(64);
-        let what = || format!("items of map({})", self.named.name);
+        let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+        let item_name = |item: usize| format!("item {item} of map({})", self.named.name);
+        let (star, fixed, apart) = (self.star, self.fixed, &mut self.apart);
+        // Arrays that several items have are copied once for all tasks of this map.
         let (kind, leases) = in_flight::noting(|| {
-            if chunk.len() == 1 && self.fixed == Some(1) {
-                let item = items.get_item(chunk.start)?;
-                wire::encode(&item, &mut payload, || format!("item {} of map({})", chunk.start, self.named.name))?;
-                return Ok(if self.star { call::STAR } else { call::ONE });
-            }
-            let slice = PySlice::new(py, chunk.start as isize, chunk.end as isize, 1);
-            wire::pickle(&items.get_item(slice)?, &mut payload, what)?;
-            Ok(match (self.fixed.is_some(), self.star) {
-                (false, false) => call::CHUNK,
-                (false, true) => call::STAR_CHUNK,
-                (true, false) => call::FIXED_CHUNK,
-                (true, true) => call::FIXED_STAR_CHUNK,
+            buffers::with_snapshots(&mut self.snapshots, || {
+                if chunk.len() == 1 && fixed == Some(1) {
+                    wire::encode(&writer, &items.get_item(chunk.start)?, &mut payload, || item_name(chunk.start))?;
+                    return Ok(if star { call::STAR } else { call::ONE });
+                }
+                let kind = match (fixed.is_some(), star) {
+                    (false, false) => call::CHUNK,
+                    (false, true) => call::STAR_CHUNK,
+                    (true, false) => call::FIXED_CHUNK,
+                    (true, true) => call::FIXED_STAR_CHUNK,
+                };
+                if !*apart {
+                    let slice = PySlice::new(py, chunk.start as isize, chunk.end as isize, 1);
+                    let what = || format!("items of map({})", self.named.name);
+                    *apart = writer.pickle(&items.get_item(slice)?, &mut payload, what)?.arrays;
+                    if !*apart || chunk.len() == 1 {
+                        return Ok(kind);
+                    }
+                    // With arrays, each item is to be a value of its own.
+                    payload.clear();
+                }
+                let values = chunk.clone().map(|item| items.get_item(item));
+                items::write(&writer, values, &mut payload, |number| item_name(chunk.start + number))?;
+                Ok(kind | call::APART)
             })
         });
         match kind {
@@ -139,7 +159,7 @@ impl State {
     }
 
     fn store(&mut self, py: Python<'_>, outcome: &Outcome, chunk: Range<usize>) -> PyResult<()> {
-        let value = resolve(py, outcome, &self.named.name)?;
+        let value = resolve(py, self.pool.heap(), outcome, &self.named.name)?;
         let Outcome::Done { units, nanos, .. } = outcome else { return Ok(()) };
         let results = self.results.bind(py);
         if chunk.len() == 1 && self.fixed == Some(1) {
@@ -201,6 +221,8 @@ impl Job {
             results: results.unbind(),
             error: None,
             feeding: false,
+            apart: false,
+            snapshots: Snapshots::default(),
         }))))
     }
 

@@ -1,9 +1,13 @@
 //! The threshold between Python and the engine: converts, detaches from the interpreter, maps errors. No decisions.
 
+mod allocator;
 mod block;
+mod buffers;
 mod errors;
 mod in_flight;
+mod items;
 mod job;
+mod numpy;
 mod pool;
 mod wire;
 mod worker;
@@ -53,6 +57,9 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_lock, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_counter, module)?)?;
+    module.add_function(wrap_pyfunction!(buffers::reduce_buffer, module)?)?;
+    module.add_function(wrap_pyfunction!(buffers::keep_buffer, module)?)?;
+    module.add_function(wrap_pyfunction!(buffers::restore_array, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;

@@ -10,16 +10,18 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use shoal_core::domain::host::Launch;
+use shoal_core::domain::host::{Host, Launch};
+use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Pool, Waited, WorkerInfo, WorkerState as State};
 use shoal_core::pool::tasks::{Death, Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
 use shoal_core::sync::bell::Tone;
 
 use shoal_core::Error;
 
+use crate::buffers::Reader;
 use crate::errors::{OrRaise, exception, raise};
 use crate::in_flight;
-use crate::wire::{self, call, result};
+use crate::wire::{self, Writer, call, result};
 
 /// Functions kept serialized; beyond, all are forgotten and begin anew.
 const FUNCTIONS: usize = 256;
@@ -50,6 +52,8 @@ struct Known {
 pub struct PoolBase {
     pub pool: Arc<Pool>,
     known: Mutex<HashMap<usize, Known>>,
+    /// What every new worker reads first may name shared things.
+    _setup_leases: Vec<Lease>,
 }
 
 static STABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -84,7 +88,8 @@ impl PoolBase {
         let snapshot = stable.call1(py, (function,))?;
         let name = wire::name_of(function);
         let mut bytes = Vec::new();
-        let (pickled, leases) = in_flight::noting(|| wire::pickle(function, &mut bytes, || name.clone()));
+        let writer = self.writer();
+        let (pickled, leases) = in_flight::noting(|| writer.pickle(function, &mut bytes, || name.clone()));
         pickled?;
         let function_in_pool = self.pool.function(&bytes, leases).or_raise(py)?;
         let stable = !snapshot.is_none(py);
@@ -106,6 +111,11 @@ impl PoolBase {
         Ok(named)
     }
 
+    /// How arguments are written: into this process's memory, and never to give away what lies there.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer { heap: self.pool.heap(), may_hand_over: false }
+    }
+
     fn send(
         &self,
         function: &Bound<'_, PyAny>,
@@ -115,7 +125,8 @@ impl PoolBase {
     ) -> PyResult<Arc<Named>> {
         let named = self.named(function)?;
         let mut payload = Vec::with_capacity(64);
-        let (kind, leases) = in_flight::noting(|| wire::encode_call(function, args, kwargs, &mut payload));
+        let (kind, leases) =
+            in_flight::noting(|| wire::encode_call(&self.writer(), function, args, kwargs, &mut payload));
         let kind = kind? | if named.stable { 0 } else { ONCE };
         self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
         Ok(named)
@@ -184,12 +195,12 @@ pub fn wait(
 }
 
 /// What became of a task, as a value or an exception.
-pub fn resolve<'py>(py: Python<'py>, outcome: &Outcome, name: &str) -> PyResult<Bound<'py, PyAny>> {
+pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: &str) -> PyResult<Bound<'py, PyAny>> {
     match outcome {
         Outcome::Done { kind, payload, .. } => {
             let bytes = payload.bytes().or_raise(py)?;
             if *kind == result::VALUE {
-                return wire::decode(py, bytes);
+                return wire::decode(py, bytes, &Reader { heap, views: None });
             }
             let load = py.import("shoal.serialize.exceptions")?.getattr("load_exception")?;
             Err(PyErr::from_value(load.call1((PyBytes::new(py, bytes),))?))
@@ -208,7 +219,7 @@ pub fn resolve<'py>(py: Python<'py>, outcome: &Outcome, name: &str) -> PyResult<
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer))]
     fn new(
         py: Python<'_>,
         workers: usize,
@@ -216,16 +227,27 @@ impl PoolBase {
         args: Vec<String>,
         envs: Vec<(String, String)>,
         preload: Vec<Vec<u8>>,
-        setup: Vec<u8>,
+        setup: &Bound<'_, PyAny>,
+        initializer: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let launch = Launch {
             program: program.into(),
             args: args.into_iter().map(Into::into).collect(),
             envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         };
+        let host = Host::current().or_raise(py)?;
+        let writer = Writer { heap: host.heap(), may_hand_over: false };
+        // Apart: the first is read in whatever state a worker begins, the second when it is settled.
+        let (mut bytes, mut start) = (Vec::new(), Vec::new());
+        let (written, setup_leases) = in_flight::noting(|| {
+            writer.pickle(initializer, &mut start, || "initializer and initargs".to_owned())?;
+            writer.pickle(setup, &mut bytes, || "setup".to_owned())
+        });
+        written?;
+        let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
         let config = Config { workers, launch, preload, setup };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
-        Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default() })
+        Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), _setup_leases: setup_leases })
     }
 
     /// Submit a call; returns an AsyncResult at once.
@@ -382,7 +404,7 @@ impl AsyncResult {
             // Another thread is at it: it may run Python code, so the lock is not held meanwhile.
             py.detach(|| std::thread::sleep(Duration::from_micros(100)));
         };
-        let value = resolve(py, &outcome, &self.named.name).map(Bound::unbind);
+        let value = resolve(py, self.named.pool.heap(), &outcome, &self.named.name).map(Bound::unbind);
         *lock(&self.resolved) = match &value {
             Ok(value) => Resolved::Value(value.clone_ref(py)),
             Err(error) => Resolved::Error(Box::new(error.clone_ref(py))),
@@ -463,7 +485,7 @@ impl Inbox {
             if let Some((tag, outcome)) = self.inbox.pop() {
                 let named = lock(&self.names).remove(&tag);
                 let name = named.as_ref().map_or("", |named| &named.name);
-                return Ok(Some(match resolve(py, &outcome, name) {
+                return Ok(Some(match resolve(py, self.pool.heap(), &outcome, name) {
                     Ok(value) => (tag, true, value),
                     Err(error) => (tag, false, error.into_value(py).into_bound(py).into_any()),
                 }));

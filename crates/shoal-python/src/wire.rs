@@ -3,10 +3,14 @@
 //! A call into the pickler costs about 200 ns each way, which is more than all the rest of a small task's way through
 //! the engine; numbers, short texts and None do without it.
 
-use pyo3::exceptions::{PyException, PyValueError};
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
+use shoal_core::memory::heap::Heap;
+
+use crate::buffers::{self, Pickled, Reader};
 
 /// First byte of a value.
 mod tag {
@@ -41,6 +45,13 @@ pub mod call {
     pub const FIXED_CHUNK: u16 = 6;
     /// As STAR_CHUNK, all to be done by the one who takes it.
     pub const FIXED_STAR_CHUNK: u16 = 7;
+    /// Added to a CHUNK of any kind: each item is a value of its own, with its length before it.
+    pub const APART: u16 = 8;
+
+    /// Whether a task is a piece of a map.
+    pub fn is_chunk(kind: u16) -> bool {
+        (CHUNK..=FIXED_STAR_CHUNK).contains(&(kind & !APART))
+    }
 }
 
 /// What a result's payload means. Travels as the completion's kind.
@@ -51,54 +62,34 @@ pub mod result {
     pub const ERROR: u16 = 1;
 }
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static SLOW_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-fn imported<'py>(
-    py: Python<'py>,
-    cell: &'py PyOnceLock<Py<PyAny>>,
-    module: &str,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    cell.get_or_try_init(py, || Ok(py.import(module)?.getattr(name)?.unbind())).map(|object| object.bind(py))
+/// Who writes: where large buffers go, and whether arrays of this process's arena may be handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// Where to put large buffers.
+    pub heap: &'a Arc<Heap>,
+    /// Whether the object is this process's to give away: a result.
+    pub may_hand_over: bool,
 }
 
-/// Pickles `object` behind what `out` holds. `what` names it in an error.
-pub fn pickle(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<()> {
-    let py = object.py();
-    let dumps = imported(py, &DUMPS, "_pickle", "dumps")?;
-    match dumps.call1((object, 5)) {
-        Ok(pickled) => {
-            let pickled = pickled.cast_into::<PyBytes>()?;
-            let bytes = pickled.as_bytes();
-            if !mentions_main(bytes) {
-                out.extend_from_slice(bytes);
-                return Ok(());
-            }
-        }
-        Err(error) if !error.is_instance_of::<PyException>(py) => return Err(error),
-        Err(_) => {}
+impl Writer<'_> {
+    /// Pickles `object` behind what `out` holds. `what` names it in an error.
+    pub fn pickle(
+        &self,
+        object: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        what: impl FnOnce() -> String,
+    ) -> PyResult<Pickled> {
+        buffers::pickle(self.heap, self.may_hand_over, object, out, what)
     }
-    // By value, or with an error that says where the trouble is.
-    let dumps = imported(py, &SLOW_DUMPS, "shoal.serialize.pickler", "dumps")?;
-    let pickled = dumps.call1((object, what()))?.cast_into::<PyBytes>()?;
-    out.extend_from_slice(pickled.as_bytes());
-    Ok(())
 }
 
-/// Whether a pickle may name something in `__main__`, which no other process has.
-fn mentions_main(pickled: &[u8]) -> bool {
-    memchr::memmem::find(pickled, b"_main__").is_some()
-}
-
-/// The object of a pickle.
-pub fn unpickle<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    imported(py, &LOADS, "_pickle", "loads")?.call1((PyBytes::new(py, bytes),))
-}
-
-/// Puts `object` behind what `out` holds.
-pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<()> {
+/// Puts `object` behind what `out` holds. `what` names it in an error. Whether there are numpy arrays in it.
+pub fn encode(
+    writer: &Writer<'_>,
+    object: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    what: impl FnOnce() -> String,
+) -> PyResult<bool> {
     if object.is_none() {
         out.push(tag::NONE);
     } else if let Ok(number) = object.cast_exact::<PyInt>() {
@@ -109,7 +100,7 @@ pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() 
             }
             Err(_) => {
                 out.push(tag::PICKLE);
-                pickle(object, out, what)?;
+                writer.pickle(object, out, what)?;
             }
         }
     } else if let Ok(truth) = object.cast_exact::<PyBool>() {
@@ -129,13 +120,13 @@ pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() 
         out.extend_from_slice(bytes);
     } else {
         out.push(tag::PICKLE);
-        pickle(object, out, what)?;
+        return Ok(writer.pickle(object, out, what)?.arrays);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The object of a value.
-pub fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub fn decode<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
     let damaged = || PyValueError::new_err("damaged value");
     let (tag, rest) = bytes.split_first().ok_or_else(damaged)?;
     let eight = || rest.try_into().map_err(|_| damaged());
@@ -147,7 +138,7 @@ pub fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
         tag::FLOAT => PyFloat::new(py, f64::from_le_bytes(eight()?)).into_any(),
         tag::STR => PyString::new(py, std::str::from_utf8(rest).map_err(|_| damaged())?).into_any(),
         tag::BYTES => PyBytes::new(py, rest).into_any(),
-        tag::PICKLE => unpickle(py, rest)?,
+        tag::PICKLE => buffers::unpickle(py, rest, reader)?,
         _ => return Err(damaged()),
     })
 }
@@ -160,6 +151,7 @@ pub fn name_of(function: &Bound<'_, PyAny>) -> String {
 
 /// The arguments of a call, and how the worker reads them.
 pub fn encode_call(
+    writer: &Writer<'_>,
     function: &Bound<'_, PyAny>,
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
@@ -169,7 +161,7 @@ pub fn encode_call(
     match (plain, args.len()) {
         (true, 0) => return Ok(call::EMPTY),
         (true, 1) => {
-            encode(&args.get_item(0)?, out, || format!("argument 0 of {}", name_of(function)))?;
+            encode(writer, &args.get_item(0)?, out, || format!("argument 0 of {}", name_of(function)))?;
             return Ok(call::ONE);
         }
         _ => {}
@@ -178,15 +170,15 @@ pub fn encode_call(
     let kwargs = kwargs.cloned().unwrap_or_else(|| PyDict::new(py));
     let both = PyTuple::new(py, [args.as_any(), kwargs.as_any()])?;
     let name = name_of(function);
-    match pickle(both.as_any(), out, || format!("arguments of {name}")) {
-        Ok(()) => Ok(call::PICKLED),
+    match writer.pickle(both.as_any(), out, || format!("arguments of {name}")) {
+        Ok(_) => Ok(call::PICKLED),
         Err(error) => {
             // Again, one by one: then the error can say which argument it was.
             for (index, argument) in args.iter().enumerate() {
-                pickle(&argument, &mut Vec::new(), || format!("argument {index} of {name}"))?;
+                writer.pickle(&argument, &mut Vec::new(), || format!("argument {index} of {name}"))?;
             }
             for (key, argument) in kwargs.iter() {
-                pickle(&argument, &mut Vec::new(), || format!("argument {key} of {name}"))?;
+                writer.pickle(&argument, &mut Vec::new(), || format!("argument {key} of {name}"))?;
             }
             Err(error)
         }

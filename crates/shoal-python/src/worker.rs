@@ -10,12 +10,17 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use shoal_core::domain;
 use shoal_core::memory::heap::Lease;
+use shoal_core::memory::view::Views;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 
+use crate::allocator;
+use crate::buffers::{self, Reader};
 use crate::errors::OrRaise;
 use crate::in_flight;
+use crate::items::Items;
+use crate::numpy::Numpy;
 use crate::pool::kind_of;
-use crate::wire::{self, call, result};
+use crate::wire::{self, Writer, call, result};
 use crate::zygote::Seat;
 
 /// Functions kept; beyond, all are forgotten and read anew.
@@ -31,6 +36,9 @@ pub struct Seated {
     /// The last function that may hold state of one call or map: kept until another comes.
     passing: Option<(u32, Py<PyAny>)>,
     out: Vec<u8>,
+    views: Arc<Views>,
+    /// Whether numpy allocates in this process's arena.
+    numpy: bool,
 }
 
 /// What a task gave: the kind of its result, how many items it did, and what its payload names by handle.
@@ -43,12 +51,20 @@ impl Seated {
     fn new(py: Python<'_>, seat: &mut Seat) -> PyResult<Self> {
         let worker = CoreWorker::new(seat.take()?).or_raise(py)?;
         domain::settle(worker.heap().clone());
-        Ok(Seated { worker, functions: HashMap::new(), passing: None, out: Vec::new() })
+        let views = Arc::new(Views::default());
+        Ok(Seated { worker, functions: HashMap::new(), passing: None, out: Vec::new(), views, numpy: false })
     }
 
-    /// What the client wants every worker to read before it starts.
-    fn setup<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.worker.setup().or_raise(py)?))
+    /// What the client wants every worker to know before it starts.
+    fn setup<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (setup, _) = self.beginnings(py)?;
+        buffers::unpickle(py, &setup, &self.reader())
+    }
+
+    /// What every worker calls before it starts: a function and its arguments, or None.
+    fn initializer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (_, initializer) = self.beginnings(py)?;
+        buffers::unpickle(py, &initializer, &self.reader())
     }
 
     /// Run tasks until the pool is over, or `most` are done. SystemExit of a task is raised.
@@ -76,6 +92,30 @@ impl Seated {
 }
 
 impl Seated {
+    /// The two messages that every worker reads first.
+    fn beginnings(&self, py: Python<'_>) -> PyResult<(Vec<u8>, Vec<u8>)> {
+        let bytes = self.worker.setup().or_raise(py)?;
+        let split = bytes
+            .split_first_chunk::<8>()
+            .and_then(|(len, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?));
+        let (setup, initializer) = split.ok_or_else(|| PyRuntimeError::new_err("damaged setup"))?;
+        Ok((setup.to_vec(), initializer.to_vec()))
+    }
+
+    /// How arguments are read: privately.
+    fn reader(&self) -> Reader<'_> {
+        Reader { heap: self.worker.heap(), views: Some(&self.views) }
+    }
+
+    /// numpy's large arrays lie in the arena from the first task on that finds it imported.
+    fn settle_numpy(&mut self, py: Python<'_>) -> PyResult<()> {
+        if let Some(numpy) = Numpy::loaded(py).filter(|_| !self.numpy) {
+            allocator::install(py, numpy, self.worker.heap())?;
+            self.numpy = true;
+        }
+        Ok(())
+    }
+
     fn next(&mut self, py: Python<'_>) -> PyResult<bool> {
         loop {
             if self.worker.try_next() {
@@ -105,7 +145,7 @@ impl Seated {
         if let Some(function) = self.functions.get(&id).or(passing) {
             return Ok(function.bind(py).clone());
         }
-        let function = wire::unpickle(py, &self.worker.function().or_raise(py)?)?;
+        let function = buffers::unpickle(py, &self.worker.function().or_raise(py)?, &self.reader())?;
         if once {
             self.passing = Some((id, function.clone().unbind()));
         } else {
@@ -119,42 +159,76 @@ impl Seated {
 
     /// Runs the current task and puts its result into `out`.
     fn perform(&mut self, py: Python<'_>) -> PyResult<Ended> {
+        if !self.numpy {
+            self.settle_numpy(py)?;
+        }
         let (kind, once) = kind_of(self.worker.task().kind);
         let function = self.function(py, once)?;
-        let mut units = 1;
-        let value = {
-            let payload = self.worker.payload().or_raise(py)?;
-            match kind {
-                call::EMPTY => function.call0()?,
-                call::ONE => function.call1((wire::decode(py, &payload)?,))?,
-                call::STAR => function.call1(positional(&wire::decode(py, &payload)?)?)?,
-                call::PICKLED => {
-                    let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
-                        wire::unpickle(py, &payload)?.extract()?;
-                    function.call(args, Some(&kwargs))?
-                }
-                call::CHUNK | call::STAR_CHUNK | call::FIXED_CHUNK | call::FIXED_STAR_CHUNK => {
-                    let items = wire::unpickle(py, &payload)?;
-                    let star = matches!(kind, call::STAR_CHUNK | call::FIXED_STAR_CHUNK);
-                    let may_stop = matches!(kind, call::CHUNK | call::STAR_CHUNK);
-                    let results = self.chunk(&function, &items, star, may_stop)?;
-                    units = results.len() as u64;
-                    results.into_any()
-                }
-                _ => return Err(PyRuntimeError::new_err("damaged task")),
-            }
+        let (value, units) = self.call(&function, kind)?;
+        let name = || wire::name_of(&function);
+        let what = || match call::is_chunk(kind) {
+            false => format!("result of {}", name()),
+            true => format!("results of map({})", name()),
         };
         self.out.clear();
+        let writer = Writer { heap: self.worker.heap(), may_hand_over: true };
         let out = &mut self.out;
-        let (encoded, leases) = in_flight::noting(|| {
-            if matches!(kind, call::EMPTY | call::ONE | call::STAR | call::PICKLED) {
-                wire::encode(&value, out, || format!("result of {}", wire::name_of(&function)))
-            } else {
-                wire::encode(&value, out, || format!("results of map({})", wire::name_of(&function)))
-            }
-        });
+        let (encoded, leases, handovers) = in_flight::noting_all(|| wire::encode(&writer, &value, out, what));
         encoded?;
-        Ok((result::VALUE, units, leases))
+        // Here the result goes, and with it all arrays that nobody else has.
+        drop(value);
+        Ok((result::VALUE, units, self.hand_over(py, leases, handovers)?))
+    }
+
+    /// Calls the function of the current task: what it returns, and how many items that did.
+    fn call<'py>(&mut self, function: &Bound<'py, PyAny>, kind: u16) -> PyResult<(Bound<'py, PyAny>, u64)> {
+        let py = function.py();
+        let payload = self.worker.payload().or_raise(py)?;
+        let reader = self.reader();
+        let value = match kind {
+            call::EMPTY => function.call0()?,
+            call::ONE => function.call1((wire::decode(py, &payload, &reader)?,))?,
+            call::STAR => function.call1(positional(&wire::decode(py, &payload, &reader)?)?)?,
+            call::PICKLED => {
+                let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
+                    buffers::unpickle(py, &payload, &reader)?.extract()?;
+                function.call(args, Some(&kwargs))?
+            }
+            kind if call::is_chunk(kind) => {
+                let items = match kind & call::APART {
+                    0 => buffers::unpickle(py, &payload, &reader)?,
+                    _ => Bound::new(py, Items::new(&payload, self.worker.heap(), &self.views)?)?.into_any(),
+                };
+                let kind = kind & !call::APART;
+                let star = matches!(kind, call::STAR_CHUNK | call::FIXED_STAR_CHUNK);
+                let may_stop = matches!(kind, call::CHUNK | call::STAR_CHUNK);
+                let results = self.chunk(function, &items, star, may_stop)?;
+                let units = results.len() as u64;
+                return Ok((results.into_any(), units));
+            }
+            _ => return Err(PyRuntimeError::new_err("damaged task")),
+        };
+        Ok((value, 1))
+    }
+
+    /// The leases of a result. Arrays of the arena that somebody still uses, a global or a cycle, are copied: what is
+    /// written there later must not be seen in the result.
+    fn hand_over(
+        &mut self,
+        py: Python<'_>,
+        mut leases: Vec<Lease>,
+        handovers: Vec<in_flight::Handover>,
+    ) -> PyResult<Vec<Lease>> {
+        for handover in handovers.iter().filter(|handover| allocator::is_alive(handover.start, handover.serial)) {
+            let copy = self.worker.heap().allocate(handover.lease.len()).or_raise(py)?;
+            let (from, to) = (handover.lease.address().or_raise(py)?, copy.address().or_raise(py)?);
+            // SAFETY: two blocks of that length, both held.
+            unsafe { shoal_sys::memory::copy(from, to, handover.lease.len() as usize) };
+            buffers::refer_to_copy(&mut self.out, handover, &copy);
+            leases.retain(|lease| lease.id() != handover.lease.id());
+            leases.push(copy);
+        }
+        Ok(leases)
     }
 
     /// Runs a piece of a map, in strides that double while they take next to no time. Between strides, what is left

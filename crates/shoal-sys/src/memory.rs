@@ -5,10 +5,14 @@
 //! It has no name in any file system and is gone with its last descriptor and mapping.
 
 mod available;
+mod copy;
 mod mapping;
+mod private;
 
 pub use available::{available_memory, total_memory};
+pub use copy::copy;
 pub use mapping::Mapping;
+pub use private::{PrivateMapping, page_faults};
 
 use available::Memory;
 use rustix::fs::{

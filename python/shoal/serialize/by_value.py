@@ -16,7 +16,6 @@ Importing this module imports cloudpickle, about 20 ms: import it inside the fun
 from __future__ import annotations
 
 import functools
-import io
 import os
 import sys
 import typing
@@ -28,22 +27,12 @@ from typing import Any
 
 import cloudpickle
 
+from shoal._engine import reduce_buffer
 from shoal.serialize.names import by_name
 
 # The classes sent by value that were defined in this process, and those that came from another one.
 _at_home: weakref.WeakSet[type] = weakref.WeakSet()
 _abroad: weakref.WeakSet[type] = weakref.WeakSet()
-
-
-def dumps(obj: object) -> bytes:
-    """Pickle `obj`, with code by value where it can't be found by name.
-
-    Raises:
-        Exception: whatever stopped the pickler; `pickle.PicklingError` for an object that is nested too deeply.
-    """
-    with io.BytesIO() as file:
-        Pickler(file).dump(obj)
-        return file.getvalue()
 
 
 def _reduce_lru_cache(cached: Any) -> Any:
@@ -111,7 +100,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """What the pickler asks for each object that isn't of a plain built-in type."""
         is_class = issubclass(type(obj), type)
         if not is_class and type(obj) is not FunctionType:
-            return NotImplemented  # what cloudpickle would say, sooner: this is asked for every object of a list
+            # What cloudpickle would say, sooner: this is asked for every object of a list. But large arrays go beside
+            # the pickle when a task is sent.
+            return reduce_buffer(obj)
         reduction = super().reducer_override(obj)
         if is_class and isinstance(reduction, tuple) and len(reduction) == 6:
             make, args, state, _, _, setter = reduction

@@ -10,6 +10,11 @@ from __future__ import annotations
 # The C half alone: the module around it takes several times as long to import as all the rest of a worker's start.
 import _pickle as pickle
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 PROTOCOL = 5
 
 # Part of the name of every object that was pickled as "look it up in __main__", or in __mp_main__, which is what
@@ -66,11 +71,30 @@ def loads(data: bytes | memoryview) -> object:
 
 def _dumps_by_value(obj: object, what: str) -> bytes:
     """Pickle with the pickler by value, and explain it if that fails too."""
+    import io
+
+    with io.BytesIO() as file:
+        dump_by_value(obj, what, file, None)
+        return file.getvalue()
+
+
+def dump_by_value(obj: object, what: str, file: Any, buffer_callback: Callable[[Any], Any] | None) -> None:
+    """Pickle code by value: lambdas, closures, everything of `__main__`. For what the C pickler can't send.
+
+    Args:
+        obj: anything.
+        what: what to call `obj` at the beginning of an error message.
+        file: where the pickle goes; anything with a `write(bytes)`.
+        buffer_callback: as for `pickle.Pickler`; None to write buffers into the pickle.
+
+    Raises:
+        SerializationError: as `dumps`.
+    """
     # Both imports cost more than importing shoal does; most programs made of importable modules never need them.
     from shoal.serialize import by_value
 
     try:
-        return by_value.dumps(obj)
+        by_value.Pickler(file, buffer_callback).dump(obj)
     except MemoryError:
         raise
     except Exception as error:

@@ -443,6 +443,16 @@ impl Lease {
         unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
     }
 
+    /// The segment it lies in, and where.
+    pub(super) fn place(&self) -> (&Arc<Segment>, u64) {
+        (&self.0.segment, self.entry().offset())
+    }
+
+    /// Whether the domain's host, the client, holds it too.
+    pub fn held_by_host(&self) -> bool {
+        self.entry().held_by(HOST)
+    }
+
     /// The heap it was taken in.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.0.heap

@@ -12,3 +12,5 @@ pub mod segment;
 mod size_class;
 #[cfg(not(loom))]
 pub mod space;
+#[cfg(not(loom))]
+pub mod view;

@@ -20,7 +20,7 @@ use super::messages::Place as Seat;
 use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
 use crate::domain::host::{Host, Launch};
 use crate::error::{Error, Result};
-use crate::memory::heap::{Lease, PlainBlock};
+use crate::memory::heap::{Heap, Lease, PlainBlock};
 use crate::sync::bell::Tone;
 
 /// How a pool is to be.
@@ -209,6 +209,11 @@ impl Pool {
         let shared = pool.0.clone();
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         Ok(pool)
+    }
+
+    /// The heap of this process, where arguments lie and results are read.
+    pub fn heap(&self) -> &Arc<Heap> {
+        self.0.host.heap()
     }
 
     fn check(&self) -> Result<()> {

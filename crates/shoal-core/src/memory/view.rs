@@ -1,0 +1,195 @@
+//! Views: blocks of others as if they were this process's own copies.
+//!
+//! An argument lies once in the client's memory, however many tasks get it, and each task may write into it. So a worker
+//! sees it through a private mapping: pages are shared until one is written, and that one is then its own.
+//!
+//! The mapping covers a whole segment and stays: the next argument that comes to lie there meets warm pages. When a view
+//! goes, the pages that were written through it are forgotten, *before* its lease goes, as the block may then be reused.
+//! A block that is viewed twice at the same time (an argument that a task has kept, and that comes again) gets a
+//! mapping of its own the second time: what is written through one view is not to be seen through the other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shoal_sys::memory::{PrivateMapping, page_faults};
+
+use super::heap::Lease;
+use crate::error::{Error, Result};
+
+/// Up to this many bytes looking through the pages is cheaper than asking for the page faults.
+const SMALL: u64 = 1 << 20;
+
+/// The private mappings of a process, one for each segment it has viewed.
+#[derive(Debug, Default)]
+pub struct Views {
+    segments: Mutex<HashMap<u32, Arc<Viewed>>>,
+}
+
+#[derive(Debug)]
+struct Viewed {
+    map: PrivateMapping,
+    /// Where blocks begin that are viewed through the mapping now.
+    busy: Mutex<HashSet<u64>>,
+}
+
+/// A block, privately: written bytes are seen by nobody else.
+#[derive(Debug)]
+pub struct View {
+    address: *mut u8,
+    faults: Option<u64>,
+    lease: Lease,
+    at: At,
+}
+
+#[derive(Debug)]
+enum At {
+    /// In the segment's mapping, there.
+    Shared(Arc<Viewed>, u64),
+    /// In a mapping of its own, unmapped with it.
+    Alone { _map: PrivateMapping },
+}
+
+// SAFETY: an address in a mapping that lives as long as the view; who uses it answers for what happens there.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Views {
+    /// A view of a leased block, which must lie on whole pages, as all that `Heap::allocate` gives do.
+    pub fn open(&self, lease: Lease) -> Result<View> {
+        let (segment, offset) = lease.place();
+        let len = lease.len();
+        let viewed = {
+            let mut segments = lock(&self.segments);
+            match segments.get(&segment.id()) {
+                Some(viewed) => viewed.clone(),
+                None => {
+                    let map = PrivateMapping::new(segment.fd(), 0, segment.len() as usize).map_err(Error::Os)?;
+                    let viewed = Arc::new(Viewed { map, busy: Mutex::default() });
+                    segments.insert(segment.id(), viewed.clone());
+                    viewed
+                }
+            }
+        };
+        if lock(&viewed.busy).insert(offset) {
+            let address = viewed.map.as_ptr().wrapping_add(offset as usize);
+            let faults = (len > SMALL).then(page_faults);
+            return Ok(View { address, faults, at: At::Shared(viewed, offset), lease });
+        }
+        let map = PrivateMapping::new(segment.fd(), offset as usize, len as usize).map_err(Error::Os)?;
+        Ok(View { address: map.as_ptr(), faults: None, at: At::Alone { _map: map }, lease })
+    }
+}
+
+impl View {
+    /// The address of its first byte; valid as long as the view lives.
+    pub fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    /// Its lease.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let At::Shared(viewed, offset) = &self.at {
+            // No page is copied without a fault: if there was none, there is nothing to look for.
+            if self.faults.is_none_or(|before| page_faults() != before) {
+                let forgotten = viewed.map.forget_writes(*offset as usize, self.lease.len() as usize);
+                // Else the block stays busy for good: who views it next gets a mapping of its own, which is right too.
+                if forgotten.is_err() {
+                    return;
+                }
+            }
+            lock(&viewed.busy).remove(offset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handle::Address;
+    use super::super::heap::{Heap, Source};
+    use super::super::segment::Segment;
+    use super::*;
+
+    /// Makes segments for one process.
+    #[derive(Default)]
+    struct Alone(std::sync::atomic::AtomicU32);
+
+    impl Source for Alone {
+        fn create(&self, data: u64, entries: u32) -> Result<Arc<Segment>> {
+            let id = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            Ok(Arc::new(Segment::create(id, data, entries)?))
+        }
+
+        fn open(&self, _: u32) -> Result<Arc<Segment>> {
+            Err(Error::Gone)
+        }
+    }
+
+    fn heap() -> Arc<Heap> {
+        Heap::new(0, Address { domain: [0; 16], token: [0; 16] }, Box::new(Alone::default()))
+    }
+
+    fn read(address: *mut u8, at: usize) -> u8 {
+        // SAFETY: within the block of the test.
+        unsafe { address.wrapping_add(at).read_volatile() }
+    }
+
+    fn write(address: *mut u8, at: usize, byte: u8) {
+        // SAFETY: within the block of the test.
+        unsafe { address.wrapping_add(at).write_volatile(byte) };
+    }
+
+    #[test]
+    fn the_next_view_of_a_block_sees_nothing_of_what_was_written_through_the_last() {
+        for len in [20_000, 5 << 20] {
+            let (heap, views) = (heap(), Views::default());
+            let lease = heap.allocate(len).expect("memory");
+            let block = lease.address().expect("mapped");
+            (0..len as usize).step_by(1000).for_each(|at| write(block, at, 7));
+            for round in 0..3 {
+                let view = views.open(lease.clone()).expect("a view");
+                assert!((0..len as usize).step_by(1000).all(|at| read(view.address(), at) == 7 + round));
+                write(view.address(), 10_000, 99);
+                write(view.address(), len as usize - 1, 99);
+                assert_eq!(read(block, 10_000), 7 + round, "the block is as it was");
+                drop(view);
+                (0..len as usize).step_by(1000).for_each(|at| write(block, at, 8 + round));
+            }
+        }
+    }
+
+    #[test]
+    fn two_views_at_a_time_are_apart() {
+        let (heap, views) = (heap(), Views::default());
+        let lease = heap.allocate(50_000).expect("memory");
+        let first = views.open(lease.clone()).expect("a view");
+        let second = views.open(lease.clone()).expect("a view");
+        write(first.address(), 5, 1);
+        write(second.address(), 5, 2);
+        assert_eq!((read(first.address(), 5), read(second.address(), 5)), (1, 2));
+        drop(second);
+        assert_eq!(read(first.address(), 5), 1);
+    }
+
+    #[test]
+    fn a_view_keeps_its_block() {
+        let (heap, views) = (heap(), Views::default());
+        let lease = heap.allocate(50_000).expect("memory");
+        let id = lease.id();
+        let view = views.open(lease).expect("a view");
+        assert!(heap.take(id).is_ok());
+        drop(view);
+        heap.usage();
+        assert!(heap.take(id).is_err(), "freed");
+    }
+}

@@ -1,0 +1,76 @@
+"""How buffers travel that are no numpy arrays: memory views, arrays of the standard library, tensors.
+
+The pickler of a task takes every large buffer out of the pickle and puts it into shared memory; it only has to be shown
+one, as a `pickle.PickleBuffer`. The reducers here do that for types that pickle as a copy of their bytes, or not at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from pickle import PickleBuffer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["reduce_memoryview", "reducers"]
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """The reducer for each type of the modules that are imported now."""
+    found: dict[type, Callable[[Any], Any]] = {}
+    if "array" in sys.modules:
+        from array import array
+
+        found[array] = _reduce_array
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is not None:
+        found[tensor] = _reduce_tensor
+    return found
+
+
+def reduce_memoryview(view: memoryview) -> Any:
+    """A memory view arrives as one of its format and shape, over memory of its own; a read-only one stays so."""
+    flat = PickleBuffer(view if view.c_contiguous else bytearray(view))
+    return _view, (flat, view.format, view.shape if view.ndim != 1 else None)
+
+
+def _view(data: Any, format: str, shape: tuple[int, ...] | None) -> memoryview:
+    flat = memoryview(data).cast("B")
+    try:
+        return flat.cast(format) if shape is None else flat.cast(format, shape)  # type: ignore[call-overload,no-any-return]
+    except ValueError:
+        # A format that only its own exporter understands.
+        return flat
+
+
+def _reduce_array(values: array[Any]) -> Any:
+    return _array, (values.typecode, PickleBuffer(values))
+
+
+def _array(typecode: str, data: Any) -> array[Any]:
+    from array import array
+
+    values: array[Any] = array(typecode)
+    values.frombytes(data)
+    return values
+
+
+def _reduce_tensor(tensor: Any) -> Any:
+    """A plain tensor in main memory; any other goes torch's own way."""
+    plain = tensor.device.type == "cpu" and not tensor.requires_grad and tensor.layout == sys.modules["torch"].strided
+    if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or vars(tensor):
+        return tensor.__reduce_ex__(5)
+    try:
+        return _tensor, (tensor.numpy(),)
+    except TypeError:
+        # A type that numpy does not have.
+        return tensor.__reduce_ex__(5)
+
+
+def _tensor(values: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(values)
