@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use shoal_core::memory::heap::Heap;
 use shoal_core::memory::view::Views;
 
-use crate::buffers::Reader;
+use crate::message::Reader;
 use crate::wire::{self, Writer};
 
 /// Writes the items of a piece behind what `out` holds. `what` names an item by its number in an error.

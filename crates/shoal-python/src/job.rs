@@ -16,10 +16,10 @@ use shoal_core::pool::client::Pool;
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 
-use crate::buffers::{self, Snapshots};
 use crate::errors::OrRaise;
 use crate::in_flight;
 use crate::items;
+use crate::message::{self, Snapshots};
 use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
 use crate::wire::{self, Writer, call};
 
@@ -90,11 +90,11 @@ impl State {
         let items = self.items.bind(py);
         let mut payload = Vec::with_capacity(64);
         let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
-        let item_name = |item: usize| format!("item {item} of map({})", self.named.name);
+        let item_name = |item: usize| format!("item {item} of map({})", self.named.label.name);
         let (star, fixed, apart) = (self.star, self.fixed, &mut self.apart);
         // Arrays that several items have are copied once for all tasks of this map.
         let (kind, leases) = in_flight::noting(|| {
-            buffers::with_snapshots(&mut self.snapshots, || {
+            message::with_snapshots(&mut self.snapshots, || {
                 if chunk.len() == 1 && fixed == Some(1) {
                     wire::encode(&writer, &items.get_item(chunk.start)?, &mut payload, || item_name(chunk.start))?;
                     return Ok(if star { call::STAR } else { call::ONE });
@@ -107,7 +107,7 @@ impl State {
                 };
                 if !*apart {
                     let slice = PySlice::new(py, chunk.start as isize, chunk.end as isize, 1);
-                    let what = || format!("items of map({})", self.named.name);
+                    let what = || format!("items of map({})", self.named.label.name);
                     *apart = writer.pickle(&items.get_item(slice)?, &mut payload, what)?.arrays;
                     if !*apart || chunk.len() == 1 {
                         return Ok(kind);
@@ -159,7 +159,7 @@ impl State {
     }
 
     fn store(&mut self, py: Python<'_>, outcome: &Outcome, chunk: Range<usize>) -> PyResult<()> {
-        let value = resolve(py, self.pool.heap(), outcome, &self.named.name)?;
+        let value = resolve(py, self.pool.heap(), outcome, &self.named.label.name)?;
         let Outcome::Done { units, nanos, .. } = outcome else { return Ok(()) };
         let results = self.results.bind(py);
         if chunk.len() == 1 && self.fixed == Some(1) {

@@ -2,11 +2,11 @@
 
 mod allocator;
 mod block;
-mod buffers;
 mod errors;
 mod in_flight;
 mod items;
 mod job;
+mod message;
 mod numpy;
 mod pool;
 mod wire;
@@ -57,9 +57,9 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_lock, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_counter, module)?)?;
-    module.add_function(wrap_pyfunction!(buffers::reduce_buffer, module)?)?;
-    module.add_function(wrap_pyfunction!(buffers::keep_buffer, module)?)?;
-    module.add_function(wrap_pyfunction!(buffers::restore_array, module)?)?;
+    module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
+    module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
+    module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;

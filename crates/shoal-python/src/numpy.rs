@@ -2,8 +2,8 @@
 //! allocator (NEP 49). The table behind numpy's capsule only ever grows, so its places are good for any numpy.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -115,7 +115,7 @@ impl Numpy {
             return Some(numpy);
         }
         static LOOKED: AtomicIsize = AtomicIsize::new(0);
-        let count = crate::buffers::modules(py);
+        let count = crate::message::modules(py);
         if LOOKED.swap(count, Ordering::Relaxed) == count {
             return None;
         }
@@ -264,4 +264,39 @@ pub fn strides(shape: &[isize], item: isize, order: Order) -> Vec<isize> {
         step *= shape[index].max(1);
     }
     strides
+}
+
+/// What is known of a dtype that was asked for last.
+struct Dtype {
+    descr: Py<PyAny>,
+    /// Its number if it is one of numpy's own types, else -1.
+    number: i32,
+    item: usize,
+    /// Whether its items are plain bytes.
+    plain: bool,
+}
+
+static LAST: Mutex<Option<Dtype>> = Mutex::new(None);
+
+/// Number, item size, and whether items are plain bytes.
+pub fn dtype_of(py: Python<'_>, numpy: &Numpy, descr: *mut ffi::PyObject) -> PyResult<(i32, usize, bool)> {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(last) = last.as_ref().filter(|last| last.descr.as_ptr() == descr) {
+        return Ok((last.number, last.item, last.plain));
+    }
+    // SAFETY: the dtype of a living array.
+    let dtype = unsafe { Bound::from_borrowed_ptr(py, descr) };
+    let kind: char = dtype.getattr("kind")?.extract()?;
+    let plain = "biufcmMSUV".contains(kind) && !dtype.getattr("hasobject")?.is_truthy()?;
+    let mut number = -1;
+    if "biufc".contains(kind) {
+        let candidate: i32 = dtype.getattr("num")?.extract()?;
+        // Byte-swapped ones and those with metadata have the same number.
+        if numpy.dtype(py, candidate)?.as_ptr() == descr {
+            number = candidate;
+        }
+    }
+    let item = dtype.getattr("itemsize")?.extract()?;
+    *last = Some(Dtype { descr: dtype.unbind(), number, item, plain });
+    Ok((number, item, plain))
 }

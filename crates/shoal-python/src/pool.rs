@@ -18,9 +18,9 @@ use shoal_core::sync::bell::Tone;
 
 use shoal_core::Error;
 
-use crate::buffers::Reader;
 use crate::errors::{OrRaise, exception, raise};
 use crate::in_flight;
+use crate::message::Reader;
 use crate::wire::{self, Writer, call, result};
 
 /// Functions kept serialized; beyond, all are forgotten and begin anew.
@@ -32,11 +32,17 @@ pub const ONCE: u16 = 0x8000;
 /// A function in its serialized form, with its name for messages.
 #[derive(Debug)]
 pub struct Named {
-    pub pool: Arc<Pool>,
+    pub label: Arc<Label>,
     pub function: Arc<Function>,
-    pub name: String,
     /// Whether it is the same at every call, so that workers may keep it.
     pub stable: bool,
+}
+
+/// Which function in which pool a result is of. Unlike the function itself, it keeps no memory that the function refers to.
+#[derive(Debug)]
+pub struct Label {
+    pub pool: Arc<Pool>,
+    pub name: String,
 }
 
 struct Known {
@@ -93,7 +99,11 @@ impl PoolBase {
         pickled?;
         let function_in_pool = self.pool.function(&bytes, leases).or_raise(py)?;
         let stable = !snapshot.is_none(py);
-        let named = Arc::new(Named { pool: self.pool.clone(), function: function_in_pool, name, stable });
+        let named = Arc::new(Named {
+            label: Arc::new(Label { pool: self.pool.clone(), name }),
+            function: function_in_pool,
+            stable,
+        });
         if stable {
             let mut known = lock(&self.known);
             let forgotten = if known.len() >= FUNCTIONS { std::mem::take(&mut *known) } else { HashMap::new() };
@@ -262,7 +272,7 @@ impl PoolBase {
         let _inside = Inside::enter(py);
         let cell = Arc::new(TaskCell::default());
         let named = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
-        Py::new(py, AsyncResult { cell, named, resolved: Mutex::new(Resolved::Not) })
+        Py::new(py, AsyncResult { cell, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
     /// Submit a call; its end comes to `inbox` with `tag`.
@@ -277,7 +287,7 @@ impl PoolBase {
     ) -> PyResult<()> {
         let _inside = Inside::enter(func.py());
         let named = self.send(func, args, kwargs, Reply::Inbox(inbox.inbox.clone(), tag))?;
-        lock(&inbox.names).insert(tag, named);
+        lock(&inbox.names).insert(tag, named.label.clone());
         Ok(())
     }
 
@@ -385,7 +395,7 @@ enum Resolved {
 #[pyclass(frozen, weakref, module = "shoal._engine")]
 pub struct AsyncResult {
     cell: Arc<TaskCell>,
-    named: Arc<Named>,
+    label: Arc<Label>,
     resolved: Mutex<Resolved>,
 }
 
@@ -404,7 +414,7 @@ impl AsyncResult {
             // Another thread is at it: it may run Python code, so the lock is not held meanwhile.
             py.detach(|| std::thread::sleep(Duration::from_micros(100)));
         };
-        let value = resolve(py, self.named.pool.heap(), &outcome, &self.named.name).map(Bound::unbind);
+        let value = resolve(py, self.label.pool.heap(), &outcome, &self.label.name).map(Bound::unbind);
         *lock(&self.resolved) = match &value {
             Ok(value) => Resolved::Value(value.clone_ref(py)),
             Err(error) => Resolved::Error(Box::new(error.clone_ref(py))),
@@ -421,7 +431,7 @@ impl AsyncResult {
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(py);
-        if !self.cell.is_done() && !wait(py, &self.named.pool, Tone::Completion, || self.cell.is_done(), timeout)? {
+        if !self.cell.is_done() && !wait(py, &self.label.pool, Tone::Completion, || self.cell.is_done(), timeout)? {
             let error = py.import("multiprocessing")?.getattr("TimeoutError")?;
             return Err(PyErr::from_value(error.call0()?));
         }
@@ -431,13 +441,13 @@ impl AsyncResult {
     /// Wait until the task has ended, at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        wait(py, &self.named.pool, Tone::Completion, || self.cell.is_done(), timeout).map(drop)
+        wait(py, &self.label.pool, Tone::Completion, || self.cell.is_done(), timeout).map(drop)
     }
 
     /// Whether the task has ended.
     fn ready(&self, py: Python<'_>) -> bool {
         if !self.cell.is_done() {
-            py.detach(|| self.named.pool.collect());
+            py.detach(|| self.label.pool.collect());
         }
         self.cell.is_done()
     }
@@ -446,14 +456,14 @@ impl AsyncResult {
     fn successful(&self, py: Python<'_>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         if !self.ready(py) {
-            return Err(pyo3::exceptions::PyValueError::new_err(format!("{} not ready", self.named.name)));
+            return Err(pyo3::exceptions::PyValueError::new_err(format!("{} not ready", self.label.name)));
         }
         Ok(self.resolve(py).is_ok())
     }
 
     fn __repr__(&self) -> String {
         let state = if self.cell.is_done() { "ready" } else { "pending" };
-        format!("<shoal.AsyncResult of {}, {state}>", self.named.name)
+        format!("<shoal.AsyncResult of {}, {state}>", self.label.name)
     }
 
     #[classmethod]
@@ -467,7 +477,7 @@ impl AsyncResult {
 pub struct Inbox {
     pool: Arc<Pool>,
     inbox: Arc<CoreInbox>,
-    names: Mutex<HashMap<u64, Arc<Named>>>,
+    names: Mutex<HashMap<u64, Arc<Label>>>,
 }
 
 #[pymethods]
@@ -483,8 +493,8 @@ impl Inbox {
         let _inside = Inside::enter(py);
         loop {
             if let Some((tag, outcome)) = self.inbox.pop() {
-                let named = lock(&self.names).remove(&tag);
-                let name = named.as_ref().map_or("", |named| &named.name);
+                let label = lock(&self.names).remove(&tag);
+                let name = label.as_ref().map_or("", |label| &label.name);
                 return Ok(Some(match resolve(py, self.pool.heap(), &outcome, name) {
                     Ok(value) => (tag, true, value),
                     Err(error) => (tag, false, error.into_value(py).into_bound(py).into_any()),

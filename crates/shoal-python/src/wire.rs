@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 use shoal_core::memory::heap::Heap;
 
-use crate::buffers::{self, Pickled, Reader};
+use crate::message::{self, Pickled, Reader};
 
 /// First byte of a value.
 mod tag {
@@ -79,7 +79,7 @@ impl Writer<'_> {
         out: &mut Vec<u8>,
         what: impl FnOnce() -> String,
     ) -> PyResult<Pickled> {
-        buffers::pickle(self.heap, self.may_hand_over, object, out, what)
+        message::pickle(self.heap, self.may_hand_over, object, out, what)
     }
 }
 
@@ -138,7 +138,7 @@ pub fn decode<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyResu
         tag::FLOAT => PyFloat::new(py, f64::from_le_bytes(eight()?)).into_any(),
         tag::STR => PyString::new(py, std::str::from_utf8(rest).map_err(|_| damaged())?).into_any(),
         tag::BYTES => PyBytes::new(py, rest).into_any(),
-        tag::PICKLE => buffers::unpickle(py, rest, reader)?,
+        tag::PICKLE => message::unpickle(py, rest, reader)?,
         _ => return Err(damaged()),
     })
 }

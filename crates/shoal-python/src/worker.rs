@@ -14,10 +14,10 @@ use shoal_core::memory::view::Views;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 
 use crate::allocator;
-use crate::buffers::{self, Reader};
 use crate::errors::OrRaise;
 use crate::in_flight;
 use crate::items::Items;
+use crate::message::{self, Reader};
 use crate::numpy::Numpy;
 use crate::pool::kind_of;
 use crate::wire::{self, Writer, call, result};
@@ -33,12 +33,27 @@ const LOOK: Duration = Duration::from_micros(200);
 pub struct Seated {
     worker: CoreWorker,
     functions: HashMap<u32, Py<PyAny>>,
-    /// The last function that may hold state of one call or map: kept until another comes.
-    passing: Option<(u32, Py<PyAny>)>,
+    /// The last function that may hold state of one call or map.
+    passing: Option<Passing>,
     out: Vec<u8>,
     views: Arc<Views>,
     /// Whether numpy allocates in this process's arena.
     numpy: bool,
+}
+
+/// A function of one call or map: kept until another comes, or until the client has let go of its memory.
+struct Passing {
+    id: u32,
+    function: Py<PyAny>,
+    /// The blocks its arrays lie in.
+    leases: Vec<Lease>,
+}
+
+impl Passing {
+    /// Whether it only keeps memory from others.
+    fn is_over(&self) -> bool {
+        !self.leases.is_empty() && !self.leases.iter().any(Lease::held_by_host)
+    }
 }
 
 /// What a task gave: the kind of its result, how many items it did, and what its payload names by handle.
@@ -58,13 +73,13 @@ impl Seated {
     /// What the client wants every worker to know before it starts.
     fn setup<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (setup, _) = self.beginnings(py)?;
-        buffers::unpickle(py, &setup, &self.reader())
+        message::unpickle(py, &setup, &self.reader())
     }
 
     /// What every worker calls before it starts: a function and its arguments, or None.
     fn initializer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (_, initializer) = self.beginnings(py)?;
-        buffers::unpickle(py, &initializer, &self.reader())
+        message::unpickle(py, &initializer, &self.reader())
     }
 
     /// Run tasks until the pool is over, or `most` are done. SystemExit of a task is raised.
@@ -121,11 +136,15 @@ impl Seated {
             if self.worker.try_next() {
                 return Ok(true);
             }
+            let restless = self.passing.as_ref().is_some_and(|passing| !passing.leases.is_empty());
             // Detached until there is a task: a worker that waits for its interpreter must not count as one that searches.
             let waited = py.detach(|| {
                 loop {
-                    match self.worker.wait() {
+                    match self.worker.wait(restless) {
                         Waited::Look if self.worker.try_next() => return Waited::Look,
+                        Waited::Look if self.passing.as_ref().is_some_and(Passing::is_over) => {
+                            return Waited::Interrupted;
+                        }
                         Waited::Look => {}
                         end => return end,
                     }
@@ -133,7 +152,10 @@ impl Seated {
             });
             match waited {
                 Waited::Look => return Ok(true),
-                Waited::Interrupted => py.check_signals()?,
+                Waited::Interrupted => {
+                    self.passing = self.passing.take().filter(|passing| !passing.is_over());
+                    py.check_signals()?;
+                }
                 Waited::Over => return Ok(false),
             }
         }
@@ -141,13 +163,18 @@ impl Seated {
 
     fn function<'py>(&mut self, py: Python<'py>, once: bool) -> PyResult<Bound<'py, PyAny>> {
         let id = self.worker.task().function;
-        let passing = self.passing.as_ref().filter(|(last, _)| *last == id).map(|(_, function)| function);
+        let passing = self.passing.as_ref().filter(|passing| passing.id == id).map(|passing| &passing.function);
         if let Some(function) = self.functions.get(&id).or(passing) {
             return Ok(function.bind(py).clone());
         }
-        let function = buffers::unpickle(py, &self.worker.function().or_raise(py)?, &self.reader())?;
+        // The last one goes first: arrays of the new one may come to lie where its own did.
         if once {
-            self.passing = Some((id, function.clone().unbind()));
+            self.passing = None;
+        }
+        let (function, leases) =
+            message::unpickle_with_leases(py, &self.worker.function().or_raise(py)?, &self.reader())?;
+        if once {
+            self.passing = Some(Passing { id, function: function.clone().unbind(), leases });
         } else {
             let forgotten =
                 if self.functions.len() >= FUNCTIONS { std::mem::take(&mut self.functions) } else { HashMap::new() };
@@ -191,12 +218,12 @@ impl Seated {
             call::STAR => function.call1(positional(&wire::decode(py, &payload, &reader)?)?)?,
             call::PICKLED => {
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
-                    buffers::unpickle(py, &payload, &reader)?.extract()?;
+                    message::unpickle(py, &payload, &reader)?.extract()?;
                 function.call(args, Some(&kwargs))?
             }
             kind if call::is_chunk(kind) => {
                 let items = match kind & call::APART {
-                    0 => buffers::unpickle(py, &payload, &reader)?,
+                    0 => message::unpickle(py, &payload, &reader)?,
                     _ => Bound::new(py, Items::new(&payload, self.worker.heap(), &self.views)?)?.into_any(),
                 };
                 let kind = kind & !call::APART;
@@ -222,9 +249,10 @@ impl Seated {
         for handover in handovers.iter().filter(|handover| allocator::is_alive(handover.start, handover.serial)) {
             let copy = self.worker.heap().allocate(handover.lease.len()).or_raise(py)?;
             let (from, to) = (handover.lease.address().or_raise(py)?, copy.address().or_raise(py)?);
+            let len = handover.lease.len() as usize;
             // SAFETY: two blocks of that length, both held.
-            unsafe { shoal_sys::memory::copy(from, to, handover.lease.len() as usize) };
-            buffers::refer_to_copy(&mut self.out, handover, &copy);
+            unsafe { shoal_sys::memory::copy(from, to, len, len) };
+            message::refer_to_copy(&mut self.out, handover, &copy);
             leases.retain(|lease| lease.id() != handover.lease.id());
             leases.push(copy);
         }

@@ -10,7 +10,7 @@ mod mapping;
 mod private;
 
 pub use available::{available_memory, total_memory};
-pub use copy::copy;
+pub use copy::{LARGE_COPY, copy};
 pub use mapping::Mapping;
 pub use private::{PrivateMapping, page_faults};
 

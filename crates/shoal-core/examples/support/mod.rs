@@ -115,7 +115,7 @@ fn be_worker<S>(seat: Seat, start: fn(&Worker) -> Result<S>, run: fn(&mut S, &Wo
             if let Err(error) = ended {
                 worker.finish(ERROR, 1, error.to_string().as_bytes(), vec![])?;
             }
-        } else if worker.wait() == Waited::Over {
+        } else if worker.wait(false) == Waited::Over {
             return Ok(());
         }
     }

@@ -117,8 +117,9 @@ impl Worker {
         true
     }
 
-    /// Waits for a task: spins while the CPU budget allows, then sleeps.
-    pub fn wait(&mut self) -> Waited {
+    /// Waits for a task: spins while the CPU budget allows, then sleeps. Not longer than a tenth of a second if the caller is
+    /// `restless`, having something to look after meanwhile.
+    pub fn wait(&mut self, restless: bool) -> Waited {
         self.land();
         let (control, ring) = (self.memory.control(), self.memory.tasks());
         let over = || control.phase.load(Ordering::Acquire) == Phase::Over as u32;
@@ -139,7 +140,7 @@ impl Worker {
             return if over() { Waited::Over } else { Waited::Look };
         }
         // What is still on its way is let go of when it has arrived, which nobody tells.
-        let timeout = (!self.in_flight.is_empty()).then_some(Duration::from_millis(100));
+        let timeout = (restless || !self.in_flight.is_empty()).then_some(Duration::from_millis(100));
         match control.gate.sleep(self.me, self.memory.park(self.me), ready, timeout) {
             Wake::Interrupted => Waited::Interrupted,
             _ if over() => Waited::Over,

@@ -1,0 +1,243 @@
+//! From the buffers that were gathered to blocks of shared memory.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use shoal_core::memory::heap::{BlockId, Heap, Lease};
+
+use super::PLAIN;
+use super::gather::{Gathering, LARGE};
+use super::restore::Buffer;
+use crate::allocator;
+use crate::errors::OrRaise;
+use crate::in_flight::{self, Handover};
+use crate::numpy::{Numpy, Order, dtype_of, strides};
+
+/// Buffers from this size on have a block of their own; smaller ones share one, as each costs a page and a lease.
+const ALONE: usize = 256 << 10;
+/// How long a shared block gets: who keeps one of its arrays keeps all of it.
+const TOGETHER: u64 = 1 << 20;
+/// How many bytes are copied without letting go of the interpreter.
+const AT_ONCE: usize = 256 << 10;
+/// Where buffers begin: at lines of the cache, as numpy has it for its own.
+const ALIGN: u64 = 64;
+
+/// Bytes of an object that is being pickled.
+pub(super) struct Region {
+    pub(super) source: Source,
+    pub(super) len: usize,
+    pub(super) key: Key,
+}
+
+pub(super) enum Source {
+    /// In memory, as long as that object lives.
+    Memory(usize, Kept),
+    /// The parts of a pickle.
+    Pieces(Vec<Py<PyBytes>>),
+    /// An array whose items do not lie one behind the other.
+    Scattered(Py<PyAny>),
+}
+
+/// What keeps memory in its place; nobody has to look at it.
+pub(super) enum Kept {
+    Object(#[expect(dead_code)] Py<PyAny>),
+    Buffer(#[expect(dead_code)] PyBuffer<u8>),
+}
+
+/// Where the bytes of an entry are.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) lease: Lease,
+    pub(super) offset: u64,
+}
+
+pub(super) enum At {
+    /// In a region that is still to be copied.
+    Region(usize),
+    /// In shared memory.
+    Place(Place),
+    /// In an array of the arena, which may be used on.
+    Array(allocator::Found),
+}
+
+pub(super) struct Entry {
+    pub(super) at: At,
+    pub(super) len: usize,
+    pub(super) order: Order,
+    pub(super) shape: Option<Vec<isize>>,
+}
+
+/// Which bytes of this process: where, how many, and of which object if its items are scattered.
+pub(super) type Key = (usize, usize, usize);
+
+thread_local! {
+    static SNAPSHOTS: RefCell<Option<Snapshots>> = const { RefCell::new(None) };
+}
+
+/// The copies of arrays that several tasks of one call share, by what they were copied from.
+#[derive(Default)]
+pub struct Snapshots {
+    taken: HashMap<Key, (Place, Kept)>,
+}
+
+/// The copy of those bytes, if an earlier task of the same call has made one.
+pub(super) fn known(key: Key) -> Option<Place> {
+    SNAPSHOTS.with_borrow(|snapshots| snapshots.as_ref()?.taken.get(&key).map(|(place, _)| place.clone()))
+}
+
+/// Copies what was gathered into blocks, and writes the message.
+pub(super) fn write(py: Python<'_>, heap: &Arc<Heap>, mut gathering: Gathering, out: &mut Vec<u8>) -> PyResult<()> {
+    let beside = gathering.pickled >= LARGE;
+    if !beside && gathering.entries.is_empty() {
+        // The most frequent case by far.
+        out.push(0);
+        gathering.pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes(py)));
+        return Ok(());
+    }
+    if beside {
+        let (pieces, len) = (std::mem::take(&mut gathering.pieces), gathering.pickled);
+        let at = gathering.region(Source::Pieces(pieces), len, (0, 0, 0));
+        gathering.push(Entry { at, len, order: Order::C, shape: None });
+    }
+    let places = copy(py, heap, gathering.regions)?;
+    out.push(1);
+    out.extend_from_slice(&(gathering.entries.len() as u32).to_le_bytes());
+    out.push(u8::from(beside));
+    for entry in gathering.entries {
+        let begins = out.len();
+        let place = match entry.at {
+            At::Place(place) => place,
+            At::Region(index) => places[index].clone(),
+            At::Array(found) => {
+                in_flight::note_handover(Handover {
+                    at: begins,
+                    start: found.start,
+                    serial: found.serial,
+                    lease: found.lease.clone(),
+                });
+                Place { lease: found.lease, offset: found.offset }
+            }
+        };
+        write_place(out, place.lease.id());
+        out.extend_from_slice(&place.offset.to_le_bytes());
+        out.extend_from_slice(&(entry.len as u64).to_le_bytes());
+        out.push(entry.order as u8);
+        match &entry.shape {
+            Some(shape) => {
+                out.push(shape.len() as u8);
+                shape.iter().for_each(|length| out.extend_from_slice(&(*length as i64).to_le_bytes()));
+            }
+            None => out.push(PLAIN),
+        }
+        in_flight::note(&place.lease);
+    }
+    gathering.pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes(py)));
+    Ok(())
+}
+
+fn write_place(out: &mut Vec<u8>, id: BlockId) {
+    [id.segment, id.entry, id.generation].iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+}
+
+/// The worker could not hand an array over: the message refers to a copy instead.
+pub fn refer_to_copy(out: &mut [u8], handover: &Handover, copy: &Lease) {
+    let mut place = Vec::with_capacity(12);
+    write_place(&mut place, copy.id());
+    out[handover.at..handover.at + place.len()].copy_from_slice(&place);
+}
+
+/// Copies regions into new blocks.
+fn copy(py: Python<'_>, heap: &Arc<Heap>, regions: Vec<Region>) -> PyResult<Vec<Place>> {
+    let mut places = Vec::with_capacity(regions.len());
+    let whole = regions.iter().map(|region| region.len).sum();
+    let mut first = 0;
+    while first < regions.len() {
+        // A block's worth of regions: one large one, or as many small ones as fit.
+        let mut offsets = vec![0];
+        let mut end = regions[first].len as u64;
+        while end < ALONE as u64 || offsets.len() > 1 {
+            let Some(next) = regions.get(first + offsets.len()).filter(|region| region.len < ALONE) else { break };
+            let begins = end.next_multiple_of(ALIGN);
+            if begins + next.len as u64 > TOGETHER {
+                break;
+            }
+            offsets.push(begins);
+            end = begins + next.len as u64;
+        }
+        let block = if end >= AT_ONCE as u64 { py.detach(|| heap.allocate(end)) } else { heap.allocate(end) };
+        let lease = block.or_raise(py)?;
+        let address = lease.address().or_raise(py)?;
+        let count = offsets.len();
+        let mut plain = Vec::with_capacity(count);
+        for (region, offset) in regions[first..first + count].iter().zip(&offsets) {
+            let to = address.wrapping_add(*offset as usize);
+            match &region.source {
+                Source::Memory(from, _) => plain.push((*from, to.addr(), region.len)),
+                Source::Pieces(pieces) => {
+                    let mut to = to.addr();
+                    for piece in pieces {
+                        let bytes = piece.as_bytes(py);
+                        plain.push((bytes.as_ptr().addr(), to, bytes.len()));
+                        to += bytes.len();
+                    }
+                }
+                Source::Scattered(array) => scattered(py, array.bind(py), to, &lease)?,
+            }
+            places.push(Place { lease: lease.clone(), offset: *offset });
+        }
+        let copy_all = || {
+            for (from, to, len) in &plain {
+                let (from, to) = (std::ptr::with_exposed_provenance(*from), std::ptr::with_exposed_provenance_mut(*to));
+                // SAFETY: the regions keep what is copied, the lease where it goes to, which is new and long enough.
+                unsafe { shoal_sys::memory::copy(from, to, *len, whole) };
+            }
+        };
+        if end >= AT_ONCE as u64 {
+            py.detach(copy_all)
+        } else {
+            copy_all()
+        }
+        first += count;
+    }
+    SNAPSHOTS.with_borrow_mut(|snapshots| {
+        if let Some(snapshots) = snapshots {
+            for (region, place) in regions.into_iter().zip(&places) {
+                match region.source {
+                    Source::Memory(_, kept) => _ = snapshots.taken.insert(region.key, (place.clone(), kept)),
+                    Source::Scattered(array) => {
+                        _ = snapshots.taken.insert(region.key, (place.clone(), Kept::Object(array)));
+                    }
+                    Source::Pieces(_) => {}
+                }
+            }
+        }
+    });
+    Ok(places)
+}
+
+/// Copies an array's items one behind the other.
+fn scattered(py: Python<'_>, array: &Bound<'_, PyAny>, to: *mut u8, lease: &Lease) -> PyResult<()> {
+    let numpy = Numpy::import(py)?;
+    let layout = numpy.layout(array).ok_or_else(|| PyRuntimeError::new_err("an array has changed its type"))?;
+    let (_, item, _) = dtype_of(py, numpy, layout.descr)?;
+    let base = Bound::new(py, Buffer::of(lease, to.addr()))?;
+    // SAFETY: the dtype of a living array.
+    let dtype = unsafe { Bound::from_borrowed_ptr(py, layout.descr) };
+    let strides = strides(layout.shape, item as isize, Order::C);
+    // SAFETY: the block is kept by `base` and long enough for the items.
+    let target = unsafe { numpy.array(dtype, layout.shape, &strides, to, base.into_any()) }?;
+    py.import("numpy")?.getattr("copyto")?.call1((target, array)).map(drop)
+}
+
+/// Runs `pickle`; what it copies is kept in `snapshots`, and what lies there already is not copied again.
+pub fn with_snapshots<T>(snapshots: &mut Snapshots, pickle: impl FnOnce() -> T) -> T {
+    let outer = SNAPSHOTS.replace(Some(std::mem::take(snapshots)));
+    let result = pickle();
+    *snapshots = SNAPSHOTS.replace(outer).unwrap_or_default();
+    result
+}
