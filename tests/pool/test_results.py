@@ -273,3 +273,28 @@ def test_a_worker_that_dies_with_arrays_leaves_nothing() -> None:
             with pytest.raises(shoal.WorkerDied):
                 pool.apply(die, (numpy.ones(ITEMS),))
         assert eventually(lambda: shoal.memory().leases <= before.leases)
+
+
+# ---- no memory -------------------------------------------------------------------------------------------------------
+
+# A few bytes here, more than any machine has once it is copied.
+vast = numpy.broadcast_to(numpy.zeros(1), 10**14)
+
+
+def test_an_argument_that_no_memory_can_hold_is_refused_at_once_and_alone(pool: shoal.Pool) -> None:
+    with pytest.raises(shoal.OutOfSharedMemory):
+        pool.apply_async(len, (vast,))
+    with pytest.raises(MemoryError):
+        pool.map(len, [[1], vast, [2]])
+    assert pool.apply(len, ([1, 2],)) == 2
+
+
+def vast_result(_: int) -> Any:
+    return vast
+
+
+def test_a_result_that_no_memory_can_hold_fails_its_task_alone(pool: shoal.Pool) -> None:
+    results = [pool.apply_async(function, (3,)) for function in (made, vast_result, made)]
+    with pytest.raises(shoal.OutOfSharedMemory):
+        results[1].get()
+    assert (results[0].get() == results[2].get()).all()
