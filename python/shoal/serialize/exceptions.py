@@ -46,6 +46,16 @@ def dump_exception(exc: BaseException) -> bytes:
     return pickle.dumps((pickled, _type_name(type(exc)), _message(exc), _traceback(exc)), PROTOCOL)
 
 
+def add_note(exc: BaseException, note: str) -> None:
+    """Add a note to an exception, also to one that refuses assignments, as a frozen dataclass does.
+
+    Args:
+        exc: the exception.
+        note: a line for its traceback.
+    """
+    BaseException.__setattr__(exc, "__notes__", [*getattr(exc, "__notes__", ()), note])
+
+
 def load_exception(data: bytes | memoryview) -> BaseException:
     """The exception that `dump_exception` pickled, with the text of its traceback as the cause.
 
