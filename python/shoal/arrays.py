@@ -67,9 +67,10 @@ class SharedArray(numpy.ndarray[Any, numpy.dtype[Any]]):
     # The memory this array lies in; of a `FileArray` the mapping of the file, which has the same attributes. None where
     # numpy, by its own rules, gave this type to ordinary memory.
     _block: Block | None
+    _makers = "shoal.array, shoal.empty, shoal.zeros, shoal.ones or shoal.full"
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        raise TypeError(f"{cls.__name__} is made by shoal.array, shoal.empty, shoal.zeros, shoal.ones or shoal.full")
+        raise TypeError(f"{cls.__name__} is made by {cls._makers}")
 
     def __array_finalize__(self, obj: object) -> None:
         # numpy calls this for every array it makes from another one. A view has a shared array as its base, a copy has

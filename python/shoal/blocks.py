@@ -168,18 +168,20 @@ class _Run:
             arrays.append(result)
         if len(arrays) == 1 and isinstance(arrays[0], SharedArray):
             return arrays[0]
-        try:
-            dtype = numpy.result_type(*(array.dtype for array in arrays))
-            axis = normalize_axis_index(self.axis, arrays[0].ndim)
-            length = sum(array.shape[axis] for array in arrays)
-            shape = (*arrays[0].shape[:axis], length, *arrays[0].shape[axis + 1 :])
-            result = empty(shape, dtype, "F" if all(array.flags.fnc for array in arrays) else "C")
-            numpy.concatenate(arrays, self.axis, out=result)
-        except (ValueError, IndexError) as error:
-            shapes = ", ".join(dict.fromkeys(str(array.shape) for array in arrays))
-            raise ValueError(
-                f"the results of func can't be joined along axis {self.axis}: they have the shapes {shapes}"
-            ) from error
+        return self._concatenated(arrays)
+
+    def _concatenated(self, arrays: list[Array]) -> SharedArray:
+        first, axis = arrays[0], normalize_axis_index(self.axis, arrays[0].ndim)
+        for span, piece in zip(self.spans, arrays, strict=True):
+            if piece.ndim != first.ndim or _without(piece.shape, axis) != _without(first.shape, axis):
+                raise ValueError(
+                    f"func returned shape {piece.shape} for block {_name(span, self.axis)}, which can't be joined "
+                    f"along that axis with shape {first.shape} of the first block"
+                )
+        dtype = numpy.result_type(*(piece.dtype for piece in arrays))
+        shape = (*first.shape[:axis], sum(piece.shape[axis] for piece in arrays), *first.shape[axis + 1 :])
+        result = empty(shape, dtype, "F" if all(piece.flags.fnc for piece in arrays) else "C")
+        numpy.concatenate(arrays, axis, out=result)
         return result
 
 
@@ -281,6 +283,10 @@ def _keeps(source: numpy.dtype[Any], target: numpy.dtype[Any]) -> bool:
 
 def _index(a: Array, axis: int, span: Span) -> tuple[slice | Any, ...]:
     return (*[slice(None)] * normalize_axis_index(axis, a.ndim), slice(*span))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def _name(span: Span, axis: int) -> str:

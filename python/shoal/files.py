@@ -59,6 +59,7 @@ class FileArray(SharedArray):
     __slots__ = ()
 
     _block: Any  # a _Mapping
+    _makers = "shoal.open_array"
 
     @property
     def filename(self) -> str | None:

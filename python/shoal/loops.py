@@ -31,7 +31,7 @@ __all__ = ["ParallelLoop", "parallel"]
 # Without `chunks`, a piece is this part of what is left for each worker: large ones first, small ones to end together.
 _PART = 4
 # And never less than this part of the whole for each worker.
-_LEAST_PART = 64
+_LEAST_PART = 32
 
 
 class ParallelLoop:
