@@ -6,7 +6,7 @@ Nobody knows the shape of the results before there is one. So the first blocks, 
 of their own; the first that arrives tells what the output looks like, and all others are written straight into it.
 
 Whatever the results are like, the answer is `numpy.concatenate` of them, in the order of the blocks. A result that has
-no place in the output, as it is longer, shorter or of a wider type than was to be expected, comes back by itself, and
+no place in the output, as it is longer, shorter or of another type than was to be expected, comes back by itself, and
 all is concatenated at the end.
 """
 
@@ -35,6 +35,8 @@ Span = tuple[int, int]
 _BLOCKS_PER_WORKER = 4
 # Smaller blocks cost more to hand out than most functions do with them.
 _LEAST_BYTES = 64 << 10
+# Seconds between two looks at what came back by itself, while the others are fed.
+_LOOK = 0.02
 
 
 def map_blocks(
@@ -85,20 +87,22 @@ class _Run:
     def __init__(
         self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
     ) -> None:
-        self.pool, self.spans, self.axis = pool, spans, axis
-        self.on_block = _OnBlock(func, args, axis, None, False)
+        self.pool, self.func, self.args, self.axis, self.spans = pool, func, args, axis, spans
 
     def into(self, place: SharedArray) -> None:
         """All results written into an output that is there already."""
-        self._start(_OnBlock(self.on_block.func, self.on_block.args, self.axis, place, True), self.spans).run_to_end()
+        job = self._start(place, self.spans, must_fit=True)
+        job.run()
+        job.result()
 
     def into_new(self) -> SharedArray | None:
         """All results in an array that is made for them; None if the function returns None."""
         ahead = min(self.pool._base.size, len(self.spans))
         inbox = _engine.Inbox(self.pool._base)
+        on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
         for tag in range(ahead):
-            self.pool._base.submit_to(inbox, tag, self.on_block, (self.spans[tag],))
-        # Of those that are ahead: their results, their errors, and how many are still out.
+            self.pool._base.submit_to(inbox, tag, on_block, (self.spans[tag],))
+        # What has come of those that are ahead.
         pieces: dict[int, Any] = {}
         errors: dict[int, BaseException] = {}
 
@@ -115,21 +119,21 @@ class _Run:
 
         take(None)
         place: SharedArray | None = None
-        rest: _Rest | None = None
+        rest: _engine.Job | None = None
         if not errors:
             ((tag, model),) = pieces.items()
             if model is not _NOTHING and len(self.spans) > 1:
                 place = self._output(model, self.spans[tag])
-            on_block = _OnBlock(self.on_block.func, self.on_block.args, self.axis, place, False)
-            rest = self._start(on_block, self.spans[ahead:])
+            rest = self._start(place, self.spans[ahead:], must_fit=False)
         # While the workers go on with the rest, what came ahead is put into its place here.
         settled: set[int] = set()
-        while len(pieces) + len(errors) < ahead or (rest is not None and not rest.is_done):
+        rest_is_done = rest is None
+        while not rest_is_done or len(pieces) + len(errors) < ahead:
             waiting = len(pieces) + len(errors) < ahead
-            if rest is None or rest.is_done:
+            if rest is None or rest_is_done:
                 take(None)
             elif not (waiting and take(0.0)):
-                rest.run(0.05 if waiting else None)
+                rest_is_done = rest.run(_LOOK if waiting else None)
             if place is not None:
                 for tag in pieces.keys() - settled:
                     settled.add(tag)
@@ -138,11 +142,14 @@ class _Run:
             raise errors[min(errors)]
         results = [pieces[tag] for tag in range(ahead)]
         if rest is not None:
-            results += rest.results()
+            results += rest.result()
         return self._together(results, place)
 
-    def _start(self, on_block: _OnBlock, spans: list[Span]) -> _Rest:
-        return _Rest(_engine.Job(self.pool._base, on_block, spans, None, False))
+    def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> _engine.Job:
+        on_block = _OnBlock(self.func, self.args, self.axis, place, must_fit)
+        job = _engine.Job(self.pool._base, on_block, spans, None, False)
+        job.start(False)
+        return job
 
     def _output(self, model: Array, span: Span) -> SharedArray | None:
         """Where results like this one go; None if they don't have the lengths of their blocks."""
@@ -183,25 +190,6 @@ class _Run:
         result = empty(shape, dtype, "F" if all(piece.flags.fnc for piece in arrays) else "C")
         numpy.concatenate(arrays, axis, out=result)
         return result
-
-
-class _Rest:
-    """The blocks that are written into an output that is known, or that is known not to fit."""
-
-    def __init__(self, job: _engine.Job) -> None:
-        self._job = job
-        self.is_done = False
-        self._job.start(False)
-
-    def run(self, timeout: float | None) -> None:
-        self.is_done = self._job.run(timeout)
-
-    def run_to_end(self) -> None:
-        self.run(None)
-        self._job.result()
-
-    def results(self) -> list[Any]:
-        return self._job.result()
 
 
 class _OnBlock:
@@ -265,20 +253,15 @@ _NOTHING = _Mark("_NOTHING")
 
 
 def _settle(result: Any, place: SharedArray | None, axis: int, span: Span) -> Any:
-    """Write a result into its place, if it has one there and keeps its values; else it stays what it is."""
+    """Write a result into its place, if it has one there; else it stays what it is."""
     if place is None or not isinstance(result, numpy.ndarray) or result.ndim != place.ndim:
         return result
     room = place[_index(place, axis, span)]
-    if result.shape != room.shape or not _keeps(result.dtype, room.dtype):
+    if result.shape != room.shape or result.dtype != room.dtype:
         # A copy in shared memory: what a function returns may be a view of what it goes on writing to.
         return result if by_reference(result) else array(result)
     numpy.copyto(room, result)
     return _IN_PLACE
-
-
-def _keeps(source: numpy.dtype[Any], target: numpy.dtype[Any]) -> bool:
-    """Whether concatenating the two would give `target`."""
-    return source == target or (source.fields is None and numpy.can_cast(source, target, "safe"))
 
 
 def _index(a: Array, axis: int, span: Span) -> tuple[slice | Any, ...]:

@@ -139,6 +139,7 @@ def open_array(
         raise ValueError(f'order must be "C" or "F", not {order!r}')
     if isinstance(offset, bool) or not hasattr(offset, "__index__"):
         raise TypeError(f"offset must be an integer, not {type(offset).__name__}")
+    offset = int(offset.__index__())
     if offset < 0:
         raise ValueError(f"offset must not be negative, but is {offset}")
     wanted = None if dtype is None else _plain(numpy.dtype(dtype))
@@ -193,11 +194,14 @@ def _make(path: str, dtype: numpy.dtype[Any], shape: tuple[int, ...], order: Lit
     if not npy and offset + nbytes == 0:
         raise ValueError(f"shape {shape} has no items: a file without a byte can't be mapped")
     path = os.path.realpath(path)
+    permissions = _permissions(path)
     draft = f"{path}.{os.getpid()}.{threading.get_ident()}.part"
     try:
         if npy:
             offset = numpy.lib.format.open_memmap(draft, "w+", dtype, shape, order == "F").offset
         with open(draft, "ab") as file:
+            if permissions is not None:
+                os.fchmod(file.fileno(), permissions)
             # Reserved, for a full disk is an error here, and would be a SIGBUS at some write later on.
             os.posix_fallocate(file.fileno(), 0, offset + nbytes)
         os.replace(draft, path)
@@ -205,6 +209,22 @@ def _make(path: str, dtype: numpy.dtype[Any], shape: tuple[int, ...], order: Lit
         if os.path.exists(draft):
             os.unlink(draft)
         raise
+
+
+def _permissions(path: str) -> int | None:
+    """Those of the file that is to be replaced, if there is one; an error if this process may not write to it."""
+    try:
+        with open(path, "r+b") as file:
+            mode = os.fstat(file.fileno()).st_mode
+    except FileNotFoundError:
+        return None
+    _check_regular(path, mode)
+    return stat.S_IMODE(mode)
+
+
+def _check_regular(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is no regular file: it can't be mapped")
 
 
 def _npy_layout(path: str) -> tuple[numpy.dtype[Any], tuple[int, ...], Literal["C", "F"], int]:
@@ -236,8 +256,7 @@ def _map(
             if (status.st_dev, status.st_ino) != expected[:2]:
                 raise ValueError(f"{path} was replaced by another file after the array was opened: open it again")
             _check_size(path, status.st_size, expected[2])
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is no regular file: it can't be mapped")
+        _check_regular(path, status.st_mode)
         if status.st_size == 0:
             raise ValueError(f"{path} is empty: there is nothing to map")
         key = status.st_dev, status.st_ino, status.st_size, writable

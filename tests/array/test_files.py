@@ -123,6 +123,23 @@ def test_who_has_a_file_mapped_keeps_it_when_another_takes_its_name(npy: Path) -
     assert there_and_back(old)[2, 3] == 11  # it is mapped here: no need to look for it
 
 
+def test_a_file_that_takes_the_place_of_another_keeps_its_permissions_and_links(npy: Path) -> None:
+    npy.chmod(0o640)
+    link = npy.with_name("link.npy")
+    link.symlink_to(npy)
+    shoal.open_array(link, "w+", dtype=int, shape=2)[1] = 5
+    assert numpy.load(npy).tolist() == [0, 5]
+    assert link.is_symlink() and npy.stat().st_mode & 0o777 == 0o640
+
+
+def test_only_regular_files_are_mapped(tmp_path: Path) -> None:
+    for mode in ("r", "w+"):
+        with pytest.raises(ValueError, match="no regular file"):
+            shoal.open_array("/dev/null", mode, dtype="u1", shape=1)  # type: ignore[arg-type]
+        with pytest.raises(IsADirectoryError):
+            shoal.open_array(tmp_path, mode, dtype="u1", shape=1)  # type: ignore[arg-type]
+
+
 def test_private_changes_stay_private_and_travel_as_a_copy(npy: Path) -> None:
     array = shoal.open_array(npy, "c")
     assert type(array) is numpy.ndarray

@@ -1,5 +1,6 @@
 """`Pool.map_array`: an array goes in, is cut, worked on by all, and comes out as one array."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
@@ -48,6 +49,15 @@ def integers_if_large(block: Array) -> Array:
 
 def fill_with_seven(block: Array) -> None:
     block[...] = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def raise_frozen(_: Array) -> Array:
+    raise Frozen(3)
 
 
 def cut(length: int, chunks: Any) -> list[slice]:
@@ -242,6 +252,12 @@ def test_an_exception_comes_as_itself_and_names_the_block(workers: shoal.Pool) -
             with pytest.raises(KeyError, match=str(last)) as caught:
                 workers.map_array(fail_from_four_on, numpy.arange(20), chunks=chunks, out=out)
             assert caught.value.__notes__ == [f"raised for block {block} of axis 0"]
+
+
+def test_an_exception_that_can_not_be_changed_gets_its_note_all_the_same(workers: shoal.Pool) -> None:
+    with pytest.raises(Frozen) as caught:
+        workers.map_array(raise_frozen, numpy.zeros(2), chunks=2)
+    assert "raised for block 0:2 of axis 0" in str(caught.value.__cause__)
 
 
 def test_results_that_can_not_be_joined_name_the_block(workers: shoal.Pool) -> None:
