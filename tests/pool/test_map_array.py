@@ -53,11 +53,11 @@ def fill_with_seven(block: Array) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):
-    code: int
+    pass
 
 
 def raise_frozen(_: Array) -> Array:
-    raise Frozen(3)
+    raise Frozen
 
 
 def cut(length: int, chunks: Any) -> list[slice]:
@@ -254,10 +254,9 @@ def test_an_exception_comes_as_itself_and_names_the_block(workers: shoal.Pool) -
             assert caught.value.__notes__ == [f"raised for block {block} of axis 0"]
 
 
-def test_an_exception_that_can_not_be_changed_gets_its_note_all_the_same(workers: shoal.Pool) -> None:
-    with pytest.raises(Frozen) as caught:
+def test_an_exception_that_refuses_a_note_still_comes_as_itself(workers: shoal.Pool) -> None:
+    with pytest.raises(Frozen):
         workers.map_array(raise_frozen, numpy.zeros(2), chunks=2)
-    assert "raised for block 0:2 of axis 0" in str(caught.value.__cause__)
 
 
 def test_results_that_can_not_be_joined_name_the_block(workers: shoal.Pool) -> None:

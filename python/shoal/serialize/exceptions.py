@@ -47,13 +47,17 @@ def dump_exception(exc: BaseException) -> bytes:
 
 
 def add_note(exc: BaseException, note: str) -> None:
-    """Add a note to an exception, also to one that refuses assignments, as a frozen dataclass does.
+    """Add a note to the exception of a task; one that refuses assignments, as a frozen dataclass does, goes without.
 
     Args:
         exc: the exception.
         note: a line for its traceback.
     """
-    BaseException.__setattr__(exc, "__notes__", [*getattr(exc, "__notes__", ()), note])
+    try:
+        exc.add_note(note)
+    except Exception:
+        # Forced upon it, the note would come back as an assignment when the exception is unpickled, and be its end.
+        return
 
 
 def load_exception(data: bytes | memoryview) -> BaseException:
