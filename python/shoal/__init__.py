@@ -26,6 +26,7 @@ atexit.register(wait_for_threads)
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shoal.arrays import SharedArray, array, empty, full, ones, zeros
+    from shoal.default import default_pool, map
     from shoal.errors import (
         LockAbandoned,
         OutOfSharedMemory,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.files import FileArray, open_array
+    from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
     from shoal.sync import Counter, Lock
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncResult",
     "Counter",
+    "FileArray",
     "Lock",
     "LockAbandoned",
     "MemoryUsage",
@@ -62,10 +66,14 @@ __all__ = [
     "__version__",
     "array",
     "cpu_count",
+    "default_pool",
     "empty",
     "full",
+    "map",
     "memory",
     "ones",
+    "open_array",
+    "parallel",
     "tqdm",
     "zeros",
 ]
@@ -76,6 +84,9 @@ _LAZY = {
     **dict.fromkeys(("AsyncResult", "Pool", "Worker"), "pool"),
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     **dict.fromkeys(("Counter", "Lock"), "sync"),
+    **dict.fromkeys(("default_pool", "map"), "default"),
+    **dict.fromkeys(("FileArray", "open_array"), "files"),
+    "parallel": "loops",
     "tqdm": "progress",
     **dict.fromkeys(("MemoryUsage", "memory"), "usage"),
     **dict.fromkeys(

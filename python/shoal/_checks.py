@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 MOST_WORKERS = 500
 
 
-def processes(value: object) -> int:
+def in_worker() -> bool:
+    """Whether this process is a worker of a pool: the zygote, which it is a fork of, was started for nothing else."""
+    return "shoal._zygote" in sys.modules
+
+
+def processes(value: object, name: str = "processes") -> int:
     """How many workers: by default as many as this process may use CPUs."""
     if value is None:
         return min(_engine.cpu_count(), MOST_WORKERS)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"processes must be an integer or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
     count = int(value.__index__())
     if not 1 <= count <= MOST_WORKERS:
-        raise ValueError(f"processes must be 1 to {MOST_WORKERS}, not {count}")
+        raise ValueError(f"{name} must be 1 to {MOST_WORKERS}, not {count}")
     return count
 
 
@@ -46,13 +51,13 @@ def maxtasksperchild(value: object) -> int | None:
     return value
 
 
-def chunksize(value: object) -> int:
+def chunksize(value: object, name: str = "chunksize") -> int:
     """Items a task."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"chunksize must be an integer, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
     size = int(value.__index__())
     if size < 1:
-        raise ValueError(f"chunksize must be 1 or more, not {size}")
+        raise ValueError(f"{name} must be 1 or more, not {size}")
     return size
 
 

@@ -26,7 +26,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Self, SupportsIndex
+from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
 import numpy
 from numpy.typing import ArrayLike, DTypeLike
@@ -64,11 +64,13 @@ class SharedArray(numpy.ndarray[Any, numpy.dtype[Any]]):
 
     __slots__ = ("_block",)
 
-    # The memory this array lies in; None where numpy, by its own rules, gave this type to ordinary memory.
+    # The memory this array lies in; of a `FileArray` the mapping of the file, which has the same attributes. None where
+    # numpy, by its own rules, gave this type to ordinary memory.
     _block: Block | None
+    _makers = "shoal.array, shoal.empty, shoal.zeros, shoal.ones or shoal.full"
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        raise TypeError(f"{cls.__name__} is made by shoal.array, shoal.empty, shoal.zeros, shoal.ones or shoal.full")
+        raise TypeError(f"{cls.__name__} is made by {cls._makers}")
 
     def __array_finalize__(self, obj: object) -> None:
         # numpy calls this for every array it makes from another one. A view has a shared array as its base, a copy has
@@ -120,6 +122,9 @@ class SharedArray(numpy.ndarray[Any, numpy.dtype[Any]]):
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
+
+
+Kind = TypeVar("Kind", bound=SharedArray)
 
 
 def array(obj: ArrayLike, dtype: DTypeLike | None = None) -> SharedArray:
@@ -241,14 +246,14 @@ def _dimensions(shape: Shape) -> tuple[int, ...]:
 
 
 def _attach(
-    kind: type[SharedArray],
-    block: Block,
+    kind: type[Kind],
+    block: Any,
     offset: int,
     dtype: numpy.dtype[Any],
     shape: tuple[int, ...],
     strides: tuple[int, ...],
     writeable: bool,
-) -> SharedArray:
+) -> Kind:
     """The array of that layout in `block`: what a pickled shared array becomes."""
     result = _place(kind, block, shape, dtype, offset, strides)
     if not writeable:
@@ -257,15 +262,15 @@ def _attach(
 
 
 def _place(
-    kind: type[SharedArray],
-    block: Block,
+    kind: type[Kind],
+    block: Any,
     shape: tuple[int, ...],
     dtype: numpy.dtype[Any],
     offset: int = 0,
     strides: tuple[int, ...] | None = None,
     order: Literal["C", "F"] = "C",
-) -> SharedArray:
-    result = numpy.ndarray.__new__(kind, shape, dtype, block, offset, strides, order)  # type: ignore[arg-type]
+) -> Kind:
+    result: Kind = numpy.ndarray.__new__(kind, shape, dtype, block, offset, strides, order)
     result._block = block
     return result
 

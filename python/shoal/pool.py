@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shoal import _checks, _engine, _launch
 from shoal._engine import AsyncResult, Worker
@@ -200,6 +200,58 @@ class Pool:
     def imap_unordered(self, func: Callable[[Any], R], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
         return IMapIterator(self, func, iterable, _checks.chunksize(chunksize), ordered=False)
+
+    # ---- arrays ------------------------------------------------------------------------------------------------------
+
+    def map_array(
+        self,
+        func: Callable[..., Any],
+        a: Any,
+        *others: Any,
+        axis: int = 0,
+        chunks: int | Sequence[int] | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Apply `func` to blocks of an array, in parallel; the results joined to one array.
+
+        What comes back is `numpy.concatenate([func(block) for block in blocks], axis)`. Results as long as their blocks
+        are written straight into their places by the workers; others are collected, and joined in order.
+
+        Args:
+            func: called with a block of `a` and what belongs to it of `others`. Must not depend on how `a` is cut,
+                unless `chunks` is given: the blocks that are cut by default depend on the number of workers.
+            a: an array, or what `numpy.asarray` takes. A shared array or one in a file is passed by reference, and
+                `func` may write to its block in place. Of any other, a block is a private copy that may be written to.
+            others: ndarrays are cut like `a`, along the same axis, and must have the same length there; anything else
+                (scalars, 0-d arrays, lists) is passed as it is. To pass an array whole, use `functools.partial`.
+            axis: the axis to cut and to join along. A negative one counts from the end in each array and result.
+            chunks: the length of blocks, or a sequence of their lengths. Default: about four blocks a worker, fewer if
+                they were smaller than 64 KiB.
+            out: an ndarray to write the results to, which is returned. A shared array spares a copy.
+
+        Returns:
+            A `SharedArray`, or `out`; None if `func` returns None for each block. An array without items along `axis`
+            is passed to `func` once, as it is.
+
+        Raises:
+            BaseException: the first exception that `func` raised, with a note that names the block.
+            ValueError: lengths that don't match; results that can't be joined, have no such axis or don't fit `out`.
+            numpy.exceptions.AxisError: `a` has no such axis.
+            TypeError: an array or a result holds Python objects, or has a dtype that `out` can't take.
+            PoolClosed: the pool is closed.
+
+        Example:
+            >>> pool.map_array(numpy.sqrt, numpy.arange(5.0) ** 2)
+            SharedArray([0., 1., 2., 3., 4.])
+            >>> pool.map_array(lambda x, y, factor: factor * (x + y), numpy.ones((4, 2)), numpy.zeros(4)[:, None], 3)
+            SharedArray([[3., 3.],
+                         [3., 3.],
+                         [3., 3.],
+                         [3., 3.]])
+        """
+        from shoal.blocks import map_blocks
+
+        return map_blocks(self, func, a, others, axis, chunks, out)
 
     # ---- its life ----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,20 @@ def dump_exception(exc: BaseException) -> bytes:
     return pickle.dumps((pickled, _type_name(type(exc)), _message(exc), _traceback(exc)), PROTOCOL)
 
 
+def add_note(exc: BaseException, note: str) -> None:
+    """Add a note to the exception of a task; one that refuses assignments, as a frozen dataclass does, goes without.
+
+    Args:
+        exc: the exception.
+        note: a line for its traceback.
+    """
+    try:
+        exc.add_note(note)
+    except Exception:
+        # Forced upon it, the note would come back as an assignment when the exception is unpickled, and be its end.
+        return
+
+
 def load_exception(data: bytes | memoryview) -> BaseException:
     """The exception that `dump_exception` pickled, with the text of its traceback as the cause.
 

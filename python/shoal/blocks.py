@@ -1,0 +1,370 @@
+"""`Pool.map_array`: an array is cut into blocks, a function is applied to each, and the results are one array again.
+
+    a ──cut──▶ blocks ──▶ workers: out[block] = func(block) ──▶ out
+
+Nobody knows the shape of the results before there is one. So the first blocks, one for each worker, come back as arrays
+of their own; the first that arrives tells what the output looks like, and all others are written straight into it.
+
+Whatever the results are like, the answer is `numpy.concatenate` of them, in the order of the blocks. A result that has
+no place in the output, as it is longer, shorter or of another type than was to be expected, comes back by itself, and
+all is concatenated at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+from numpy.lib.array_utils import normalize_axis_index
+
+from shoal import _engine
+from shoal.arrays import SharedArray, array, empty
+from shoal.pool import Pool
+from shoal.results import closed
+from shoal.serialize.exceptions import add_note
+
+__all__ = ["by_reference", "map_blocks"]
+
+Array = numpy.ndarray[Any, numpy.dtype[Any]]
+Span = tuple[int, int]
+
+# Blocks for each worker by default: enough for the last ones to end about together.
+_BLOCKS_PER_WORKER = 4
+# Smaller blocks cost more to hand out than most functions do with them.
+_LEAST_BYTES = 64 << 10
+# Seconds between two looks at what came back by itself, while the others are fed.
+_LOOK = 0.02
+
+
+def map_blocks(
+    pool: Pool,
+    func: Callable[..., Any],
+    a: Any,
+    others: tuple[Any, ...],
+    axis: int,
+    chunks: int | Sequence[int] | None,
+    out: Array | None,
+) -> Any:
+    """What `Pool.map_array` does."""
+    if not callable(func):
+        raise TypeError(f"func must be callable, not {type(func).__name__}")
+    if not pool._base.is_open:
+        raise closed()
+    first = _checked_array(a, "a")
+    # Sequences and scalars are passed as they are; arrays are cut.
+    rest = [
+        _checked_array(other, f"others[{i}]") if isinstance(other, numpy.ndarray) and other.ndim else other
+        for i, other in enumerate(others)
+    ]
+    length = _length(first, "a", axis)
+    cut = [first, *(other for other in rest if isinstance(other, numpy.ndarray) and other.ndim)]
+    for i, other in enumerate(rest):
+        if isinstance(other, numpy.ndarray) and other.ndim:
+            _check_alike(other, f"others[{i}]", axis, length)
+    spans = _spans(length, chunks, pool._base.size, sum(array.nbytes for array in cut))
+    place = None if out is None else _checked_out(out, axis, length)
+    args = tuple(_shared(arg, place) if isinstance(arg, numpy.ndarray) and arg.ndim else arg for arg in (first, *rest))
+    run = _Run(pool, func, args, axis, spans)
+    if place is None or out is None:
+        return run.into_new()
+    run.into(place)
+    if out is not place:
+        numpy.copyto(out, place)
+    return out
+
+
+def by_reference(array: object) -> bool:
+    """Whether an array travels as a handle, so that all see what is written into it."""
+    return isinstance(array, SharedArray) and array._block is not None
+
+
+class _Run:
+    """One call: the blocks on their way to the workers, and the results on their way into the output."""
+
+    def __init__(
+        self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
+    ) -> None:
+        self.pool, self.func, self.args, self.axis, self.spans = pool, func, args, axis, spans
+
+    def into(self, place: SharedArray) -> None:
+        """All results written into an output that is there already."""
+        job = self._start(place, self.spans, must_fit=True)
+        job.run()
+        job.result()
+
+    def into_new(self) -> SharedArray | None:
+        """All results in an array that is made for them; None if the function returns None."""
+        ahead = min(self.pool._base.size, len(self.spans))
+        inbox = _engine.Inbox(self.pool._base)
+        on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
+        for tag in range(ahead):
+            self.pool._base.submit_to(inbox, tag, on_block, (self.spans[tag],))
+        # What has come of those that are ahead.
+        pieces: dict[int, Any] = {}
+        errors: dict[int, BaseException] = {}
+
+        def take(timeout: float | None) -> bool:
+            end = inbox.pop(timeout)
+            if end is None:
+                return False
+            tag, succeeded, value = end
+            if succeeded:
+                pieces[tag] = value
+            else:
+                errors[tag] = value
+            return True
+
+        take(None)
+        place: SharedArray | None = None
+        rest: _engine.Job | None = None
+        if not errors:
+            ((tag, model),) = pieces.items()
+            if model is not _NOTHING and len(self.spans) > 1:
+                place = self._output(model, self.spans[tag])
+            rest = self._start(place, self.spans[ahead:], must_fit=False)
+        # While the workers go on with the rest, what came ahead is put into its place here.
+        settled: set[int] = set()
+        rest_is_done = rest is None
+        while not rest_is_done or len(pieces) + len(errors) < ahead:
+            waiting = len(pieces) + len(errors) < ahead
+            if rest is None or rest_is_done:
+                take(None)
+            elif not (waiting and take(0.0)):
+                rest_is_done = rest.run(_LOOK if waiting else None)
+            if place is not None:
+                for tag in pieces.keys() - settled:
+                    settled.add(tag)
+                    pieces[tag] = _settle(pieces[tag], place, self.axis, self.spans[tag])
+        if errors:
+            raise errors[min(errors)]
+        results = [pieces[tag] for tag in range(ahead)]
+        if rest is not None:
+            results += rest.result()
+        return self._together(results, place)
+
+    def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> _engine.Job:
+        on_block = _OnBlock(self.func, self.args, self.axis, place, must_fit)
+        job = _engine.Job(self.pool._base, on_block, spans, None, False)
+        job.start(False)
+        return job
+
+    def _output(self, model: Array, span: Span) -> SharedArray | None:
+        """Where results like this one go; None if they don't have the lengths of their blocks."""
+        axis = normalize_axis_index(self.axis, model.ndim)
+        if model.shape[axis] != span[1] - span[0]:
+            return None
+        shape = (*model.shape[:axis], self.spans[-1][1], *model.shape[axis + 1 :])
+        return empty(shape, model.dtype, "F" if model.flags.fnc else "C")
+
+    def _together(self, results: list[Any], place: SharedArray | None) -> SharedArray | None:
+        """The output, when all results are there; those that are not in their places are returned ones."""
+        if all(result is _NOTHING for result in results):
+            return None
+        if place is not None and all(result is _IN_PLACE for result in results):
+            return place
+        arrays: list[Array] = []
+        for span, result in zip(self.spans, results, strict=True):
+            if result is _NOTHING:
+                raise TypeError(f"func returned None for block {_name(span, self.axis)}, and arrays for others")
+            if result is _IN_PLACE:
+                assert place is not None
+                result = place[_index(place, self.axis, span)]
+            arrays.append(result)
+        if len(arrays) == 1 and isinstance(arrays[0], SharedArray):
+            return arrays[0]
+        return self._concatenated(arrays)
+
+    def _concatenated(self, arrays: list[Array]) -> SharedArray:
+        first, axis = arrays[0], normalize_axis_index(self.axis, arrays[0].ndim)
+        for span, piece in zip(self.spans, arrays, strict=True):
+            if piece.ndim != first.ndim or _without(piece.shape, axis) != _without(first.shape, axis):
+                raise ValueError(
+                    f"func returned shape {piece.shape} for block {_name(span, self.axis)}, which can't be joined "
+                    f"along that axis with shape {first.shape} of the first block"
+                )
+        dtype = numpy.result_type(*(piece.dtype for piece in arrays))
+        shape = (*first.shape[:axis], sum(piece.shape[axis] for piece in arrays), *first.shape[axis + 1 :])
+        result = empty(shape, dtype, "F" if all(piece.flags.fnc for piece in arrays) else "C")
+        numpy.concatenate(arrays, axis, out=result)
+        return result
+
+
+class _OnBlock:
+    """What a worker does with a block. Unpickled once a call in each worker, however many blocks it gets."""
+
+    def __init__(
+        self, func: Callable[..., Any], args: tuple[Any, ...], axis: int, place: SharedArray | None, must_fit: bool
+    ) -> None:
+        self.func, self.args, self.axis, self.place, self.must_fit = func, args, axis, place, must_fit
+
+    def __call__(self, span: Span) -> Any:
+        """The result for this block, if it can't be written into its place."""
+        args = [
+            arg[_index(arg, self.axis, span)] if isinstance(arg, numpy.ndarray) and arg.ndim else arg
+            for arg in self.args
+        ]
+        try:
+            result = self.func(*args)
+        except BaseException as error:
+            add_note(error, f"raised for block {_name(span, self.axis)}")
+            raise
+        if self.must_fit:
+            self._put(result, span)
+            return _IN_PLACE
+        if result is None:
+            return _NOTHING
+        result = _checked_result(result, self.axis, span)
+        return _settle(array(result) if self.place is None else result, self.place, self.axis, span)
+
+    def _put(self, result: Any, span: Span) -> None:
+        assert self.place is not None
+        if result is None:
+            raise TypeError(f"func returned None for block {_name(span, self.axis)}, and out is waiting for an array")
+        result = _checked_result(result, self.axis, span)
+        place = self.place[_index(self.place, self.axis, span)]
+        if result.shape != place.shape:
+            raise ValueError(
+                f"func returned shape {result.shape} for block {_name(span, self.axis)}, "
+                f"where out has room for {place.shape}"
+            )
+        try:
+            numpy.copyto(place, result, casting="same_kind")
+        except TypeError as error:
+            raise TypeError(
+                f"func returned {result.dtype} for block {_name(span, self.axis)}, and out is {place.dtype}"
+            ) from error
+
+
+class _Mark:
+    """Stands for a result that isn't sent. There is one of each in every process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+_IN_PLACE = _Mark("_IN_PLACE")
+_NOTHING = _Mark("_NOTHING")
+
+
+def _settle(result: Any, place: SharedArray | None, axis: int, span: Span) -> Any:
+    """Write a result into its place, if it has one there; else it stays what it is."""
+    if place is None or not isinstance(result, numpy.ndarray) or result.ndim != place.ndim:
+        return result
+    room = place[_index(place, axis, span)]
+    if result.shape != room.shape or result.dtype != room.dtype:
+        # A copy in shared memory: what a function returns may be a view of what it goes on writing to.
+        return result if by_reference(result) else array(result)
+    numpy.copyto(room, result)
+    return _IN_PLACE
+
+
+def _index(a: Array, axis: int, span: Span) -> tuple[slice | Any, ...]:
+    return (*[slice(None)] * normalize_axis_index(axis, a.ndim), slice(*span))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _name(span: Span, axis: int) -> str:
+    return f"{span[0]}:{span[1]} of axis {axis}"
+
+
+# ---- what was passed, checked ----------------------------------------------------------------------------------------
+
+
+def _checked_array(value: Any, name: str) -> Array:
+    if isinstance(value, numpy.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask shared memory can't hold: pass .filled() and the mask")
+    result: Array = value if isinstance(value, numpy.ndarray) else numpy.asarray(value)
+    if result.dtype.hasobject:
+        raise TypeError(f"{name} holds Python objects (dtype {result.dtype}): use pool.map for those")
+    return result
+
+
+def _checked_result(value: Any, axis: int, span: Span) -> Array:
+    result = _checked_array(value, f"the result of func for block {_name(span, axis)}")
+    if result.ndim == 0:
+        raise ValueError(
+            f"func returned a scalar ({result.dtype}) for block {_name(span, axis)}: results are joined along "
+            f"that axis, so it must return an array that has it, such as with keepdims=True; or use pool.map"
+        )
+    if not -result.ndim <= axis < result.ndim:
+        raise ValueError(f"func returned shape {result.shape} for block {_name(span, axis)}, which has no such axis")
+    return result
+
+
+def _length(a: Array, name: str, axis: int) -> int:
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise TypeError(f"axis must be an integer, not {type(axis).__name__}")
+    if not -a.ndim <= axis < a.ndim:
+        raise numpy.exceptions.AxisError(f"axis {axis} is out of bounds: {name} has {a.ndim} dimensions")
+    return int(a.shape[axis])
+
+
+def _check_alike(other: Array, name: str, axis: int, length: int) -> None:
+    if not -other.ndim <= axis < other.ndim or other.shape[axis] != length:
+        raise ValueError(
+            f"{name} has shape {other.shape}, which can't be cut along axis {axis} as a is, into {length}; "
+            f"to pass it whole to each call, use functools.partial or a closure"
+        )
+
+
+def _checked_out(out: Any, axis: int, length: int) -> SharedArray:
+    """Where workers write: `out` itself if it travels by reference, else an array of its shape."""
+    if not isinstance(out, numpy.ndarray) or isinstance(out, numpy.ma.MaskedArray):
+        raise TypeError(f"out must be an ndarray, not {type(out).__name__}")
+    if not out.flags.writeable:
+        raise ValueError("out must not be read-only")
+    if not -out.ndim <= axis < out.ndim or out.shape[axis] != length:
+        raise ValueError(f"out has shape {out.shape}, but must have {length} along axis {axis}, as a has")
+    if isinstance(out, SharedArray) and by_reference(out):
+        return out
+    return empty(out.shape, _checked_array(out, "out").dtype, "F" if out.flags.fnc else "C")
+
+
+def _shared(a: Array, place: SharedArray | None) -> SharedArray:
+    """The array in shared memory, where it may be cut without copies; `place` is what will be written to meanwhile."""
+    if not isinstance(a, SharedArray) or not by_reference(a):
+        return array(a)
+    if place is not None and numpy.may_share_memory(a, place) and not _same_layout(a, place):
+        # Written to under the hands of those who read other blocks: numpy copies in such cases, too.
+        return array(a)
+    return a
+
+
+def _same_layout(a: Array, b: Array) -> bool:
+    return (a.__array_interface__["data"], a.shape, a.strides) == (b.__array_interface__["data"], b.shape, b.strides)
+
+
+def _spans(length: int, chunks: Any, workers: int, nbytes: int) -> list[Span]:
+    """The blocks as (start, stop), in order. There is always one, if only an empty one."""
+    if chunks is None:
+        blocks = min(_BLOCKS_PER_WORKER * workers, max(workers, nbytes // _LEAST_BYTES), max(length, 1))
+        edges = [length * i // blocks for i in range(blocks + 1)]
+    elif isinstance(chunks, Sequence) and not isinstance(chunks, str):
+        try:
+            sizes = [operator.index(size) for size in chunks]
+        except TypeError:
+            raise TypeError(f"chunks must be an integer, or a sequence of them, not {chunks!r}") from None
+        if min(sizes, default=0) < 0 or sum(sizes) != length:
+            raise ValueError(f"chunks must be sizes that add up to {length}, the length along axis, not {chunks!r}")
+        edges = [0]
+        for size in sizes:
+            edges.append(edges[-1] + size)
+        if not sizes:
+            edges.append(0)
+    else:
+        if isinstance(chunks, bool) or not hasattr(chunks, "__index__"):
+            raise TypeError(f"chunks must be an integer, a sequence of integers or None, not {type(chunks).__name__}")
+        size = operator.index(chunks)
+        if size < 1:
+            raise ValueError(f"chunks must be 1 or more, not {size}")
+        edges = [*range(0, length, size), length] if length else [0, 0]
+    return list(itertools.pairwise(edges))

@@ -1,0 +1,94 @@
+"""The pools that a process keeps warm: made when first used, ended with the process.
+
+>>> shoal.map(lambda x: x * x, range(5))
+[0, 1, 4, 9, 16]
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from shoal import _checks
+from shoal.pool import Pool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    R = TypeVar("R")
+
+__all__ = ["default_pool", "map", "warm_pool"]
+
+# By their number of workers. One that ended in whatever way is replaced when it is asked for again.
+_pools: dict[int, Pool] = {}
+_lock = threading.Lock()
+
+
+def default_pool() -> Pool:
+    """The pool of this process that `shoal.map` and `shoal.parallel` use: one worker for each CPU.
+
+    It is made by the first call and stays warm until the process ends; there is no need to close it. If it was closed
+    or terminated, or belongs to the parent of this forked process, the next call makes another. In a worker of a pool
+    it has one worker, for the CPUs are at work already.
+
+    Workers keep the environment, directory and `sys.path` that the process had when the pool was made.
+
+    Example:
+        >>> shoal.default_pool().apply(pow, (2, 10))
+        1024
+    """
+    return warm_pool(None)
+
+
+def warm_pool(workers: int | None) -> Pool:
+    """The pool of this process with so many workers, which is kept for the next time; None for `default_pool`."""
+    if workers is None:
+        workers = 1 if _checks.in_worker() else _checks.processes(None)
+    with _lock:
+        pool = _pools.get(workers)
+        if pool is None or not pool._base.is_open:
+            pool = _pools[workers] = Pool(workers)
+        return pool
+
+
+def map(func: Callable[..., R], *iterables: Iterable[Any], chunksize: int | None = None) -> list[R]:
+    """Apply `func` to the items of `iterables`, on every CPU. As the built-in `map`, but it returns a list.
+
+    Args:
+        func: called with one item of each iterable. Lambdas and closures are welcome.
+        iterables: one or more; with several, the shortest decides. Read to the end first.
+        chunksize: items a task. Default: as many as take about a millisecond, found out on the way.
+
+    Returns:
+        The results, in order.
+
+    Raises:
+        TypeError: `func` can't be called, or there is no iterable.
+        ValueError: `chunksize` is less than 1.
+        BaseException: the first exception, in the order of the items, that `func` raised.
+
+    Example:
+        >>> shoal.map(pow, [2, 3, 4], [5, 2, 1])
+        [32, 9, 4]
+    """
+    if not callable(func):
+        raise TypeError(f"func must be callable, not {type(func).__name__}")
+    if not iterables:
+        raise TypeError("map needs at least one iterable besides func")
+    if chunksize is not None:
+        chunksize = _checks.chunksize(chunksize)
+    if len(iterables) == 1:
+        return default_pool().map(func, iterables[0], chunksize)
+    return default_pool().starmap(func, zip(*iterables, strict=False), chunksize)
+
+
+def _after_fork() -> None:
+    """In a child: the pools are the parent's, and another of its threads may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
