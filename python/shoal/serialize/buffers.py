@@ -1,7 +1,8 @@
 """How buffers travel that are no numpy arrays: memory views, arrays of the standard library, tensors.
 
-The pickler of a task takes every large buffer out of the pickle and puts it into shared memory; it only has to be shown
-one, as a `pickle.PickleBuffer`. The reducers here do that for types that pickle as a copy of their bytes, or not at all.
+The pickler of a task takes every large buffer out of the pickle and puts it into shared memory; it only has to be
+shown one, as a `pickle.PickleBuffer`. The reducers here do that for types that pickle as a copy of their bytes, or not
+at all.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def reduce_memoryview(view: memoryview) -> Any:
 def _view(data: Any, format: str, shape: tuple[int, ...] | None) -> memoryview:
     flat = memoryview(data).cast("B")
     try:
-        return flat.cast(format) if shape is None else flat.cast(format, shape)  # type: ignore[call-overload,no-any-return]
+        if shape is None:
+            return flat.cast(format)  # type: ignore[call-overload,no-any-return]
+        return flat.cast(format, shape)  # type: ignore[call-overload,no-any-return]
     except ValueError:
         # A format that only its own exporter understands.
         return flat
