@@ -5,6 +5,7 @@ mod errors;
 mod in_flight;
 mod job;
 mod pool;
+mod stream;
 mod wire;
 mod worker;
 mod zygote;
@@ -43,6 +44,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<job::Job>()?;
+    module.add_class::<stream::IMapIterator>()?;
+    module.add_class::<stream::StreamJob>()?;
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<zygote::Zygote>()?;

@@ -41,6 +41,10 @@ pub mod call {
     pub const FIXED_CHUNK: u16 = 6;
     /// As STAR_CHUNK, all to be done by the one who takes it.
     pub const FIXED_STAR_CHUNK: u16 = 7;
+    /// Several arguments, each a value by itself, as `packed` writes them; the worker may give the rest back.
+    pub const BATCH: u16 = 8;
+    /// As BATCH, each an iterable of arguments.
+    pub const STAR_BATCH: u16 = 9;
 }
 
 /// What a result's payload means. Travels as the completion's kind.
@@ -49,7 +53,12 @@ pub mod result {
     pub const VALUE: u16 = 0;
     /// An exception, as `shoal.serialize.dump_exception` writes it.
     pub const ERROR: u16 = 1;
+    /// What became of each item of a batch: VALUE or ERROR (1 byte), length (4 bytes), the value or exception.
+    pub const EACH: u16 = 2;
 }
+
+/// Bytes before each value or exception of an `EACH` result.
+pub const EACH_HEAD: usize = 5;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

@@ -10,12 +10,14 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use shoal_core::domain;
 use shoal_core::memory::heap::Lease;
+use shoal_core::pool::chunks::TARGET;
+use shoal_core::pool::packed::unpack;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 
 use crate::errors::OrRaise;
 use crate::in_flight;
 use crate::pool::kind_of;
-use crate::wire::{self, call, result};
+use crate::wire::{self, EACH_HEAD, call, result};
 use crate::zygote::Seat;
 
 /// Functions kept; beyond, all are forgotten and read anew.
@@ -32,6 +34,9 @@ pub struct Seated {
     passing: Option<(u32, Py<PyAny>)>,
     out: Vec<u8>,
 }
+
+/// Bytes of results in a batch, beyond which the rest is given back.
+const LARGE: u64 = 1 << 20;
 
 /// What a task gave: the kind of its result, how many items it did, and what its payload names by handle.
 type Ended = (u16, u64, Vec<Lease>);
@@ -121,6 +126,12 @@ impl Seated {
     fn perform(&mut self, py: Python<'_>) -> PyResult<Ended> {
         let (kind, once) = kind_of(self.worker.task().kind);
         let function = self.function(py, once)?;
+        if matches!(kind, call::BATCH | call::STAR_BATCH) {
+            let mut out = std::mem::take(&mut self.out);
+            let ended = self.batch(&function, kind == call::STAR_BATCH, &mut out);
+            self.out = out;
+            return ended;
+        }
         let mut units = 1;
         let value = {
             let payload = self.worker.payload().or_raise(py)?;
@@ -200,6 +211,64 @@ impl Seated {
         }
     }
 
+    /// Runs a batch of a stream: each item as if it were alone, with its own result or exception. The rest is given back
+    /// when the results should be on their way, or others have nothing to do.
+    fn batch(&self, function: &Bound<'_, PyAny>, star: bool, out: &mut Vec<u8>) -> PyResult<Ended> {
+        let py = function.py();
+        let payload = self.worker.payload().or_raise(py)?;
+        let items = unpack(&payload).or_raise(py)?;
+        out.clear();
+        let (mut units, mut named, mut noted) = (0, 0, Vec::new());
+        let started = Instant::now();
+        let mut looked = started;
+        for item in items {
+            let head = out.len();
+            out.extend_from_slice(&[0; EACH_HEAD]);
+            let (mut kind, mut leases) = (result::VALUE, Vec::new());
+            if let Err(error) = self.one(function, item, star, out, &mut leases) {
+                if error.is_instance_of::<PySystemExit>(py) {
+                    return Err(error);
+                }
+                out.truncate(head + EACH_HEAD);
+                (kind, leases) = (result::ERROR, dump(py, error, out)?);
+            }
+            let len = u32::try_from(out.len() - head - EACH_HEAD);
+            let len = len.map_err(|_| PyRuntimeError::new_err("a result of a batch has 4 GiB or more"))?;
+            out[head] = kind as u8;
+            out[head + 1..head + EACH_HEAD].copy_from_slice(&len.to_le_bytes());
+            units += 1;
+            named += leases.iter().map(Lease::len).sum::<u64>();
+            noted.append(&mut leases);
+            let now = Instant::now();
+            if now - started > 2 * TARGET || out.len() as u64 + named > LARGE {
+                break;
+            }
+            if now - looked > LOOK {
+                looked = now;
+                if self.worker.others_are_idle() {
+                    break;
+                }
+            }
+        }
+        Ok((result::EACH, units, noted))
+    }
+
+    fn one(
+        &self,
+        function: &Bound<'_, PyAny>,
+        item: &[u8],
+        star: bool,
+        out: &mut Vec<u8>,
+        leases: &mut Vec<Lease>,
+    ) -> PyResult<()> {
+        let item = wire::decode(function.py(), item)?;
+        let value = if star { function.call1(positional(&item)?)? } else { function.call1((item,))? };
+        let (encoded, noted) =
+            in_flight::noting(|| wire::encode(&value, out, || format!("result of {}", wire::name_of(function))));
+        *leases = noted;
+        encoded
+    }
+
     fn finish(&mut self, py: Python<'_>, ended: PyResult<Ended>) -> PyResult<()> {
         let (kind, units, leases) = match ended {
             Ok(ended) => ended,
@@ -220,12 +289,18 @@ impl Seated {
     }
 
     fn record(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Ended> {
-        let dump = py.import("shoal.serialize.exceptions")?.getattr("dump_exception")?;
-        let (dumped, leases) = in_flight::noting(|| dump.call1((error.into_value(py),)));
         self.out.clear();
-        self.out.extend_from_slice(dumped?.cast::<PyBytes>()?.as_bytes());
+        let leases = dump(py, error, &mut self.out)?;
         Ok((result::ERROR, 1, leases))
     }
+}
+
+/// Puts an exception behind what `out` holds; returns what it names by handle.
+fn dump(py: Python<'_>, error: PyErr, out: &mut Vec<u8>) -> PyResult<Vec<Lease>> {
+    let dump = py.import("shoal.serialize.exceptions")?.getattr("dump_exception")?;
+    let (dumped, leases) = in_flight::noting(|| dump.call1((error.into_value(py),)));
+    out.extend_from_slice(dumped?.cast::<PyBytes>()?.as_bytes());
+    Ok(leases)
 }
 
 fn positional<'py>(arguments: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
