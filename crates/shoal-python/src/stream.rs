@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use shoal_core::pool::ahead::Ahead;
-use shoal_core::pool::batches::{Batches, Kinds, Weight};
+use shoal_core::pool::batches::{Batches, Kinds, Manner, Weight};
 use shoal_core::pool::chunks::Pace;
 use shoal_core::pool::client::Pool;
 use shoal_core::pool::tasks::{Inbox, Outcome};
@@ -31,6 +31,11 @@ use crate::wire::{self, call, result};
 const LOOK: Duration = Duration::from_micros(200);
 /// How long a batch may take to read, and how long a thread reads that has a result at hand.
 const READ: Duration = Duration::from_millis(1);
+
+/// Items that an input which gives them at once is read for between two looks at the clock.
+const LOOK_EVERY: usize = 16;
+/// Items so cheap that this many of them make a task long enough: they take less than it takes to wake a worker.
+const CHEAP: usize = 32;
 
 /// Iterators that give the next item at once, or end.
 const PROMPT: [&str; 4] = ["list_iterator", "tuple_iterator", "range_iterator", "longrange_iterator"];
@@ -147,6 +152,7 @@ impl State {
                 break;
             }
         }
+        self.batches.flush();
         if let Some(error) = self.batches.take_failure() {
             self.end(Some(exception(py, error)));
         }
@@ -164,6 +170,7 @@ impl State {
     /// Reads items, at most `size`, and sends them in a task.
     fn read_batch(&mut self, py: Python<'_>, size: usize) {
         let started = Instant::now();
+        let manner = Manner { size, cheap: size > 1 || self.pace.target() >= CHEAP, may_block: self.may_block };
         for read in 1..=size {
             let Some(item) = self.next_item(py) else { break };
             let place = self.ahead.read(1);
@@ -178,8 +185,9 @@ impl State {
                 break;
             }
             self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
-            self.batches.put(place, &self.scratch, leases, size, self.may_block);
-            if read < size && (self.ahead.is_heavy() || started.elapsed() > READ) {
+            self.batches.put(place, &self.scratch, leases, manner);
+            let look = self.may_block || read % LOOK_EVERY == 0;
+            if read < size && (self.ahead.is_heavy() || (look && started.elapsed() > READ)) {
                 break;
             }
         }

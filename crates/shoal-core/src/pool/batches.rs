@@ -1,7 +1,7 @@
 //! Items of a stream on their way: gathered into batches, sent, and sent again where a worker gave them back.
 //!
-//! Items come one by one from somebody who may take any time over the next one. So a batch does not wait for it: as long
-//! as it is open, a thread watches it, and sends what there is of it after a moment.
+//! Items come one by one from somebody who may take any time over the next one. So what is held back for the sake of
+//! others does not wait for it: a thread watches, and sends what there is after a moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -14,10 +14,24 @@ use super::tasks::{Function, Inbox, Reply};
 use crate::error::Error;
 use crate::memory::heap::{BlockId, Lease};
 
-/// How long an open batch waits for its next item.
+/// How long what is held back waits for more.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// Bytes of a batch: beyond, one task more costs next to nothing.
 const LARGE: usize = 256 << 10;
+
+/// Cheap tasks published between two looks whether a worker should be woken.
+const QUIET: usize = 32;
+
+/// How an item is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// In a batch of so many.
+    pub size: usize,
+    /// Whether it is done sooner than a worker wakes up: then it may wait for others.
+    pub cheap: bool,
+    /// Whether the next item may take long to come.
+    pub may_block: bool,
+}
 
 /// The callers' kinds of tasks.
 #[derive(Clone, Copy, Debug)]
@@ -105,17 +119,19 @@ struct Shared {
     kinds: Kinds,
     inbox: Arc<Inbox>,
     out: Mutex<Out>,
-    /// Told when a batch is opened, or the stream is over.
-    opened: Condvar,
+    /// Told when something is held back while nobody watches, or the stream is over.
+    held: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Out {
     /// The batch that is being gathered, and the place of its first item.
     open: Option<(u64, Packed)>,
-    /// Counts batches that were opened.
+    /// Tasks in the ring of which no worker was told.
+    quiet: usize,
+    /// Counts how often something was held back.
     serial: u64,
-    watched: bool,
+    watch: Watch,
     /// Given back.
     back: VecDeque<Piece>,
     sent: HashMap<u64, Piece>,
@@ -125,6 +141,17 @@ struct Out {
     /// Why nothing more can be sent.
     failed: Option<Error>,
     over: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watch {
+    /// There is no thread yet.
+    #[default]
+    None,
+    /// It looks now and then.
+    Awake,
+    /// It has to be woken.
+    Asleep,
 }
 
 impl Shared {
@@ -139,8 +166,7 @@ impl Shared {
                 out.divisible += usize::from(piece.is_divisible());
                 out.sent.insert(out.tag, piece);
                 out.tag += 1;
-                // At once: nobody knows how long the next item takes to come.
-                self.pool.publish();
+                out.quiet += 1;
             }
             Err(error) => _ = out.failed.get_or_insert(error),
         }
@@ -157,6 +183,7 @@ impl Shared {
         }
     }
 
+    /// Sends what is gathered.
     fn flush(&self, out: &mut Out) {
         if let Some((first, packed)) = out.open.take() {
             let count = packed.len();
@@ -164,18 +191,48 @@ impl Shared {
         }
     }
 
-    /// Sends each batch that stays open too long.
+    /// Tells the workers what was sent.
+    fn publish(&self, out: &mut Out) {
+        if std::mem::take(&mut out.quiet) > 0 {
+            self.pool.publish();
+        }
+    }
+
+    /// Something is held back: sees to it that it is not for long.
+    fn hold(self: &Arc<Shared>, out: &mut Out) {
+        out.serial += 1;
+        match out.watch {
+            Watch::Awake => {}
+            Watch::Asleep => self.held.notify_one(),
+            Watch::None => {
+                let shared = self.clone();
+                let watch = move || shared.watch();
+                match std::thread::Builder::new().name("shoal-stream".into()).spawn(watch) {
+                    Ok(_) => out.watch = Watch::Awake,
+                    // Nobody would see to it.
+                    Err(_) => {
+                        self.flush(out);
+                        self.publish(out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what is held back too long.
     fn watch(&self) {
         let mut out = self.lock();
         while !out.over {
-            if out.open.is_none() {
-                out = self.opened.wait(out).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
             let serial = out.serial;
-            out = self.opened.wait_timeout(out, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            out = self.held.wait_timeout(out, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
             if out.serial == serial {
                 self.flush(&mut out);
+                self.publish(&mut out);
+                out.watch = Watch::Asleep;
+                while out.serial == serial && !out.over {
+                    out = self.held.wait(out).unwrap_or_else(PoisonError::into_inner);
+                }
+                out.watch = Watch::Awake;
             }
         }
     }
@@ -184,37 +241,30 @@ impl Shared {
 impl Batches {
     /// Sends to `pool`, for `function`; what becomes of the tasks comes to `inbox`.
     pub fn new(pool: Arc<Pool>, function: Arc<Function>, kinds: Kinds, inbox: Arc<Inbox>) -> Batches {
-        let opened = Condvar::new();
-        Batches(Arc::new(Shared { pool, function, kinds, inbox, out: Mutex::default(), opened }))
+        let held = Condvar::new();
+        Batches(Arc::new(Shared { pool, function, kinds, inbox, out: Mutex::default(), held }))
     }
 
-    /// The next item, to go into a batch of `size`. If `may_block`, the next one may take long to come.
-    pub fn put(&self, first: u64, item: &[u8], leases: Vec<Lease>, size: usize, may_block: bool) {
+    /// The next item.
+    pub fn put(&self, first: u64, item: &[u8], leases: Vec<Lease>, manner: Manner) {
         let mut out = self.0.lock();
-        if item.len() > LARGE || (size <= 1 && out.open.is_none()) {
+        let held = out.open.is_some() || out.quiet > 0;
+        if item.len() > LARGE || (manner.size <= 1 && out.open.is_none()) {
             self.0.flush(&mut out);
             let piece = Piece { first, count: 1, again: None, weight: Weight::new(item.len(), &leases) };
             self.0.submit(&mut out, self.0.kinds.one, item, leases, piece);
-            return;
-        }
-        let opens = out.open.is_none();
-        let (_, packed) = out.open.get_or_insert_with(|| (first, Packed::default()));
-        packed.push(item, leases);
-        if packed.len() >= size || packed.bytes(0..packed.len()).len() > LARGE {
-            self.0.flush(&mut out);
-        } else if opens && may_block {
-            out.serial += 1;
-            if out.watched {
-                self.0.opened.notify_one();
-            } else {
-                let shared = self.0.clone();
-                let watch = move || shared.watch();
-                out.watched = std::thread::Builder::new().name("shoal-stream".into()).spawn(watch).is_ok();
-                if !out.watched {
-                    // Nobody would see to it that the batch does not wait for ever.
-                    self.0.flush(&mut out);
-                }
+        } else {
+            let (_, packed) = out.open.get_or_insert_with(|| (first, Packed::default()));
+            packed.push(item, leases);
+            if packed.len() >= manner.size || packed.bytes(0..packed.len()).len() > LARGE {
+                self.0.flush(&mut out);
             }
+        }
+        if out.quiet >= QUIET || !manner.cheap {
+            self.0.publish(&mut out);
+        }
+        if !held && manner.may_block && (out.open.is_some() || out.quiet > 0) {
+            self.0.hold(&mut out);
         }
     }
 
@@ -223,11 +273,14 @@ impl Batches {
         let mut out = self.0.lock();
         let piece = Piece { first, count, again: None, weight: Weight::new(message.len(), &leases) };
         self.0.submit(&mut out, self.0.kinds.whole, message, leases, piece);
+        self.0.publish(&mut out);
     }
 
     /// Sends what is gathered.
     pub fn flush(&self) {
-        self.0.flush(&mut self.0.lock());
+        let mut out = self.0.lock();
+        self.0.flush(&mut out);
+        self.0.publish(&mut out);
     }
 
     /// Sends what was given back, in batches of `size`, as long as fewer than `most` tasks are under way.
@@ -241,6 +294,7 @@ impl Batches {
             }
             self.0.submit_piece(&mut out, now);
         }
+        self.0.publish(&mut out);
     }
 
     /// A task has ended, of which the worker did `done` items, or all: what it was. The rest will be sent again.
@@ -296,7 +350,7 @@ impl Drop for Batches {
         let (back, sent) = (std::mem::take(&mut out.back), std::mem::take(&mut out.sent));
         drop(out);
         drop((back, sent));
-        self.0.opened.notify_all();
+        self.0.held.notify_all();
     }
 }
 
