@@ -61,6 +61,18 @@ def chunksize(value: object, name: str = "chunksize") -> int:
     return size
 
 
+def buffersize(value: object) -> int | None:
+    """Items that are sent or whose results wait; None for as many as it turns out best."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"buffersize must be an integer or None, not {type(value).__name__}")
+    size = int(value.__index__())
+    if size < 1:
+        raise ValueError(f"buffersize must be None or 1 or more, not {size}")
+    return size
+
+
 def callbacks(callback: object, error_callback: object) -> None:
     """Both can be called, or are None."""
     for name, function in (("callback", callback), ("error_callback", error_callback)):

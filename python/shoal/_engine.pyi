@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
 
@@ -10,6 +10,7 @@ __all__ = [
     "SPIN_BUDGET_US",
     "AsyncResult",
     "Block",
+    "IMapIterator",
     "Inbox",
     "Job",
     "PoolBase",
@@ -17,6 +18,7 @@ __all__ = [
     "RawLock",
     "Seat",
     "Seated",
+    "StreamJob",
     "Worker",
     "Zygote",
     "__version__",
@@ -64,8 +66,6 @@ class PoolBase:
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None = None,
     ) -> None: ...
-    def begin_feeding(self) -> None: ...
-    def end_feeding(self) -> None: ...
     def close_now(self) -> None: ...
     def terminate_now(self) -> None: ...
     def wait_over(self, timeout: float | None = None) -> bool: ...
@@ -109,6 +109,41 @@ class Job:
         cls, pool: PoolBase, func: Callable[..., Any], items: Sequence[Any], chunksize: int | None, star: bool
     ) -> Self: ...
     def start(self, everything: bool) -> bool: ...
+    def run(self, timeout: float | None = None) -> bool: ...
+    def result(self) -> list[Any]: ...
+
+@final
+class IMapIterator(Generic[_R]):
+    def __new__(
+        cls,
+        base: PoolBase,
+        owner: object,
+        func: Callable[..., _R],
+        items: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _R: ...
+    def next(self, timeout: float | None = None) -> _R: ...
+    def close(self) -> None: ...
+    def _read_all(self) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, _item: Any) -> type[IMapIterator[Any]]: ...
+
+@final
+class StreamJob:
+    def __new__(
+        cls,
+        pool: PoolBase,
+        func: Callable[..., Any],
+        items: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+    ) -> Self: ...
+    def start(self) -> bool: ...
     def run(self, timeout: float | None = None) -> bool: ...
     def result(self) -> list[Any]: ...
 

@@ -2,7 +2,7 @@
 
     caller ── args pickled ──▶ task ring ──▶ worker: function(*args) ──▶ completion ring ──▶ whoever waits
 
-What is quick is in the engine (`PoolBase`, `AsyncResult`, `Job`); what comes back later is in `results`.
+What is quick is in the engine (`PoolBase`, `AsyncResult`, `Job`, `IMapIterator`); what comes back later is in `results`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shoal import _checks, _engine, _launch
-from shoal._engine import AsyncResult, Worker
-from shoal.results import Callbacks, IMapIterator, MapResult, closed
+from shoal._engine import AsyncResult, IMapIterator, Worker
+from shoal.results import Callbacks, MapResult, closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
+
+# Inputs that a map has no reason to read piece by piece.
+_AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -135,29 +138,55 @@ class Pool:
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
-    def map(self, func: Callable[[Any], R], iterable: Iterable[Any], chunksize: int | None = None) -> list[R]:
+    def map(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        buffersize: int | None = None,
+    ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
+
+        Unlike there, an input that is no list, tuple, range, set, dict or text is not listed first: it is read a bounded
+        way ahead of the tasks that have ended, each item sent as it was when it was read.
 
         Args:
             func: called with one item.
-            iterable: the items. Read to its end first.
+            iterable: the items.
             chunksize: items a task. Default: as many as take about a millisecond, found out on the way; a worker that
                 is free always gets the next ones, and what waits behind a long one is given to others.
+            buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
+                some 16 tasks each, with at most 256 MiB of arguments.
 
         Returns:
             A list of what `func` returned.
 
         Raises:
-            BaseException: the first exception that a task raised, after all have ended.
-            ValueError: `chunksize` is less than 1, or the pool is closed.
+            BaseException: the first exception that a task raised, after all have ended; or what `iterable` raised,
+                after those that were sent have ended.
+            TypeError: `func` can't be called, `iterable` is none, or a size is no integer.
+            ValueError: `chunksize` or `buffersize` is less than 1, or the pool is closed.
+            WorkerDied: a worker died at an item.
+            SerializationError: `func`, an item or a result can't be pickled.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
+            ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, star=False)
+        return self._map_now(func, iterable, chunksize, buffersize, star=False)
 
     def starmap(
-        self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Callable[..., R],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        buffersize: int | None = None,
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, star=True)
+        return self._map_now(func, iterable, chunksize, buffersize, star=True)
 
     def map_async(
         self,
@@ -166,9 +195,15 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        buffersize: int | None = None,
     ) -> MapResult[R]:
-        """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`."""
-        return self._map_later(func, iterable, chunksize, False, callback, error_callback)
+        """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
+
+        The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
+        a thread of this process or the one that waits for the results, whichever comes to it.
+        """
+        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback)
 
     def starmap_async(
         self,
@@ -177,29 +212,67 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        buffersize: int | None = None,
     ) -> MapResult[R]:
-        """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`."""
-        return self._map_later(func, iterable, chunksize, True, callback, error_callback)
+        """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
+        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback)
 
-    def imap(self, func: Callable[[Any], R], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator[R]:
+    def imap(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        buffersize: int | None = None,
+    ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
 
-        Unlike there, the input is read only some items ahead of the results that were taken, so that it may be endless.
+        Unlike there, the input is read only a bounded way ahead of the results that were taken, by the thread that takes
+        them: it may be endless, and workers stop when nobody takes what they do. Each item is sent as it was when it
+        was read.
+
+        Cheap items travel together, dear ones alone; each has its own result or exception in any case. Only where a worker
+        dies are the others of its task lost, too: they raise `WorkerDied` like the one it died at. That is about a
+        millisecond's work, and none after the first such death; with `chunksize=1` it is always one item.
 
         Args:
             func: called with one item.
             iterable: the items.
-            chunksize: items a task. Default: 1.
+            chunksize: items a task. Default: as many as take about a millisecond, found out on the way. With more than
+                one, as in the standard library, an exception takes the place of all results of its chunk.
+            buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
+                Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
+                of arguments and results, but always a task for each worker.
 
         Returns:
-            An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError`; a task's exception is raised
-            where its result would have been.
-        """
-        return IMapIterator(self, func, iterable, _checks.chunksize(chunksize), ordered=True)
+            An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError` after so many seconds; what a
+            task raised is raised where its result would have been; what the input raised, behind all results. Its
+            `close()` ends the reading and lets go of all results, as does forgetting it.
 
-    def imap_unordered(self, func: Callable[[Any], R], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator[R]:
+        Raises:
+            TypeError: `func` can't be called, `iterable` is none, or a size is no integer.
+            ValueError: `chunksize` or `buffersize` is less than 1, or the pool is closed.
+            SerializationError: `func` can't be pickled.
+
+        Example:
+            >>> import itertools
+            >>> with shoal.Pool(2) as pool:
+            ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
+            [2, 1, 0, 1]
+        """
+        return self._stream(func, iterable, chunksize, buffersize, ordered=True)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        buffersize: int | None = None,
+    ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return IMapIterator(self, func, iterable, _checks.chunksize(chunksize), ordered=False)
+        return self._stream(func, iterable, chunksize, buffersize, ordered=False)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -274,7 +347,7 @@ class Pool:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         for stream in list(self._streams):
             # Whoever joins takes no results meanwhile: what imap has left to read is read now.
-            stream._feed_all()
+            stream._read_all()
         if self._callbacks is not None:
             self._callbacks.join()
         self._base.wait_over()
@@ -317,16 +390,40 @@ class Pool:
                 self._callbacks = Callbacks(self)
             return self._callbacks
 
-    def _job(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, star: bool) -> _engine.Job:
+    def _stream(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
-        items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
-        return _engine.Job(self._base, func, items, chunksize, star)
+        ahead = _checks.buffersize(buffersize)
+        stream: IMapIterator[R] = IMapIterator(self._base, self, func, iterable, chunksize, ahead, ordered)
+        self._streams.add(stream)
+        return stream
 
-    def _map_now(self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, star: bool) -> list[R]:
-        job = self._job(func, iterable, chunksize, star)
+    def _job(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, buffersize: int | None, star: bool
+    ) -> _engine.Job | _engine.StreamJob:
+        if not self._base.is_open:
+            raise closed()
+        if chunksize is not None:
+            chunksize = _checks.chunksize(chunksize)
+        ahead = _checks.buffersize(buffersize)
+        if ahead is None and isinstance(iterable, _AT_HAND):
+            items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
+            return _engine.Job(self._base, func, items, chunksize, star)
+        return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
+
+    def _map_now(
+        self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, buffersize: int | None, star: bool
+    ) -> list[R]:
+        job = self._job(func, iterable, chunksize, buffersize, star)
         job.run()
         return job.result()
 
@@ -335,15 +432,16 @@ class Pool:
         func: Callable[..., R],
         iterable: Iterable[Any],
         chunksize: int | None,
+        buffersize: int | None,
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
         # A copy: the caller may change the list before all of it is sent.
-        items = list(iterable) if type(iterable) is list else iterable
-        job = self._job(func, items, chunksize, star)
-        more = job.start(chunksize is not None)
+        at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
+        job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star)
+        more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
         result: MapResult[R] = MapResult(job, callback, error_callback)
         if more or callback is not None or error_callback is not None:
             self._threads().drive(result)

@@ -1,24 +1,22 @@
-"""What a pool gives back before the work is done: the results of maps, streams, and calls with callbacks.
+"""What a pool gives back before the work is done: the results of maps, and of calls with callbacks.
 
-`AsyncResult`, for a single call, is the engine's. What must go on while nobody waits has a thread: callbacks, and maps
+`AsyncResult`, for a single call, and `IMapIterator` are the engine's. What must go on while nobody waits has a thread: callbacks, and maps
 that have more to send.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 import threading
 import weakref
-from collections import deque
 
 from shoal import _engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, Generic, Self, TypeVar
+    from collections.abc import Callable
+    from typing import Any, Generic, TypeVar
 
     from shoal.pool import Pool
 
@@ -34,10 +32,7 @@ else:
             return cls
 
 
-__all__ = ["CallbackResult", "Callbacks", "IMapIterator", "MapResult"]
-
-# How far imap reads ahead of its consumer, in items for each worker: enough to keep them busy, little to keep.
-_AHEAD = 16
+__all__ = ["CallbackResult", "Callbacks", "MapResult"]
 
 
 class MapResult(Generic[R]):
@@ -45,7 +40,7 @@ class MapResult(Generic[R]):
 
     def __init__(
         self,
-        job: _engine.Job,
+        job: _engine.Job | _engine.StreamJob,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
@@ -111,129 +106,6 @@ class MapResult(Generic[R]):
         else:
             if self._callback is not None:
                 _guarded(self._callback, results)
-
-
-class IMapIterator(Generic[R]):
-    """The results of `imap` and `imap_unordered`, as they come."""
-
-    def __init__(
-        self, pool: Pool, func: Callable[[Any], R], iterable: Iterable[Any], chunksize: int, *, ordered: bool
-    ) -> None:
-        if not pool._base.is_open:
-            raise closed()
-        if not callable(func):
-            raise TypeError(f"func must be callable, not {type(func).__name__}")
-        self._pool, self._func, self._chunksize, self._ordered = pool, func, chunksize, ordered
-        self._items = iter(iterable)
-        self._inbox = _engine.Inbox(pool._base)
-        self._sent, self._taken = 0, 0
-        self._window = max(2, _AHEAD * pool._base.size // chunksize) + pool._base.size
-        self._arrived: dict[int, tuple[bool, Any]] = {}
-        self._refused: dict[int, BaseException] = {}
-        self._unpacked: deque[R] = deque()
-        self._exhausted = False
-        self._input_error: BaseException | None = None
-        pool._base.begin_feeding()
-        pool._streams.add(self)
-        self._feed(self._window)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> R:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> R:
-        """The next result.
-
-        Args:
-            timeout: how long to wait for it at most, in seconds. Default: for ever.
-
-        Raises:
-            StopIteration: there are no more.
-            multiprocessing.TimeoutError: it is not there in time; it can be asked for again.
-            BaseException: what the task raised in its place.
-        """
-        while not self._unpacked:
-            if self._taken == self._sent and self._exhausted:
-                if self._input_error is not None:
-                    error, self._input_error = self._input_error, None
-                    raise error
-                raise StopIteration
-            succeeded, value = self._next_task(timeout)
-            self._feed(self._window)
-            if not succeeded:
-                raise value
-            if self._chunksize == 1:
-                result: R = value
-                return result
-            self._unpacked.extend(value)
-        return self._unpacked.popleft()
-
-    def _next_task(self, timeout: float | None) -> tuple[bool, Any]:
-        """The end of the next task in order, or of any."""
-        while not (self._ordered and self._taken in self._arrived):
-            refused = self._taken if self._ordered else next(iter(self._refused), None)
-            if refused in self._refused:
-                self._taken += 1
-                return False, self._refused.pop(refused)
-            end = self._inbox.pop(timeout)
-            if end is None:
-                from multiprocessing import TimeoutError
-
-                raise TimeoutError
-            tag, succeeded, value = end
-            if not self._ordered:
-                self._taken += 1
-                return succeeded, value
-            self._arrived[tag] = succeeded, value
-        end_in_order = self._arrived.pop(self._taken)
-        self._taken += 1
-        return end_in_order
-
-    def _feed(self, ahead: float) -> None:
-        """Send items, so far ahead of the results that were taken."""
-        while not self._exhausted and self._sent - self._taken < ahead:
-            try:
-                items = list(itertools.islice(self._items, self._chunksize))
-            except BaseException as error:
-                # As in the standard library: it is raised behind the results of the items before it.
-                self._end(error)
-                return
-            if not items:
-                self._end()
-                return
-            try:
-                if self._chunksize == 1:
-                    self._pool._base.submit_to(self._inbox, self._sent, self._func, (items[0],))
-                else:
-                    self._pool._base.submit_to(self._inbox, self._sent, _apply_to_all, (self._func, items))
-            except ValueError as error:
-                if not self._pool._base.is_open:
-                    self._end(error)
-                    return
-                self._refused[self._sent] = error
-            except Exception as error:
-                # What can't be sent fails in its place, and the others go on.
-                self._refused[self._sent] = error
-            self._sent += 1
-
-    def _feed_all(self) -> None:
-        self._feed(math.inf)
-
-    def _end(self, error: BaseException | None = None) -> None:
-        """There are no more items to send."""
-        if not self._exhausted:
-            self._exhausted, self._input_error = True, error
-            self._pool._base.end_feeding()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_input_error"):  # else its making failed
-            self._end()
-
-
-def _apply_to_all(func: Callable[[Any], R], items: list[Any]) -> list[R]:
-    return [func(item) for item in items]
 
 
 class CallbackResult(Generic[R]):

@@ -13,12 +13,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
 use shoal_core::pool::chunks::Chunks;
 use shoal_core::pool::client::Pool;
+use shoal_core::pool::packed::Packed;
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 
 use crate::errors::OrRaise;
 use crate::in_flight;
-use crate::items;
 use crate::message::{self, Snapshots};
 use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
 use crate::wire::{self, Writer, call};
@@ -113,10 +113,15 @@ impl State {
                         return Ok(kind);
                     }
                     // With arrays, each item is to be a value of its own.
-                    payload.clear();
                 }
-                let values = chunk.clone().map(|item| items.get_item(item));
-                items::write(&writer, values, &mut payload, |number| item_name(chunk.start + number))?;
+                let (mut packed, mut value) = (Packed::default(), Vec::new());
+                for item in chunk.clone() {
+                    value.clear();
+                    wire::encode(&writer, &items.get_item(item)?, &mut value, || item_name(item))?;
+                    // Leases are noted for the task as a whole.
+                    packed.push(&value, Vec::new());
+                }
+                payload = packed.message(0..chunk.len());
                 Ok(kind | call::APART)
             })
         });

@@ -9,6 +9,7 @@ mod job;
 mod message;
 mod numpy;
 mod pool;
+mod stream;
 mod wire;
 mod worker;
 mod zygote;
@@ -47,6 +48,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<job::Job>()?;
+    module.add_class::<stream::IMapIterator>()?;
+    module.add_class::<stream::StreamJob>()?;
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<zygote::Zygote>()?;

@@ -212,8 +212,7 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
             if *kind == result::VALUE {
                 return wire::decode(py, bytes, &Reader { heap, views: None });
             }
-            let load = py.import("shoal.serialize.exceptions")?.getattr("load_exception")?;
-            Err(PyErr::from_value(load.call1((PyBytes::new(py, bytes),))?))
+            Err(load(py, bytes)?)
         }
         Outcome::Died(Death { pid, code }) => Err(raise(py, "WorkerDied", (*pid, *code, name))),
         Outcome::OutOfSharedMemory { wanted, available } => {
@@ -224,6 +223,12 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
         Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
     }
+}
+
+/// An exception, as the worker dumped it.
+pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
+    let load = py.import("shoal.serialize.exceptions")?.getattr("load_exception")?;
+    Ok(PyErr::from_value(load.call1((PyBytes::new(py, bytes),))?))
 }
 
 #[pymethods]
@@ -289,16 +294,6 @@ impl PoolBase {
         let named = self.send(func, args, kwargs, Reply::Inbox(inbox.inbox.clone(), tag))?;
         lock(&inbox.names).insert(tag, named.label.clone());
         Ok(())
-    }
-
-    /// Something goes on submitting, also after `close_now`, until `end_feeding`.
-    fn begin_feeding(&self) {
-        self.pool.feed(0);
-    }
-
-    /// It has submitted everything.
-    fn end_feeding(&self) {
-        self.pool.fed();
     }
 
     /// Close: no more tasks.
@@ -512,4 +507,4 @@ pub fn kind_of(kind: u16) -> (u16, bool) {
     (kind & !ONCE, kind & ONCE != 0)
 }
 
-const _: () = assert!(call::FIXED_STAR_CHUNK < ONCE);
+const _: () = assert!(call::STAR_BATCH < ONCE);

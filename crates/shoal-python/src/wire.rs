@@ -45,10 +45,14 @@ pub mod call {
     pub const FIXED_CHUNK: u16 = 6;
     /// As STAR_CHUNK, all to be done by the one who takes it.
     pub const FIXED_STAR_CHUNK: u16 = 7;
-    /// Added to a CHUNK of any kind: each item is a value of its own, with its length before it.
-    pub const APART: u16 = 8;
+    /// Several arguments, each a value by itself, as `packed` writes them; the worker may give the rest back.
+    pub const BATCH: u16 = 8;
+    /// As BATCH, each an iterable of arguments.
+    pub const STAR_BATCH: u16 = 9;
+    /// Added to a CHUNK of any kind: each item is a value by itself, as `packed` writes them.
+    pub const APART: u16 = 16;
 
-    /// Whether a task is a piece of a map.
+    /// Whether a task is a piece of a map whose results come back as one list.
     pub fn is_chunk(kind: u16) -> bool {
         (CHUNK..=FIXED_STAR_CHUNK).contains(&(kind & !APART))
     }
@@ -60,7 +64,12 @@ pub mod result {
     pub const VALUE: u16 = 0;
     /// An exception, as `shoal.serialize.dump_exception` writes it.
     pub const ERROR: u16 = 1;
+    /// What became of each item of a batch: VALUE or ERROR (1 byte), length (4 bytes), the value or exception.
+    pub const EACH: u16 = 2;
 }
+
+/// Bytes before each value or exception of an `EACH` result.
+pub const EACH_HEAD: usize = 5;
 
 /// Who writes: where large buffers go, and whether arrays of this process's arena may be handed over.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,8 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use shoal_core::domain;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::view::Views;
+use shoal_core::pool::chunks::TARGET;
+use shoal_core::pool::packed::unpack;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 
 use crate::allocator;
@@ -20,7 +22,7 @@ use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
 use crate::pool::kind_of;
-use crate::wire::{self, Writer, call, result};
+use crate::wire::{self, EACH_HEAD, Writer, call, result};
 use crate::zygote::Seat;
 
 /// Functions kept; beyond, all are forgotten and read anew.
@@ -55,6 +57,9 @@ impl Passing {
         !self.leases.is_empty() && !self.leases.iter().any(Lease::held_by_host)
     }
 }
+
+/// Bytes of results in a batch, beyond which the rest is given back.
+const LARGE: u64 = 1 << 20;
 
 /// What a task gave: the kind of its result, how many items it did, and what its payload names by handle.
 type Ended = (u16, u64, Vec<Lease>);
@@ -191,24 +196,50 @@ impl Seated {
         }
         let (kind, once) = kind_of(self.worker.task().kind);
         let function = self.function(py, once)?;
+        if matches!(kind, call::BATCH | call::STAR_BATCH) {
+            let mut out = std::mem::take(&mut self.out);
+            let ended = self.batch(&function, kind == call::STAR_BATCH, &mut out);
+            self.out = out;
+            return ended;
+        }
         let (value, units) = self.call(&function, kind)?;
         let name = || wire::name_of(&function);
         let what = || match call::is_chunk(kind) {
             false => format!("result of {}", name()),
             true => format!("results of map({})", name()),
         };
-        self.out.clear();
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let written = self.give(value, &mut out, what);
+        self.out = out;
+        Ok((result::VALUE, units, written?))
+    }
+
+    /// Writes a result behind what `out` holds, and lets go of it. Returns what the bytes refer to.
+    fn give(&self, value: Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<Vec<Lease>> {
+        let py = value.py();
         let writer = Writer { heap: self.worker.heap(), may_hand_over: true };
-        let out = &mut self.out;
-        let (encoded, leases, handovers) = in_flight::noting_all(|| wire::encode(&writer, &value, out, what));
+        let (encoded, mut leases, handovers) = in_flight::noting_all(|| wire::encode(&writer, &value, out, what));
         encoded?;
         // Here the result goes, and with it all arrays that nobody else has.
         drop(value);
-        Ok((result::VALUE, units, self.hand_over(py, leases, handovers)?))
+        // What somebody still uses, a global or a cycle, is copied: what is written there later must not be seen in the
+        // result.
+        for handover in handovers.iter().filter(|handover| allocator::is_alive(handover.start, handover.serial)) {
+            let copy = self.worker.heap().allocate(handover.lease.len()).or_raise(py)?;
+            let (from, to) = (handover.lease.address().or_raise(py)?, copy.address().or_raise(py)?);
+            let len = handover.lease.len() as usize;
+            // SAFETY: two blocks of that length, both held.
+            unsafe { shoal_sys::memory::copy(from, to, len, len) };
+            message::refer_to_copy(out, handover, &copy);
+            leases.retain(|lease| lease.id() != handover.lease.id());
+            leases.push(copy);
+        }
+        Ok(leases)
     }
 
     /// Calls the function of the current task: what it returns, and how many items that did.
-    fn call<'py>(&mut self, function: &Bound<'py, PyAny>, kind: u16) -> PyResult<(Bound<'py, PyAny>, u64)> {
+    fn call<'py>(&self, function: &Bound<'py, PyAny>, kind: u16) -> PyResult<(Bound<'py, PyAny>, u64)> {
         let py = function.py();
         let payload = self.worker.payload().or_raise(py)?;
         let reader = self.reader();
@@ -224,7 +255,7 @@ impl Seated {
             kind if call::is_chunk(kind) => {
                 let items = match kind & call::APART {
                     0 => message::unpickle(py, &payload, &reader)?,
-                    _ => Bound::new(py, Items::new(&payload, self.worker.heap(), &self.views)?)?.into_any(),
+                    _ => Bound::new(py, Items::new(py, &payload, self.worker.heap(), &self.views)?)?.into_any(),
                 };
                 let kind = kind & !call::APART;
                 let star = matches!(kind, call::STAR_CHUNK | call::FIXED_STAR_CHUNK);
@@ -236,27 +267,6 @@ impl Seated {
             _ => return Err(PyRuntimeError::new_err("damaged task")),
         };
         Ok((value, 1))
-    }
-
-    /// The leases of a result. Arrays of the arena that somebody still uses, a global or a cycle, are copied: what is
-    /// written there later must not be seen in the result.
-    fn hand_over(
-        &mut self,
-        py: Python<'_>,
-        mut leases: Vec<Lease>,
-        handovers: Vec<in_flight::Handover>,
-    ) -> PyResult<Vec<Lease>> {
-        for handover in handovers.iter().filter(|handover| allocator::is_alive(handover.start, handover.serial)) {
-            let copy = self.worker.heap().allocate(handover.lease.len()).or_raise(py)?;
-            let (from, to) = (handover.lease.address().or_raise(py)?, copy.address().or_raise(py)?);
-            let len = handover.lease.len() as usize;
-            // SAFETY: two blocks of that length, both held.
-            unsafe { shoal_sys::memory::copy(from, to, len, len) };
-            message::refer_to_copy(&mut self.out, handover, &copy);
-            leases.retain(|lease| lease.id() != handover.lease.id());
-            leases.push(copy);
-        }
-        Ok(leases)
     }
 
     /// Runs a piece of a map, in strides that double while they take next to no time. Between strides, what is left
@@ -302,6 +312,64 @@ impl Seated {
         }
     }
 
+    /// Runs a batch of a stream: each item as if it were alone, with its own result or exception. The rest is given back
+    /// when the results should be on their way, or others have nothing to do.
+    fn batch(&self, function: &Bound<'_, PyAny>, star: bool, out: &mut Vec<u8>) -> PyResult<Ended> {
+        let py = function.py();
+        let payload = self.worker.payload().or_raise(py)?;
+        let items = unpack(&payload).or_raise(py)?;
+        out.clear();
+        let (mut units, mut named, mut noted) = (0, 0, Vec::new());
+        let started = Instant::now();
+        let mut looked = started;
+        for item in items {
+            let head = out.len();
+            out.extend_from_slice(&[0; EACH_HEAD]);
+            let (mut kind, mut leases) = (result::VALUE, Vec::new());
+            if let Err(error) = self.one(function, item, star, out, &mut leases) {
+                if error.is_instance_of::<PySystemExit>(py) {
+                    return Err(error);
+                }
+                out.truncate(head + EACH_HEAD);
+                (kind, leases) = (result::ERROR, dump(py, error, out)?);
+            }
+            let len = u32::try_from(out.len() - head - EACH_HEAD);
+            let len = len.map_err(|_| PyRuntimeError::new_err("a result of a batch has 4 GiB or more"))?;
+            out[head] = kind as u8;
+            out[head + 1..head + EACH_HEAD].copy_from_slice(&len.to_le_bytes());
+            units += 1;
+            named += leases.iter().map(Lease::len).sum::<u64>();
+            noted.append(&mut leases);
+            let now = Instant::now();
+            if now - started > 2 * TARGET || out.len() as u64 + named > LARGE {
+                break;
+            }
+            if now - looked > LOOK {
+                looked = now;
+                if self.worker.others_are_idle() {
+                    break;
+                }
+            }
+        }
+        Ok((result::EACH, units, noted))
+    }
+
+    fn one(
+        &self,
+        function: &Bound<'_, PyAny>,
+        item: &[u8],
+        star: bool,
+        out: &mut Vec<u8>,
+        leases: &mut Vec<Lease>,
+    ) -> PyResult<()> {
+        let value = {
+            let item = wire::decode(function.py(), item, &self.reader())?;
+            if star { function.call1(positional(&item)?)? } else { function.call1((item,))? }
+        };
+        *leases = self.give(value, out, || format!("result of {}", wire::name_of(function)))?;
+        Ok(())
+    }
+
     fn finish(&mut self, py: Python<'_>, ended: PyResult<Ended>) -> PyResult<()> {
         let (kind, units, leases) = match ended {
             Ok(ended) => ended,
@@ -322,12 +390,18 @@ impl Seated {
     }
 
     fn record(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Ended> {
-        let dump = py.import("shoal.serialize.exceptions")?.getattr("dump_exception")?;
-        let (dumped, leases) = in_flight::noting(|| dump.call1((error.into_value(py),)));
         self.out.clear();
-        self.out.extend_from_slice(dumped?.cast::<PyBytes>()?.as_bytes());
+        let leases = dump(py, error, &mut self.out)?;
         Ok((result::ERROR, 1, leases))
     }
+}
+
+/// Puts an exception behind what `out` holds; returns what it names by handle.
+fn dump(py: Python<'_>, error: PyErr, out: &mut Vec<u8>) -> PyResult<Vec<Lease>> {
+    let dump = py.import("shoal.serialize.exceptions")?.getattr("dump_exception")?;
+    let (dumped, leases) = in_flight::noting(|| dump.call1((error.into_value(py),)));
+    out.extend_from_slice(dumped?.cast::<PyBytes>()?.as_bytes());
+    Ok(leases)
 }
 
 fn positional<'py>(arguments: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {

@@ -13,6 +13,47 @@ use std::time::Duration;
 /// What a task should take: hundreds of times its own cost, and too little for a worker at the end to wait for.
 pub const TARGET: Duration = Duration::from_millis(1);
 
+/// How long an item takes, and so how many make a task of [`TARGET`].
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Nanoseconds an item takes, lately.
+    per_item: Option<f64>,
+    last: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { per_item: None, last: 1 }
+    }
+}
+
+impl Pace {
+    /// How many items the next task should have, at most `most`; 1 as long as nothing is known.
+    pub fn next_size(&mut self, most: usize) -> usize {
+        // Growing step by step: the first items may not be like the others.
+        self.last = self.target().min(self.last.saturating_mul(8)).clamp(1, most.max(1));
+        self.last
+    }
+
+    /// How many items would take [`TARGET`]: at least 1, and 1 as long as nothing is known.
+    pub fn target(&self) -> usize {
+        self.per_item.map_or(1, |nanos| ((TARGET.as_nanos() as f64 / nanos.max(1.0)) as usize).max(1))
+    }
+
+    /// A worker has done so many items in `nanos` nanoseconds.
+    pub fn measured(&mut self, items: usize, nanos: u64) {
+        if items > 0 {
+            let now = nanos as f64 / items as f64;
+            self.per_item = Some(self.per_item.map_or(now, |before| (before + now) / 2.0));
+        }
+    }
+
+    /// Whether anything is known.
+    pub fn is_known(&self) -> bool {
+        self.per_item.is_some()
+    }
+}
+
 /// The items of a map that are still to be sent, and how to cut them.
 #[derive(Debug)]
 pub struct Chunks {
@@ -20,9 +61,7 @@ pub struct Chunks {
     left: usize,
     fixed: Option<usize>,
     workers: usize,
-    /// Nanoseconds an item takes, lately.
-    per_item: Option<f64>,
-    last: usize,
+    pace: Pace,
 }
 
 impl Chunks {
@@ -30,7 +69,7 @@ impl Chunks {
     pub fn new(items: usize, fixed: Option<usize>, workers: usize) -> Chunks {
         let all = 0..items;
         let pending = Some(all).filter(|all| all.end > 0).into_iter().collect();
-        Chunks { pending, left: items, fixed, workers, per_item: None, last: 1 }
+        Chunks { pending, left: items, fixed, workers, pace: Pace::default() }
     }
 
     /// Items still to be sent.
@@ -41,13 +80,7 @@ impl Chunks {
     /// The next piece.
     pub fn next_chunk(&mut self) -> Option<Range<usize>> {
         let first = self.pending.front_mut()?;
-        let size = self.fixed.unwrap_or_else(|| {
-            let wished = self.per_item.map_or(1.0, |nanos| TARGET.as_nanos() as f64 / nanos.max(1.0));
-            // Growing step by step: the first items may not be like the others.
-            let wished = (wished as usize).min(self.last.saturating_mul(8));
-            wished.clamp(1, (self.left / (2 * self.workers)).max(1))
-        });
-        self.last = size;
+        let size = self.fixed.unwrap_or_else(|| self.pace.next_size(self.left / (2 * self.workers)));
         let chunk = first.start..first.end.min(first.start + size);
         first.start = chunk.end;
         if first.start == first.end {
@@ -59,10 +92,7 @@ impl Chunks {
 
     /// A worker has done `items` of a piece in `nanos` nanoseconds.
     pub fn measured(&mut self, items: usize, nanos: u64) {
-        if items > 0 {
-            let now = nanos as f64 / items as f64;
-            self.per_item = Some(self.per_item.map_or(now, |before| (before + now) / 2.0));
-        }
+        self.pace.measured(items, nanos);
     }
 
     /// Nothing more is to be sent.

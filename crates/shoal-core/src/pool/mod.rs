@@ -4,6 +4,10 @@ pub mod completion_ring;
 pub mod task_ring;
 
 #[cfg(not(loom))]
+pub mod ahead;
+#[cfg(not(loom))]
+pub mod batches;
+#[cfg(not(loom))]
 pub mod chunks;
 #[cfg(not(loom))]
 pub mod client;
@@ -13,6 +17,8 @@ mod in_block;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
+#[cfg(not(loom))]
+pub mod packed;
 #[cfg(not(loom))]
 pub mod tasks;
 #[cfg(not(loom))]

@@ -1,0 +1,516 @@
+//! A map over an input that is read on the way: `imap`, and `map` over what is no sequence.
+//!
+//! The thread that wants results also reads the input, a bounded way ahead of what was taken. Each item is encoded when
+//! it is read, so that it is sent as it was then; cheap ones travel in batches, each still with a fate of its own.
+
+mod arrived;
+mod turn;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+use shoal_core::pool::ahead::Ahead;
+use shoal_core::pool::batches::{Batches, Kinds, Manner, Weight};
+use shoal_core::pool::chunks::Pace;
+use shoal_core::pool::client::Pool;
+use shoal_core::pool::tasks::{Inbox, Outcome};
+use shoal_core::sync::bell::Tone;
+
+use self::arrived::{Arrivals, Arrived};
+use self::turn::{Turn, Turns};
+use crate::errors::exception;
+use crate::in_flight;
+use crate::pool::{Inside, Named, ONCE, PoolBase, wait};
+use crate::wire::{self, Writer, call, result};
+
+/// How often a thread that is handed results sees to it that the workers have tasks.
+const LOOK: Duration = Duration::from_micros(200);
+/// How long a batch may take to read, and how long a thread reads that has a result at hand.
+const READ: Duration = Duration::from_millis(1);
+
+/// Items that an input which gives them at once is read for between two looks at the clock.
+const LOOK_EVERY: usize = 16;
+/// Items so cheap that this many of them make a task long enough: they take less than it takes to wake a worker.
+const CHEAP: usize = 32;
+
+/// Iterators that give the next item at once, or end.
+const PROMPT: [&str; 4] = ["list_iterator", "tuple_iterator", "range_iterator", "longrange_iterator"];
+
+struct State {
+    pool: Arc<Pool>,
+    named: Arc<Named>,
+    /// Python's pool: kept as long as there is something to come.
+    owner: Option<Py<PyAny>>,
+    /// `None`: it has come to its end.
+    input: Option<Py<PyIterator>>,
+    may_block: bool,
+    chunksize: Option<usize>,
+    pace: Pace,
+    /// A worker has died at a batch: no more of them, so that another death costs one item.
+    alone: bool,
+    batches: Batches,
+    inbox: Arc<Inbox>,
+    ahead: Ahead,
+    arrivals: Arrivals,
+    /// Raised behind all results: by the input, or because nothing more could be sent.
+    last: Option<PyErr>,
+    /// Whether the pool was told that there is more to come.
+    feeding: bool,
+    looked: Instant,
+    scratch: Vec<u8>,
+}
+
+/// What is to be done, and how.
+struct Plan<'a, 'py> {
+    func: &'a Bound<'py, PyAny>,
+    items: &'a Bound<'py, PyAny>,
+    chunksize: Option<usize>,
+    buffersize: Option<usize>,
+    star: bool,
+    ordered: bool,
+    /// Whether all results are kept: then only what is under way counts as ahead.
+    keep: bool,
+}
+
+impl State {
+    fn new(base: &PoolBase, owner: Option<Py<PyAny>>, plan: &Plan<'_, '_>) -> PyResult<State> {
+        let input = plan.items.try_iter()?;
+        let kind = input.get_type().name()?;
+        let may_block = !PROMPT.iter().any(|prompt| kind == *prompt);
+        let named = base.named(plan.func)?;
+        let (pool, inbox) = (base.pool.clone(), Inbox::new());
+        let once = if named.stable { 0 } else { ONCE };
+        let kinds = Kinds {
+            one: once | if plan.star { call::STAR } else { call::ONE },
+            batch: once | if plan.star { call::STAR_BATCH } else { call::BATCH },
+            whole: once | if plan.star { call::FIXED_STAR_CHUNK } else { call::FIXED_CHUNK },
+        };
+        // Who keeps the results sleeps until the workers run out of tasks.
+        pool.feed(match (plan.keep, plan.chunksize) {
+            (false, _) => 0,
+            (true, None) => pool.size(),
+            (true, Some(_)) => usize::MAX,
+        });
+        Ok(State {
+            owner,
+            input: Some(input.unbind()),
+            may_block,
+            chunksize: plan.chunksize,
+            pace: Pace::default(),
+            alone: false,
+            batches: Batches::new(pool.clone(), named.function.clone(), kinds, inbox.clone()),
+            ahead: Ahead::new(pool.size(), plan.chunksize, plan.buffersize, plan.keep),
+            arrivals: Arrivals::new(plan.ordered),
+            last: None,
+            feeding: true,
+            looked: Instant::now(),
+            scratch: Vec::new(),
+            pool,
+            named,
+            inbox,
+        })
+    }
+
+    /// Sees what has ended, and sends more.
+    fn pump(&mut self, py: Python<'_>) {
+        self.collect();
+        self.feed(py);
+        self.looked = Instant::now();
+    }
+
+    /// Reads and sends as much as may be, but not for long if there is a result at hand.
+    fn feed(&mut self, py: Python<'_>) {
+        self.send_back();
+        let started = Instant::now();
+        let mut looked = started;
+        while self.input.is_some() {
+            let (sent, waiting) = (self.batches.sent(), self.arrivals.pieces());
+            let room = self.ahead.room(&self.pace, sent, self.pool.room(), waiting);
+            if room == 0 {
+                break;
+            }
+            match self.chunksize {
+                None => {
+                    let size = if self.alone { 1 } else { self.pace.next_size(room) };
+                    self.read_batch(py, size);
+                }
+                Some(1) => self.read_batch(py, 1),
+                Some(size) => self.read_chunk(py, size),
+            }
+            if looked.elapsed() > READ {
+                // A slow input, or much of it: what has ended meanwhile tells how to go on.
+                py.detach(|| self.pool.collect());
+                self.collect();
+                self.send_back();
+                looked = Instant::now();
+            }
+            if started.elapsed() > READ && self.arrivals.is_ready(true) {
+                break;
+            }
+        }
+        self.batches.flush();
+        if let Some(error) = self.batches.take_failure() {
+            self.end(Some(exception(py, error)));
+        }
+        if self.feeding && self.input.is_none() && !self.batches.may_send() {
+            self.feeding = false;
+            self.pool.fed();
+        }
+    }
+
+    fn send_back(&mut self) {
+        let (pace, alone, most) = (&mut self.pace, self.alone, self.ahead.tasks());
+        self.batches.send_back(|| if alone { 1 } else { pace.next_size(usize::MAX) }, most);
+    }
+
+    /// Reads items, at most `size`, and sends them in a task.
+    fn read_batch(&mut self, py: Python<'_>, size: usize) {
+        let started = Instant::now();
+        let manner = Manner { size, cheap: size > 1 || self.pace.target() >= CHEAP, may_block: self.may_block };
+        for read in 1..=size {
+            let Some(item) = self.next_item(py) else { break };
+            let place = self.ahead.read(1);
+            self.scratch.clear();
+            let (scratch, name) = (&mut self.scratch, &self.named.label.name);
+            let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+            let what = || format!("item {place} of map({name})");
+            let (encoded, leases) = in_flight::noting(|| wire::encode(&writer, &item, scratch, what));
+            if let Err(error) = encoded {
+                // What can't be sent fails in its place, and the others go on.
+                self.ahead.arrived(1, &Weight::default(), &Weight::default());
+                self.arrivals.insert(Arrived::refused(place, 1, error));
+                break;
+            }
+            self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
+            self.batches.put(place, &self.scratch, leases, manner);
+            let look = self.may_block || read % LOOK_EVERY == 0;
+            if read < size && (self.ahead.is_heavy() || (look && started.elapsed() > READ)) {
+                break;
+            }
+        }
+        if size > 1 {
+            self.batches.flush();
+        }
+        if self.scratch.capacity() > 1 << 20 {
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// Reads a chunk as the user wants them, and sends it.
+    fn read_chunk(&mut self, py: Python<'_>, size: usize) {
+        let items = PyList::empty(py);
+        while items.len() < size {
+            let Some(item) = self.next_item(py) else { break };
+            if let Err(error) = items.append(item) {
+                return self.end(Some(error));
+            }
+        }
+        // As in the standard library: a chunk in which the input fails is not sent.
+        if items.is_empty() || self.last.is_some() {
+            return;
+        }
+        let first = self.ahead.read(items.len());
+        self.scratch.clear();
+        let (scratch, name) = (&mut self.scratch, &self.named.label.name);
+        let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+        let what = || format!("items of map({name})");
+        let (pickled, leases) = in_flight::noting(|| writer.pickle(items.as_any(), scratch, what));
+        match pickled {
+            Ok(_) => {
+                self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
+                self.batches.put_whole(first, items.len(), &self.scratch, leases);
+            }
+            Err(error) => {
+                self.ahead.arrived(items.len(), &Weight::default(), &Weight::default());
+                self.arrivals.insert(Arrived::refused(first, items.len(), error));
+            }
+        }
+    }
+
+    fn next_item<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match self.input.as_ref()?.bind(py).clone().next() {
+            Some(Ok(item)) => Some(item),
+            end => {
+                self.end(end.and_then(Result::err));
+                None
+            }
+        }
+    }
+
+    /// There are no more items to read.
+    fn end(&mut self, error: Option<PyErr>) {
+        self.input = None;
+        self.last = self.last.take().or(error);
+    }
+
+    fn collect(&mut self) {
+        for (tag, outcome) in self.inbox.take_all() {
+            let (done, nanos) = match &outcome {
+                Outcome::Done { kind: result::EACH, units, nanos, .. } => (Some(*units as usize), Some(*nanos)),
+                Outcome::Done { nanos, .. } => (None, Some(*nanos)),
+                _ => (None, None),
+            };
+            let died = matches!(outcome, Outcome::Died(_));
+            let Some(piece) = self.batches.ended(tag, done) else { continue };
+            match nanos {
+                Some(nanos) => self.pace.measured(piece.count(), nanos),
+                None => self.alone |= died && piece.count() > 1,
+            }
+            let whole = self.chunksize.is_some_and(|size| size > 1);
+            let arrived = Arrived::new(piece.first(), piece.count(), outcome, whole);
+            self.ahead.arrived(piece.count(), piece.weight(), arrived.weight());
+            self.arrivals.insert(arrived);
+        }
+    }
+
+    /// The next result that is there.
+    fn take(&mut self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
+        let coming = || !self.batches.is_empty() || !self.inbox.is_empty();
+        let coming = !self.arrivals.is_ready(true) && coming();
+        let (value, items, spent) = self.arrivals.take(py, coming, &self.named.label)?;
+        self.ahead.taken(items);
+        if let Some(spent) = spent {
+            self.ahead.let_go(spent.weight());
+        }
+        Some(value)
+    }
+
+    fn is_over(&self) -> bool {
+        self.input.is_none() && self.batches.is_empty() && self.inbox.is_empty()
+    }
+
+    /// The next result, when it is there; `None` after `timeout` seconds.
+    fn next(&mut self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
+        let started = Instant::now();
+        loop {
+            let ready = self.arrivals.is_ready(true);
+            if !ready || started - self.looked > LOOK {
+                if ready {
+                    py.detach(|| self.pool.collect());
+                }
+                self.pump(py);
+            }
+            if let Some(value) = self.take(py) {
+                return value.map(Some);
+            }
+            if self.is_over() {
+                self.owner = None;
+                return Err(self.last.take().unwrap_or_else(|| PyStopIteration::new_err(())));
+            }
+            if !self.wait(py, Tone::Completion, timeout, started)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits until something has ended; `false`: the time is up.
+    fn wait(&self, py: Python<'_>, tone: Tone, timeout: Option<f64>, started: Instant) -> PyResult<bool> {
+        if self.batches.sent() == 0 || !self.inbox.is_empty() {
+            return Ok(true);
+        }
+        let left = timeout.map(|timeout| timeout - started.elapsed().as_secs_f64());
+        let inbox = self.inbox.clone();
+        wait(py, &self.pool, tone, move || !inbox.is_empty(), left)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.feeding {
+            self.pool.fed();
+        }
+    }
+}
+
+/// The results of `imap` and `imap_unordered`, as they come.
+#[pyclass(frozen, weakref, name = "IMapIterator", module = "shoal._engine")]
+pub struct IMapIterator(Turns<State>);
+
+#[pymethods]
+impl IMapIterator {
+    /// Begins to send. `owner` is kept as long as there is something to come.
+    #[new]
+    #[pyo3(signature = (base, owner, func, items, chunksize, buffersize, ordered))]
+    #[allow(clippy::too_many_arguments)] // the signature that Python sees
+    fn new(
+        py: Python<'_>,
+        base: &PoolBase,
+        owner: Py<PyAny>,
+        func: &Bound<'_, PyAny>,
+        items: &Bound<'_, PyAny>,
+        chunksize: Option<usize>,
+        buffersize: Option<usize>,
+        ordered: bool,
+    ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
+        let plan = Plan { func, items, chunksize, buffersize, star: false, ordered, keep: false };
+        let mut state = State::new(base, Some(owner), &plan)?;
+        state.pump(py);
+        Ok(IMapIterator(Turns::new(state)))
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.next(py, None)
+    }
+
+    /// The next result.
+    ///
+    /// Raises StopIteration if there are no more, multiprocessing.TimeoutError if it is not there within `timeout`
+    /// seconds (it can be asked for again), and in its place what the task raised.
+    #[pyo3(signature = (timeout = None))]
+    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
+        let value = match self.0.take(py, timeout)? {
+            Turn::Mine(mut state) => state.next(py, timeout)?,
+            Turn::Closed => return Err(PyStopIteration::new_err(())),
+            Turn::TimedOut => None,
+        };
+        match value {
+            Some(value) => Ok(value),
+            None => Err(PyErr::from_value(py.import("multiprocessing")?.getattr("TimeoutError")?.call0()?)),
+        }
+    }
+
+    /// Read no more of the input and let go of all results. What workers are at, they end.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if let Turn::Mine(state) = self.0.take(py, None)? {
+            drop(state.close());
+        }
+        Ok(())
+    }
+
+    /// Read the input to its end, and wait until everything is done; the results stay.
+    fn _read_all(&self, py: Python<'_>) -> PyResult<()> {
+        let _inside = Inside::enter(py);
+        let Turn::Mine(mut state) = self.0.take(py, None)? else { return Ok(()) };
+        state.ahead.unlimit();
+        loop {
+            state.pump(py);
+            if state.is_over() {
+                return Ok(());
+            }
+            state.wait(py, Tone::Completion, None, Instant::now())?;
+        }
+    }
+
+    #[classmethod]
+    fn __class_getitem__(cls: &Bound<'_, PyType>, _item: &Bound<'_, PyAny>) -> Py<PyType> {
+        cls.clone().unbind()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let looked = self.0.look(|state| {
+            visit.call(&state.owner)?;
+            visit.call(&state.input)
+        });
+        looked.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        drop(self.0.clear());
+    }
+}
+
+/// A map over an input that is read on the way; all results are kept.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct StreamJob(Turns<Kept>);
+
+struct Kept {
+    state: State,
+    results: Py<PyList>,
+    /// Of the first item that failed.
+    error: Option<PyErr>,
+}
+
+impl Kept {
+    fn run(&mut self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let started = Instant::now();
+        if timeout.is_some_and(|timeout| timeout <= 0.0) {
+            // Only a look: but what has come should be seen.
+            py.detach(|| self.state.pool.collect());
+        }
+        loop {
+            self.state.pump(py);
+            while let Some(value) = self.state.take(py) {
+                match value {
+                    Ok(value) => self.results.bind(py).append(value)?,
+                    Err(error) => _ = self.error.get_or_insert(error),
+                }
+            }
+            if self.state.is_over() {
+                return Ok(true);
+            }
+            if !self.state.wait(py, Tone::Idle, timeout, started)? {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl StreamJob {
+    /// A map of `func` over `items`, in pieces of `chunksize`, or as it turns out best.
+    #[new]
+    #[pyo3(signature = (pool, func, items, chunksize, buffersize, star))]
+    fn new(
+        py: Python<'_>,
+        pool: &PoolBase,
+        func: &Bound<'_, PyAny>,
+        items: &Bound<'_, PyAny>,
+        chunksize: Option<usize>,
+        buffersize: Option<usize>,
+        star: bool,
+    ) -> PyResult<Self> {
+        let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
+        let state = State::new(pool, None, &plan)?;
+        Ok(StreamJob(Turns::new(Kept { state, results: PyList::empty(py).unbind(), error: None })))
+    }
+
+    /// Send the first pieces. Whether somebody has to go on with it.
+    fn start(&self, py: Python<'_>) -> PyResult<bool> {
+        let _inside = Inside::enter(py);
+        let Turn::Mine(mut kept) = self.0.take(py, None)? else { return Ok(false) };
+        kept.state.pump(py);
+        Ok(kept.state.feeding)
+    }
+
+    /// Read, send and collect until the map is done, at most `timeout` seconds; whether it is.
+    #[pyo3(signature = (timeout = None))]
+    fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let _inside = Inside::enter(py);
+        match self.0.take(py, timeout)? {
+            Turn::Mine(mut kept) => kept.run(py, timeout),
+            Turn::Closed => Ok(true),
+            Turn::TimedOut => Ok(false),
+        }
+    }
+
+    /// The results; or what the input raised, or the first exception of an item.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let Turn::Mine(kept) = self.0.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
+        match kept.state.last.as_ref().or(kept.error.as_ref()) {
+            Some(error) => Err(error.clone_ref(py)),
+            None => Ok(kept.results.clone_ref(py)),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let looked = self.0.look(|kept| {
+            visit.call(&kept.state.input)?;
+            visit.call(&kept.results)
+        });
+        looked.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        drop(self.0.clear());
+    }
+}
