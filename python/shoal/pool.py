@@ -408,7 +408,12 @@ class Pool:
         return stream
 
     def _job(
-        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, buffersize: int | None, star: bool
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
     ) -> _engine.Job | _engine.StreamJob:
         if not self._base.is_open:
             raise closed()

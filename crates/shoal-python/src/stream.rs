@@ -88,6 +88,7 @@ impl State {
             one: once | if plan.star { call::STAR } else { call::ONE },
             batch: once | if plan.star { call::STAR_BATCH } else { call::BATCH },
             whole: once | if plan.star { call::FIXED_STAR_CHUNK } else { call::FIXED_CHUNK },
+            each: result::EACH,
         };
         // Who keeps the results sleeps until the workers run out of tasks.
         pool.feed(match (plan.keep, plan.chunksize) {
@@ -127,6 +128,9 @@ impl State {
         self.send_back();
         let started = Instant::now();
         let mut looked = started;
+        if self.may_block {
+            self.batches.reading(true);
+        }
         while self.input.is_some() {
             let (sent, waiting) = (self.batches.sent(), self.arrivals.pieces());
             let room = self.ahead.room(&self.pace, sent, self.pool.room(), waiting);
@@ -153,6 +157,11 @@ impl State {
             }
         }
         self.batches.flush();
+        if self.may_block {
+            self.batches.reading(false);
+            self.collect();
+            self.send_back();
+        }
         if let Some(error) = self.batches.take_failure() {
             self.end(Some(exception(py, error)));
         }
@@ -248,14 +257,9 @@ impl State {
     }
 
     fn collect(&mut self) {
-        for (tag, outcome) in self.inbox.take_all() {
-            let (done, nanos) = match &outcome {
-                Outcome::Done { kind: result::EACH, units, nanos, .. } => (Some(*units as usize), Some(*nanos)),
-                Outcome::Done { nanos, .. } => (None, Some(*nanos)),
-                _ => (None, None),
-            };
+        for (piece, outcome) in self.batches.ended() {
+            let nanos = if let Outcome::Done { nanos, .. } = outcome { Some(nanos) } else { None };
             let died = matches!(outcome, Outcome::Died(_));
-            let Some(piece) = self.batches.ended(tag, done) else { continue };
             match nanos {
                 Some(nanos) => self.pace.measured(piece.count(), nanos),
                 None => self.alone |= died && piece.count() > 1,

@@ -65,7 +65,7 @@ pub struct Ahead {
     taken: u64,
     weights: Weights,
     /// Bytes a result has, lately.
-    per_result: f64,
+    per_result: Option<f64>,
 }
 
 impl Ahead {
@@ -81,7 +81,7 @@ impl Ahead {
             arrived: 0,
             taken: 0,
             weights: Weights::default(),
-            per_result: 0.0,
+            per_result: None,
         }
     }
 
@@ -109,7 +109,7 @@ impl Ahead {
         let before = self.weights.bytes;
         self.weights.add(results);
         let each = self.weights.bytes.saturating_sub(before) as f64 / items.max(1) as f64;
-        self.per_result = (self.per_result + each) / 2.0;
+        self.per_result = Some(self.per_result.map_or(each, |before| (before + each) / 2.0));
     }
 
     /// Results were taken, or are kept by somebody else from now on.
@@ -125,10 +125,11 @@ impl Ahead {
     /// Whether no more bytes should come in.
     pub fn is_heavy(&self) -> bool {
         let under_way = (self.read - self.arrived) as f64;
-        self.buffersize.is_none() && self.weights.bytes as f64 + under_way * self.per_result > BYTES as f64
+        self.buffersize.is_none()
+            && self.weights.bytes as f64 + under_way * self.per_result.unwrap_or(0.0) > BYTES as f64
     }
 
-    /// Tasks that may be under way while their size is still being found out, or is more than one item.
+    /// Tasks that may be under way while nothing is known of their results, or their size is still being found out.
     pub fn tasks(&self) -> usize {
         2 * self.workers + 2
     }
@@ -137,7 +138,8 @@ impl Ahead {
     /// `ring` more, and `waiting` have ended and not been taken.
     pub fn room(&self, pace: &Pace, sent: usize, ring: usize, waiting: usize) -> usize {
         let grouped = self.chunksize.is_none() && pace.target() > 1;
-        let crowded = if grouped { sent >= self.tasks() } else { sent >= TASKS * self.workers && ring == 0 };
+        let new = self.buffersize.is_none() && self.per_result.is_none();
+        let crowded = if grouped || new { sent >= self.tasks() } else { sent >= TASKS * self.workers && ring == 0 };
         let untaken = (self.read - if self.keep { self.arrived } else { self.taken }) as usize;
         let tasks = sent + if self.keep { 0 } else { waiting };
         if crowded || (tasks >= self.workers && !self.unlimited && self.is_heavy()) {

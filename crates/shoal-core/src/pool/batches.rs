@@ -1,7 +1,8 @@
 //! Items of a stream on their way: gathered into batches, sent, and sent again where a worker gave them back.
 //!
 //! Items come one by one from somebody who may take any time over the next one. So what is held back for the sake of
-//! others does not wait for it: a thread watches, and sends what there is after a moment.
+//! others does not wait for it: a thread watches, and sends what there is after a moment. It also sends again what workers give
+//! back meanwhile: the input may be waiting for just that.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -10,12 +11,14 @@ use std::time::Duration;
 
 use super::client::Pool;
 use super::packed::Packed;
-use super::tasks::{Function, Inbox, Reply};
+use super::tasks::{Function, Inbox, Outcome, Reply};
 use crate::error::Error;
 use crate::memory::heap::{BlockId, Lease};
 
 /// How long what is held back waits for more.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// How often the thread looks when nothing happens for long.
+const PATROL: Duration = Duration::from_millis(50);
 /// Bytes of a batch: beyond, one task more costs next to nothing.
 const LARGE: usize = 256 << 10;
 
@@ -33,7 +36,7 @@ pub struct Manner {
     pub may_block: bool,
 }
 
-/// The callers' kinds of tasks.
+/// The callers' kinds of tasks and results.
 #[derive(Clone, Copy, Debug)]
 pub struct Kinds {
     /// One item, as it is.
@@ -42,6 +45,8 @@ pub struct Kinds {
     pub batch: u16,
     /// Several that the caller has put into one message; never given back.
     pub whole: u16,
+    /// Results of a batch, which the worker may not have done to its end.
+    pub each: u16,
 }
 
 /// What a message costs as long as it is there: bytes of its own, and blocks that it names.
@@ -135,6 +140,10 @@ struct Out {
     /// Given back.
     back: VecDeque<Piece>,
     sent: HashMap<u64, Piece>,
+    /// Has ended, and was not asked for yet.
+    ended: Vec<(Piece, Outcome)>,
+    /// Whether somebody waits for the input.
+    reading: bool,
     /// How many of those that were sent may be given back in part.
     divisible: usize,
     tag: u64,
@@ -219,22 +228,78 @@ impl Shared {
         }
     }
 
-    /// Sends what is held back too long.
+    /// Sees what has ended, and what of it was not done.
+    fn settle(&self, out: &mut Out) {
+        for (tag, outcome) in self.inbox.take_all() {
+            let Some(piece) = out.sent.remove(&tag) else { continue };
+            out.divisible -= usize::from(piece.is_divisible());
+            let (done, rest) = match &outcome {
+                // A worker that does nothing would go on for ever.
+                Outcome::Done { kind, units, .. } if *kind == self.kinds.each => piece.split((*units as usize).max(1)),
+                _ => (piece, None),
+            };
+            if let Some(rest) = rest {
+                // In the order of the stream: what comes first is waited for first.
+                let place = out.back.partition_point(|other| other.first < rest.first);
+                out.back.insert(place, rest);
+            }
+            out.ended.push((done, outcome));
+        }
+    }
+
+    /// Sends what was given back, as long as fewer than `most` tasks are under way.
+    fn send_back(&self, out: &mut Out, mut size: impl FnMut(&Piece) -> usize, most: usize) {
+        while out.sent.len() < most.max(1) && out.failed.is_none() {
+            let Some(piece) = out.back.pop_front() else { break };
+            let size = size(&piece).max(1);
+            let (now, rest) = piece.split(size);
+            if let Some(rest) = rest {
+                out.back.push_front(rest);
+            }
+            self.submit_piece(out, now);
+        }
+        self.publish(out);
+    }
+
+    /// Sends what is held back too long, or given back while the input is waited for.
     fn watch(&self) {
         let mut out = self.lock();
+        let mut pause = PATIENCE;
         while !out.over {
             let serial = out.serial;
-            out = self.held.wait_timeout(out, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
-            if out.serial == serial {
-                self.flush(&mut out);
-                self.publish(&mut out);
-                out.watch = Watch::Asleep;
-                while out.serial == serial && !out.over {
-                    out = self.held.wait(out).unwrap_or_else(PoisonError::into_inner);
-                }
-                out.watch = Watch::Awake;
+            out = self.held.wait_timeout(out, pause).unwrap_or_else(PoisonError::into_inner).0;
+            if out.serial != serial {
+                pause = PATIENCE;
+                continue;
             }
+            self.flush(&mut out);
+            self.publish(&mut out);
+            if out.waits_for_input() {
+                drop(out);
+                self.pool.collect();
+                out = self.lock();
+                if out.reading {
+                    self.settle(&mut out);
+                    let workers = self.pool.size();
+                    self.send_back(&mut out, |piece| piece.count / (2 * workers), usize::MAX);
+                }
+                pause = (pause * 2).min(PATROL);
+                continue;
+            }
+            out.watch = Watch::Asleep;
+            while out.serial == serial && !out.over {
+                out = self.held.wait(out).unwrap_or_else(PoisonError::into_inner);
+            }
+            out.watch = Watch::Awake;
+            pause = PATIENCE;
         }
+    }
+}
+
+impl Out {
+    /// Whether something may be given back while nobody else would see it.
+    fn waits_for_input(&self) -> bool {
+        self.reading && (self.divisible > 0 || !self.back.is_empty())
     }
 }
 
@@ -285,34 +350,24 @@ impl Batches {
 
     /// Sends what was given back, in batches of `size`, as long as fewer than `most` tasks are under way.
     pub fn send_back(&self, mut size: impl FnMut() -> usize, most: usize) {
-        let mut out = self.0.lock();
-        while out.sent.len() < most.max(1) && out.failed.is_none() {
-            let Some(piece) = out.back.pop_front() else { break };
-            let (now, rest) = piece.split(size().max(1));
-            if let Some(rest) = rest {
-                out.back.push_front(rest);
-            }
-            self.0.submit_piece(&mut out, now);
-        }
-        self.0.publish(&mut out);
+        self.0.send_back(&mut self.0.lock(), |_| size(), most);
     }
 
-    /// A task has ended, of which the worker did `done` items, or all: what it was. The rest will be sent again.
-    pub fn ended(&self, tag: u64, done: Option<usize>) -> Option<Piece> {
+    /// What has ended, and how. What workers did not do of it will be sent again.
+    pub fn ended(&self) -> Vec<(Piece, Outcome)> {
         let mut out = self.0.lock();
-        let piece = out.sent.remove(&tag)?;
-        out.divisible -= usize::from(piece.is_divisible());
-        let (done, rest) = match done {
-            // A worker that does nothing would go on for ever.
-            Some(done) => piece.split(done.max(1)),
-            None => (piece, None),
-        };
-        if let Some(rest) = rest {
-            // In the order of the stream: what comes first is waited for first.
-            let place = out.back.partition_point(|other| other.first < rest.first);
-            out.back.insert(place, rest);
+        self.0.settle(&mut out);
+        std::mem::take(&mut out.ended)
+    }
+
+    /// The caller begins to wait for an input that may block, or has done so. Before it waits for anything else, it asks
+    /// what has [`ended`](Self::ended).
+    pub fn reading(&self, now: bool) {
+        let mut out = self.0.lock();
+        out.reading = now;
+        if out.waits_for_input() {
+            self.0.hold(&mut out);
         }
-        Some(done)
     }
 
     /// Tasks under way.
@@ -347,9 +402,9 @@ impl Drop for Batches {
         let mut out = self.0.lock();
         out.over = true;
         out.open = None;
-        let (back, sent) = (std::mem::take(&mut out.back), std::mem::take(&mut out.sent));
+        let rest = (std::mem::take(&mut out.back), std::mem::take(&mut out.sent), std::mem::take(&mut out.ended));
         drop(out);
-        drop((back, sent));
+        drop(rest);
         self.0.held.notify_all();
     }
 }
