@@ -5,13 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from . import balance, idle, latency, startup, throughput
+from . import arguments, balance, idle, latency, memory, results, startup, throughput
 from .harness import Row, as_json, header, machine, measure, sample_here, table
 from .peers import PEERS, SHOAL
 
 MEASUREMENTS = {
     measurement.key: measurement
-    for group in (latency, throughput, startup, balance, idle)
+    for group in (latency, throughput, startup, balance, idle, arguments, results, memory)
     for measurement in group.MEASUREMENTS
 }
 
@@ -24,40 +24,45 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one small sample of each, for a look")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures and all samples there, too")
     parser.add_argument("--sample", nargs=2, metavar=("FIGURE", "TOOL"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
 
-    if arguments.sample:
-        key, contender = arguments.sample
-        sample_here(MEASUREMENTS[key], contender, arguments.quick)
+    if options.sample:
+        key, contender = options.sample
+        sample_here(MEASUREMENTS[key], contender, options.quick)
         return 0
 
-    wanted = arguments.only or list(MEASUREMENTS)
+    wanted = options.only or list(MEASUREMENTS)
     for name in wanted:
         if name not in MEASUREMENTS:
             parser.error(f"argument --only: no figure is called {name!r}; there are {', '.join(MEASUREMENTS)}")
-    for name in arguments.peers or ():
+    for name in options.peers or ():
         if name not in PEERS:
             parser.error(f"argument --peers: no tool is called {name!r}; there are {', '.join(PEERS)}")
-    asked = [PEERS[name] for name in arguments.peers or PEERS]
+    asked = [PEERS[name] for name in options.peers or PEERS]
     names = [peer.name for peer in asked if peer.installed]
 
     facts = machine()
-    print(header(facts, arguments.quick), flush=True)
+    print(header(facts, options.quick), flush=True)
     if missing := [peer.name for peer in asked if not peer.installed]:
         print(f"not installed, so left out: {', '.join(missing)}\n", flush=True)
 
     rows: list[Row] = []
     failures: list[str] = []
+    left_out: list[str] = []
     for key, measurement in MEASUREMENTS.items():
         if key in wanted:
             _progress(key)
-            rows += measure(measurement, names, arguments.quick, failures)
+            rows += measure(measurement, names, options.quick, failures, left_out)
     _progress("")
     print(table(rows))
+    for line in left_out:
+        print(f"left out: {line}")
     for failure in failures:
         print(f"failed: {failure}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(facts, rows, failures), indent=2, ensure_ascii=False) + "\n")
+    if options.json:
+        options.json.write_text(
+            json.dumps(as_json(facts, rows, failures, left_out), indent=2, ensure_ascii=False) + "\n"
+        )
     return int(any(f", {SHOAL}: " in failure for failure in failures))
 
 

@@ -4,6 +4,7 @@ A fresh interpreter costs a few tenths of a second a sample and keeps the tools 
 the one before. A tool that fails or hangs loses its sample and nothing else.
 """
 
+import functools
 import json
 import os
 import platform
@@ -16,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .peers import PEERS, SHOAL, Unsupported
+from .clusters import PRIVATE_MARK, PRIVATE_NETWORK
+from .peers import PEERS, POOLS, SHOAL
+from .sessions import Unsupported
 
 WORKERS = 2
 SAMPLE_TIMEOUT_S = 300
@@ -72,7 +75,7 @@ class Measurement:
     figures: tuple[Figure, ...]
     sample: Callable[[str, Scale], Sequence[Value]]
     rounds: int = 5
-    contenders: tuple[str, ...] = tuple(PEERS)
+    contenders: tuple[str, ...] = POOLS
 
     @property
     def key(self) -> str:
@@ -99,15 +102,26 @@ def peer_of(contender: str) -> str:
     return contender.split()[0]
 
 
-def measure(measurement: Measurement, names: Sequence[str], quick: bool, failures: list[str]) -> list[Row]:
-    """Measures the contenders whose tool is among `names`, in turn, and appends what failed to `failures`."""
+def measure(
+    measurement: Measurement, names: Sequence[str], quick: bool, failures: list[str], left_out: list[str]
+) -> list[Row]:
+    """Measures the contenders whose tool is among `names`, in turn.
+
+    What failed is appended to `failures`, and to `left_out` what a tool has no way to do.
+    """
     rows = [Row(figure) for figure in measurement.figures]
     contenders = [name for name in measurement.contenders if peer_of(name) in names]
     for turn in range(1 if quick else measurement.rounds):
         # Another one begins each round, so that nobody always comes after the same neighbour.
         first = turn % max(len(contenders), 1)
         for contender in contenders[first:] + contenders[:first]:
+            if turn and peer_of(contender) in PEERS and PEERS[peer_of(contender)].cluster:
+                continue
             values, failure = _sample_in_child(measurement.key, contender, quick)
+            if isinstance(values, str):
+                if (line := f"{measurement.key}, {contender}: {values}") not in left_out:
+                    left_out.append(line)
+                continue
             if failure is not None:
                 failures.append(f"{measurement.key}, {contender}: {failure}")
             for row, value in zip(rows, values, strict=False):
@@ -119,17 +133,27 @@ def measure(measurement: Measurement, names: Sequence[str], quick: bool, failure
 def sample_here(measurement: Measurement, contender: str, quick: bool) -> None:
     """The child's part of a sample: measures and prints the values as a line of JSON."""
     try:
-        values: Sequence[Value] = measurement.sample(contender, Scale(quick))
-    except Unsupported:
-        values = [None] * len(measurement.figures)
-    print(json.dumps(list(values)), flush=True)
+        values: list[Value] | str = list(measurement.sample(contender, Scale(quick)))
+    except Unsupported as reason:
+        values = str(reason)
+    print(json.dumps(values), flush=True)
 
 
-def _sample_in_child(key: str, contender: str, quick: bool) -> tuple[list[Value], str | None]:
+def _sample_in_child(key: str, contender: str, quick: bool) -> tuple[list[Value] | str, str | None]:
     command = [sys.executable, "-m", "benchmarks", "--sample", key, contender, *(["--quick"] if quick else [])]
+    environment = dict(os.environ)
+    if (peer := PEERS.get(peer_of(contender))) and peer.private_network and _has_private_network():
+        command = [*PRIVATE_NETWORK, *command]
+        environment[PRIVATE_MARK] = "1"
     # A session of its own: if it hangs, its group (and nothing else) is ended.
     child = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         out, err = child.communicate(timeout=SAMPLE_TIMEOUT_S)
@@ -142,6 +166,15 @@ def _sample_in_child(key: str, contender: str, quick: bool) -> tuple[list[Value]
     if child.returncode != 0:
         return [], f"exit code {child.returncode}: {(err.strip().splitlines() or ['no message'])[-1]}"
     return json.loads(out.splitlines()[-1]), None
+
+
+@functools.cache
+def _has_private_network() -> bool:
+    """Whether this machine lets a process have a network namespace with nothing but loopback."""
+    try:
+        return subprocess.run([*PRIVATE_NETWORK, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def machine() -> dict[str, Any]:
@@ -197,7 +230,9 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def as_json(facts: dict[str, Any], rows: Sequence[Row], failures: Sequence[str]) -> dict[str, Any]:
+def as_json(
+    facts: dict[str, Any], rows: Sequence[Row], failures: Sequence[str], left_out: Sequence[str]
+) -> dict[str, Any]:
     """The whole run, samples included."""
     return {
         "machine": facts,
@@ -214,4 +249,5 @@ def as_json(facts: dict[str, Any], rows: Sequence[Row], failures: Sequence[str])
             for row in rows
         ],
         "failures": list(failures),
+        "left_out": list(left_out),
     }

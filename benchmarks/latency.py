@@ -4,7 +4,8 @@ import statistics
 import time
 
 from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS, Session
+from .peers import PEERS
+from .sessions import Session
 from .tasks import noop
 
 # A tool whose round trip is slow gives fewer samples, not a longer run.

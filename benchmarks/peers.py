@@ -1,123 +1,17 @@
-"""The tools that are compared, each behind the same few calls."""
+"""The tools that are compared: how a pool of each is started and ended."""
 
 import importlib
 import importlib.util
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
-from typing import Any, Protocol
+from typing import Any
 
-Function = Callable[[Any], Any]
-
-
-class Unsupported(Exception):
-    """The tool has no such call."""
-
-
-class Session(Protocol):
-    """A pool that is running."""
-
-    def call(self, function: Function, item: Any) -> Any:
-        """One task, there and back."""
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Any]:
-        """Tasks one by one, a handle for each."""
-
-    def gather(self, handles: list[Any]) -> None:
-        """Waits for the results of handles."""
-
-    def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> None:
-        """All items, `chunksize` a task; None leaves it to the tool."""
-
-
-class PoolSession:
-    """multiprocessing.Pool, and what has its calls: shoal.Pool and ThreadPool."""
-
-    def __init__(self, pool: Any) -> None:
-        self.pool = pool
-
-    def call(self, function: Function, item: Any) -> Any:
-        return self.pool.apply(function, (item,))
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Any]:
-        submit = self.pool.apply_async
-        return [submit(function, (item,)) for item in items]
-
-    def gather(self, handles: list[Any]) -> None:
-        for handle in handles:
-            handle.get()
-
-    def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> None:
-        self.pool.map(function, items, chunksize=chunksize)
-
-
-class ExecutorSession:
-    """concurrent.futures.ProcessPoolExecutor."""
-
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
-        self.executor = executor
-
-    def call(self, function: Function, item: Any) -> Any:
-        return self.executor.submit(function, item).result()
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Future[Any]]:
-        submit = self.executor.submit
-        return [submit(function, item) for item in items]
-
-    def gather(self, handles: list[Future[Any]]) -> None:
-        for handle in handles:
-            handle.result()
-
-    def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> None:
-        # Its own default is 1.
-        list(self.executor.map(function, items, chunksize=chunksize or 1))
-
-
-class JoblibSession:
-    """joblib with its loky workers, which stay from call to call."""
-
-    def __init__(self, joblib: Any, workers: int) -> None:
-        self.joblib = joblib
-        self.workers = workers
-        self.batching = joblib.Parallel(n_jobs=workers)
-
-    def call(self, function: Function, item: Any) -> Any:
-        return self.batching([self.joblib.delayed(function)(item)])[0]
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Any]:
-        raise Unsupported("joblib gives no handles")
-
-    def gather(self, handles: list[Any]) -> None:
-        raise Unsupported("joblib gives no handles")
-
-    def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> None:
-        parallel = self.batching if chunksize is None else self.joblib.Parallel(self.workers, batch_size=chunksize)
-        delayed = self.joblib.delayed(function)
-        parallel(delayed(item) for item in items)
-
-
-class MpireSession:
-    """mpire.WorkerPool."""
-
-    def __init__(self, pool: Any) -> None:
-        self.pool = pool
-
-    def call(self, function: Function, item: Any) -> Any:
-        return self.pool.apply(function, (item,))
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Any]:
-        submit = self.pool.apply_async
-        return [submit(function, (item,)) for item in items]
-
-    def gather(self, handles: list[Any]) -> None:
-        for handle in handles:
-            handle.get()
-
-    def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> None:
-        self.pool.map(function, items, chunk_size=chunksize)
+from .clusters import dask_session, ray_session
+from .sessions import ExecutorSession, JoblibSession, MpireSession, PoolSession, Session
 
 
 @contextmanager
@@ -164,11 +58,17 @@ def _mpire(workers: int) -> Iterator[Session]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool, by the module it comes in and the way to start a pool of some workers."""
+    """A tool, by the module it comes in and the way to start a pool of some workers.
+
+    A `cluster` takes many seconds to start: it is measured where data travels, and with one sample. One with a
+    `private_network` is started where there is no other.
+    """
 
     name: str
     module: str
     session: Callable[[int], Any]
+    cluster: bool = False
+    private_network: bool = False
 
     @property
     def installed(self) -> bool:
@@ -186,5 +86,10 @@ PEERS = {
         Peer("threads", "multiprocessing.pool", _threads),
         Peer("joblib", "joblib", _joblib),
         Peer("mpire", "mpire", _mpire),
+        Peer("ray", "ray", ray_session, cluster=True, private_network=True),
+        Peer("dask", "distributed", dask_session, cluster=True),
     )
 }
+POOLS = tuple(name for name, peer in PEERS.items() if not peer.cluster)
+# Where data travels: threads move none, and the executor does what multiprocessing does.
+CARRIERS = (SHOAL, "multiprocessing", "joblib", "mpire", "ray", "dask")

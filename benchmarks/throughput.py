@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
 from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS, SHOAL, Session, Unsupported
+from .memory import resident
+from .peers import PEERS, SHOAL
+from .sessions import Session, Unsupported
 from .tasks import hold, noop
 
 # A tool that would need longer for all tasks is given as many as it does in this time: a rate is a rate.
@@ -63,12 +63,6 @@ def _many_workers(contender: str, scale: Scale) -> tuple[float]:
     return (rates[1] / rates[0],)
 
 
-def _memory() -> int:
-    """Bytes of this process and all below it; a page that several share counts once."""
-    here = psutil.Process()
-    return sum(process.memory_full_info().pss for process in (here, *here.children(recursive=True)))
-
-
 def _queued(contender: str, scale: Scale) -> tuple[float, float]:
     """Seconds for a million tasks, and bytes of each while all wait. Peers are given a tenth of them, times ten."""
     count = scale.pick(1_000_000, 20_000) // (1 if contender == SHOAL else 10)
@@ -76,11 +70,11 @@ def _queued(contender: str, scale: Scale) -> tuple[float, float]:
         gate = Path(folder) / "gate"
         session.gather(session.submit(noop, range(1_000)))
         held = session.submit(hold, [str(gate)] * WORKERS)
-        before = _memory()
+        before = resident()
         started = time.perf_counter()
         handles = session.submit(noop, range(count))
         submitted = time.perf_counter() - started
-        each = (_memory() - before) / count
+        each = (resident() - before) / count
         started = time.perf_counter()
         gate.touch()
         session.gather(held)
