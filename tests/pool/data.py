@@ -55,15 +55,17 @@ def _content(rng: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, .
 def seen(array: NDArray[Any]) -> tuple[object, ...]:
     """All that can be told about an array, as values that can be compared."""
     flags = array.flags
+    # The bytes between fields are nobody's: compare the fields.
+    content = [array[name].tobytes() for name in array.dtype.names] if array.dtype.names else array.tobytes()
     return (
         type(array), array.dtype, array.dtype.str, array.shape,
-        flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned, array.tobytes(),
+        flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned, content,
     )  # fmt: skip
 
 
 def pickled(value: Any) -> Any:
-    """The copy that pickle makes."""
-    return pickle.loads(pickle.dumps(value))
+    """The copy that pickle makes. Its protocol 4 turns text of the other byte order into text of this one."""
+    return pickle.loads(pickle.dumps(value, protocol=5))
 
 
 class Labelled(np.ndarray):  # type: ignore[type-arg]

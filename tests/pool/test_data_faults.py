@@ -118,4 +118,4 @@ def test_a_worker_killed_at_its_data_fails_its_task_and_spoils_no_other() -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_hundreds_of_workers_killed_at_their_data() -> None:
-    stress(workers=3, kills=600, patience=120)
+    stress(workers=3, kills=300, patience=120)
