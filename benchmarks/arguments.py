@@ -64,6 +64,8 @@ def _beyond_first(run: Callable[[Array, int], list[float]], turns: int) -> float
     each: list[float] = []
 
     def seconds(given: Array, count: int, content: int) -> float:
+        # Another object each time: joblib takes one that it has seen for what it was then.
+        given = given.copy()
         given[0] = given[-1] = content
         started = time.perf_counter()
         answers = run(given, count)

@@ -109,6 +109,7 @@ def dask_session(workers: int) -> Iterator[Session]:
     """A LocalCluster of processes with one thread each, without dashboards and memory limits."""
     distributed: Any = importlib.import_module("distributed")
     with (
+        tempfile.TemporaryDirectory() as folder,
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -117,6 +118,7 @@ def dask_session(workers: int) -> Iterator[Session]:
             dashboard_address=None,
             worker_dashboard_address=None,
             memory_limit=None,
+            local_directory=folder,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -17,10 +17,12 @@ import psutil
 from .array_tasks import chain, checked_reply, sum_and_hold
 from .harness import WORKERS, Figure, Measurement, Scale
 from .peers import PEERS, SHOAL
-from .tasks import noop
+from .sessions import Session, Unsupported
 
 GIGABYTE = 1_000_000_000
 READERS = 8
+# What a tool may need at a time that copies for each worker, on its way and there.
+MOST_COPIES = 2 * READERS + 3
 ARRIVAL_S = 200
 
 LARGEST, USUAL_LARGEST = 200_000_000, 1_000_000
@@ -34,42 +36,51 @@ def resident() -> int:
     return sum(process.memory_full_info().pss for process in (here, *here.children(recursive=True)))
 
 
-def _held_by_all(contender: str, make: Callable[[int], Any], size: int) -> float:
-    """GB more while eight workers hold an array that each has read than before it was sent; for an array of 1 GB."""
-    with tempfile.TemporaryDirectory() as folder, PEERS[contender].session(READERS) as session:
-        session.map(noop, range(20 * READERS), 1)
-        array = make(size // 8)
-        before = resident()
-        answers: list[float] = []
+def _read_by_all(session: Session, array: Any) -> int:
+    """The memory in use while eight workers hold an array that each of them has read."""
+    answers: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
 
         def ask() -> None:
-            task = partial(sum_and_hold, folder)
-            answers.extend(session.common(task, array, range(READERS), 1))
+            answers.extend(session.common(partial(sum_and_hold, folder), array, range(READERS), 1))
+
+        def arrived() -> int:
+            return len(list(Path(folder).glob("read-*")))
 
         asking = threading.Thread(target=ask)
         asking.start()
         end = time.monotonic() + ARRIVAL_S
-        while len(list(Path(folder).glob("read-*"))) < READERS and time.monotonic() < end and asking.is_alive():
+        while arrived() < READERS and time.monotonic() < end and asking.is_alive():
             time.sleep(0.02)
-        arrived = len(list(Path(folder).glob("read-*")))
-        more = resident() - before
+        readers, found = arrived(), resident()
         (Path(folder) / "gate").touch()
         asking.join()
-        if arrived < READERS or answers != [array.size + 1.0] * READERS:
-            raise RuntimeError(f"{arrived} of {READERS} tasks held the array at a time; their answers were {answers}")
-        return more / size
+    if readers < READERS or answers != [array.size + 1.0] * READERS:
+        raise RuntimeError(f"{readers} of {READERS} tasks held the array at a time; their answers were {answers}")
+    return found
+
+
+def _more(contender: str, make: Callable[[int], Any], size: int) -> float:
+    """How much more memory is in use, in sizes of the array, than with warm workers and the array made."""
+    if psutil.virtual_memory().available < MOST_COPIES * size:
+        raise Unsupported(f"copies for {READERS} workers might not fit into the memory that is free")
+    with PEERS[contender].session(READERS) as session:
+        _read_by_all(session, make(1_000))  # every worker has imported what it needs
+        array = make(size // 8)
+        before = resident()
+        return (_read_by_all(session, array) - before) / size
 
 
 def _plain(contender: str, scale: Scale) -> tuple[float]:
     # Tools that copy get a quarter of it, times four.
     full = GIGABYTE if contender == SHOAL else GIGABYTE // 4
-    return (_held_by_all(contender, np.ones, scale.pick(full, GIGABYTE // 20)),)
+    return (_more(contender, np.ones, scale.pick(full, GIGABYTE // 20)),)
 
 
 def _shared(contender: str, scale: Scale) -> tuple[float]:
     import shoal
 
-    return (_held_by_all(contender, shoal.ones, scale.pick(GIGABYTE, GIGABYTE // 20)),)
+    return (_more(contender, shoal.ones, scale.pick(GIGABYTE, GIGABYTE // 20)),)
 
 
 def _temporaries(contender: str, scale: Scale) -> tuple[float]:

@@ -46,3 +46,38 @@ def test_unbalanced_tasks_are_the_same_in_every_run_and_four_of_them_are_long() 
     plain = sorted(tasks)[:-LONG_TASKS]
     assert sum(task > LONGER * 1e6 * 0.1 for task in tasks) >= LONG_TASKS
     assert len(plain) == 396
+
+
+def test_a_quick_run_of_data_checks_what_arrives() -> None:
+    done = benchmarks("--quick", "--only", "temporaries,memory-shared-array", "--peers", "shoal,multiprocessing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+    assert [line.strip()[:11] for line in done.stdout.splitlines()[5:]] == ["a shoal.arr", "a * 0.5 + 1"]
+
+
+def test_what_a_tool_has_no_way_to_do_is_left_out_and_said() -> None:
+    from benchmarks.peers import PEERS
+
+    if not PEERS["joblib"].installed:
+        pytest.skip("joblib is not installed")
+    done = benchmarks("--quick", "--only", "queued", "--peers", "joblib")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out: queued, joblib: joblib gives no handles" in done.stdout
+
+
+def test_ray_is_not_started_where_others_could_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.clusters import PRIVATE_MARK, ray_session
+    from benchmarks.sessions import Unsupported
+
+    monkeypatch.delenv(PRIVATE_MARK, raising=False)
+    with pytest.raises(Unsupported, match="opens ports to the network"), ray_session(1):
+        pass
+
+
+def test_the_long_run_asks_for_the_most_at_once_and_is_the_same_each_time() -> None:
+    from benchmarks.memory import FIRST, sizes
+
+    drawn = sizes(1_000, 1_000_000)
+    assert drawn == sizes(1_000, 1_000_000) and len(drawn) == 1_000
+    assert drawn[0] == (1_000_000, 1_000_000)
+    assert max(drawn[FIRST:]) < drawn[0] and min(min(pair) for pair in drawn) >= 1
