@@ -5,13 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from . import balance, idle, latency, startup, throughput
+from . import balance, idle, latency, startup, stream, throughput
 from .harness import Row, as_json, header, machine, measure, sample_here, table
 from .peers import PEERS, SHOAL
 
 MEASUREMENTS = {
     measurement.key: measurement
-    for group in (latency, throughput, startup, balance, idle)
+    for group in (latency, throughput, stream, startup, balance, idle)
     for measurement in group.MEASUREMENTS
 }
 
