@@ -2,7 +2,8 @@
 
     caller ── args pickled ──▶ task ring ──▶ worker: function(*args) ──▶ completion ring ──▶ whoever waits
 
-What is quick is in the engine (`PoolBase`, `AsyncResult`, `Job`, `IMapIterator`); what comes back later is in `results`.
+What is quick is in the engine (`PoolBase`, `AsyncResult`, `Job`, `IMapIterator`); what comes back later is in
+`results`.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ class Pool:
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
 
-        Unlike there, an input that is no list, tuple, range, set, dict or text is not listed first: it is read a bounded
-        way ahead of the tasks that have ended, each item sent as it was when it was read.
+        Unlike there, an input that is no list, tuple, range, set, dict, str or bytes is not listed first: it is read a
+        bounded way ahead of the tasks that have ended, each item sent as it was when it was read.
 
         Args:
             func: called with one item.
@@ -228,13 +229,14 @@ class Pool:
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
 
-        Unlike there, the input is read only a bounded way ahead of the results that were taken, by the thread that takes
-        them: it may be endless, and workers stop when nobody takes what they do. Each item is sent as it was when it
-        was read.
+        Unlike there, the input is read only a bounded way ahead of the results that were taken, by the thread that
+        takes them: it may be endless, and workers stop when nobody takes what they do. Each item is sent as it was
+        when it was read.
 
-        Cheap items travel together, dear ones alone; each has its own result or exception in any case. Only where a worker
-        dies are the others of its task lost, too: they raise `WorkerDied` like the one it died at. That is about a
-        millisecond's work, and none after the first such death; with `chunksize=1` it is always one item.
+        Cheap items travel together, dear ones alone; each has its own result or exception in any case. But those that
+        travel together share two things: their results come when all of them are done, and if the worker dies they
+        all raise `WorkerDied`. That is about a millisecond's work, and after the first such death items travel alone.
+        Give `chunksize=1` for items that wait for each other, or for what is done with earlier results.
 
         Args:
             func: called with one item.

@@ -1,7 +1,7 @@
 """What a pool gives back before the work is done: the results of maps, and of calls with callbacks.
 
-`AsyncResult`, for a single call, and `IMapIterator` are the engine's. What must go on while nobody waits has a thread: callbacks, and maps
-that have more to send.
+`AsyncResult`, for a single call, and `IMapIterator` are the engine's. What must go on while nobody waits has a thread:
+callbacks, and maps that have more to send.
 """
 
 from __future__ import annotations

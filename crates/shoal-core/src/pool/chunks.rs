@@ -47,11 +47,6 @@ impl Pace {
             self.per_item = Some(self.per_item.map_or(now, |before| (before + now) / 2.0));
         }
     }
-
-    /// Whether anything is known.
-    pub fn is_known(&self) -> bool {
-        self.per_item.is_some()
-    }
 }
 
 /// The items of a map that are still to be sent, and how to cut them.
