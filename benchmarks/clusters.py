@@ -108,8 +108,10 @@ def ray_session(workers: int) -> Iterator[Session]:
 def dask_session(workers: int) -> Iterator[Session]:
     """A LocalCluster of processes with one thread each, without dashboards and memory limits."""
     distributed: Any = importlib.import_module("distributed")
+    dask: Any = importlib.import_module("dask")
     with (
         tempfile.TemporaryDirectory() as folder,
+        dask.config.set(temporary_directory=folder),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -118,7 +120,6 @@ def dask_session(workers: int) -> Iterator[Session]:
             dashboard_address=None,
             worker_dashboard_address=None,
             memory_limit=None,
-            local_directory=folder,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -197,11 +197,12 @@ def machine() -> dict[str, Any]:
 def header(facts: dict[str, Any], quick: bool) -> str:
     """The lines above the table."""
     spin = facts["spin_budget_us"]
+    taken = "one quick sample each: rough" if quick else "medians of interleaved samples (ray, dask: one)"
     return (
         f"{facts['cpu']}, {facts['cpus']} CPUs (load {facts['load']}), Linux {facts['kernel']}, "
         f"Python {facts['python']}, shoal {facts['shoal']}\n"
         f"{facts['workers']} workers unless said; waiters spin for {'?' if spin is None else spin} µs at most; "
-        f"pools warm unless said; {'one quick sample each: rough' if quick else 'medians of interleaved samples'}\n"
+        f"pools warm unless said; {taken}\n"
     )
 
 

@@ -19,7 +19,7 @@ LAYOUTS = ("C", "F", "reversed", "mirrored", "every other", "inner", "transposed
 def make(seed: int, dtype: Any, shape: tuple[int, ...], layout: str) -> NDArray[Any]:
     """An array of any dtype with drawn content, laid out in memory in one of `LAYOUTS`."""
     array = _content(np.random.default_rng(seed), np.dtype(dtype), shape)
-    if not shape:
+    if not array.size or not shape:
         return array
     match layout:
         case "F":
@@ -35,7 +35,7 @@ def make(seed: int, dtype: Any, shape: tuple[int, ...], layout: str) -> NDArray[
         case "transposed":
             return array.T
         case "broadcast":
-            return np.broadcast_to(array[:1], (min(1, shape[0]) * 3, *shape[1:]))
+            return np.broadcast_to(array[:1], (3, *shape[1:]))
     return array
 
 
@@ -53,14 +53,19 @@ def _content(rng: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, .
 
 
 def seen(array: NDArray[Any]) -> tuple[object, ...]:
-    """All that can be told about an array, as values that can be compared."""
+    """All that can be told about an array but its byte order, as values that can be compared."""
     flags = array.flags
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     # The bytes between fields are nobody's: compare the fields.
     content = [array[name].tobytes() for name in array.dtype.names] if array.dtype.names else array.tobytes()
     return (
-        type(array), array.dtype, array.dtype.str, array.shape,
+        type(array), array.dtype, array.shape,
         flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned, content,
     )  # fmt: skip
+
+
+def byte_order(array: NDArray[Any]) -> str:
+    return array.dtype.str
 
 
 def pickled(value: Any) -> Any:

@@ -52,8 +52,10 @@ def test_an_array_arrives_as_argument(
     given = data.make(seed, dtype, shape, layout)
     there = pool.apply(data.seen, (given,))
     assert there == data.seen(data.pickled(given))
-    assert there[1:4] == (given.dtype, given.dtype.str, given.shape)
-    assert there[6], "it can be written to"
+    assert there[2] == given.shape
+    assert there[5], "it can be written to"
+    # pickle turns what isn't contiguous into the byte order of the machine; it may be kept, too.
+    assert pool.apply(data.byte_order, (given,)) in (given.dtype.str, data.pickled(given).dtype.str)
 
 
 @hypothesis.settings(max_examples=150)
