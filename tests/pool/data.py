@@ -1,7 +1,6 @@
 """Arrays of every make, and the functions that the tests of data give to pools."""
 
 import os
-import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,24 +52,19 @@ def _content(rng: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, .
 
 
 def seen(array: NDArray[Any]) -> tuple[object, ...]:
-    """All that can be told about an array but its byte order, as values that can be compared."""
+    """All that can be told about an array, as values that can be compared."""
     flags = array.flags
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     # The bytes between fields are nobody's: compare the fields.
     content = [array[name].tobytes() for name in array.dtype.names] if array.dtype.names else array.tobytes()
     return (
-        type(array), array.dtype, array.shape,
+        type(array), array.dtype, array.dtype.str, array.shape,
         flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned, content,
     )  # fmt: skip
 
 
-def byte_order(array: NDArray[Any]) -> str:
-    return array.dtype.str
-
-
-def pickled(value: Any) -> Any:
-    """The copy that pickle makes. Its protocol 4 turns text of the other byte order into text of this one."""
-    return pickle.loads(pickle.dumps(value, protocol=5))
+def copied(value: Any) -> Any:
+    """What should arrive: a writable copy, its items one behind the other in the same order."""
+    return np.array(value, order="F" if value.flags.fnc else "C")
 
 
 class Labelled(np.ndarray):  # type: ignore[type-arg]

@@ -146,8 +146,11 @@ pub fn reduce_buffer<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
         return as_usual();
     }
     if len < LARGE {
-        // Pickled as it is, a read-only array would arrive as one. A copy is writable.
-        return if layout.writeable { as_usual() } else { object.call_method0("__reduce__") };
+        if layout.writeable && layout.order.is_some() {
+            return as_usual();
+        }
+        // Pickled as it is, a read-only array would arrive as one, and a scattered one in another byte order.
+        return object.call_method1("copy", ("A",))?.call_method1("__reduce_ex__", (5,));
     }
     let shape = Some(layout.shape.to_vec());
     let index = match layout.order {
