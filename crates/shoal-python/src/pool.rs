@@ -195,9 +195,8 @@ pub fn resolve<'py>(py: Python<'py>, outcome: &Outcome, name: &str) -> PyResult<
             Err(PyErr::from_value(load.call1((PyBytes::new(py, bytes),))?))
         }
         Outcome::Died(Death { pid, code }) => Err(raise(py, "WorkerDied", (*pid, *code, name))),
-        Outcome::OutOfSharedMemory { wanted, available } => {
-            let text = format!("out of shared memory: {wanted} bytes wanted, {available} available");
-            Err(raise(py, "OutOfSharedMemory", (text,)))
+        &Outcome::OutOfSharedMemory { wanted, available, limit } => {
+            Err(exception(py, Error::OutOfSharedMemory { wanted, available, limit }))
         }
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
