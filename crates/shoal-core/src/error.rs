@@ -6,12 +6,14 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The machine (or the memory limit of the container) has not enough memory for a segment.
-    #[error("out of shared memory: {wanted} bytes wanted, {available} available")]
+    #[error("out of shared memory: {wanted} bytes wanted, {available} available{limit}")]
     OutOfSharedMemory {
         /// Bytes asked for.
         wanted: u64,
         /// Bytes that could have been had.
         available: u64,
+        /// What sets the limit.
+        limit: Limit,
     },
     /// The pool was closed or terminated.
     #[error("Pool not running")]
@@ -44,11 +46,32 @@ pub enum Error {
     Os(#[from] io::Error),
 }
 
+/// What limits shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The memory of the machine or its container.
+    Machine,
+    /// The limit of so many bytes for a pool's tasks.
+    Pool(u64),
+    /// The limit of so many bytes for the process and all that shares memory with it.
+    Process(u64),
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Limit::Machine => Ok(()),
+            Limit::Pool(bytes) => write!(f, " within the pool's memory_limit of {bytes} bytes"),
+            Limit::Process(bytes) => write!(f, " within the process's shoal.memory_limit of {bytes} bytes"),
+        }
+    }
+}
+
 impl From<shoal_sys::memory::ReserveError> for Error {
     fn from(error: shoal_sys::memory::ReserveError) -> Self {
         match error {
             shoal_sys::memory::ReserveError::OutOfMemory { wanted, available } => {
-                Error::OutOfSharedMemory { wanted: wanted as u64, available: available as u64 }
+                Error::OutOfSharedMemory { wanted: wanted as u64, available: available as u64, limit: Limit::Machine }
             }
             shoal_sys::memory::ReserveError::Os(error) => Error::Os(error),
         }

@@ -215,9 +215,8 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
             Err(load(py, bytes)?)
         }
         Outcome::Died(Death { pid, code }) => Err(raise(py, "WorkerDied", (*pid, *code, name))),
-        Outcome::OutOfSharedMemory { wanted, available } => {
-            let text = format!("out of shared memory: {wanted} bytes wanted, {available} available");
-            Err(raise(py, "OutOfSharedMemory", (text,)))
+        &Outcome::OutOfSharedMemory { wanted, available, limit } => {
+            Err(exception(py, Error::OutOfSharedMemory { wanted, available, limit }))
         }
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
@@ -260,7 +259,7 @@ impl PoolBase {
         });
         written?;
         let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
-        let config = Config { workers, launch, preload, setup };
+        let config = Config { workers, launch, preload, setup, memory_limit: None };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), _setup_leases: setup_leases })
     }

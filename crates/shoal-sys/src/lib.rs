@@ -19,6 +19,7 @@ mod cgroup;
 pub mod cpu;
 pub mod futex;
 pub mod memory;
+mod pid;
 pub mod poll;
 pub mod process;
 pub mod random;

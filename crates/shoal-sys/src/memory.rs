@@ -62,11 +62,18 @@ impl From<Errno> for ReserveError {
 /// has no limit of its own, and the out-of-memory killer would be the one to answer. Fails with `InvalidInput` if `len`
 /// is 0.
 pub fn reserve(name: &str, len: usize) -> Result<OwnedFd, ReserveError> {
+    reserve_front(name, len, len)
+}
+
+/// As [`reserve`], but only the first `backed` bytes, rounded up to whole pages, have pages. The others are as after a
+/// [`release`]: nobody may touch them before a [`restore`].
+pub fn reserve_front(name: &str, len: usize, backed: usize) -> Result<OwnedFd, ReserveError> {
     if len == 0 {
         return Err(io::Error::new(ErrorKind::InvalidInput, "len: a segment has at least 1 byte").into());
     }
     let len = len.checked_next_multiple_of(page_size()).unwrap_or(usize::MAX);
-    check_available(len)?;
+    let backed = backed.min(len).checked_next_multiple_of(page_size()).unwrap_or(usize::MAX);
+    check_available(backed)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Before Linux 6.3; from then on there are machines that want it said that nothing here is a program.
@@ -76,7 +83,7 @@ pub fn reserve(name: &str, len: usize) -> Result<OwnedFd, ReserveError> {
     // Only its descriptor gives access, but /proc/<pid>/fd shows that to others of this user: not to everyone.
     fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
     ftruncate(&fd, len as u64)?;
-    take_pages(0..len, |part| allocate(fd.as_fd(), part))?;
+    take_pages(0..backed, |part| allocate(fd.as_fd(), part))?;
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
 }
@@ -211,6 +218,14 @@ mod tests {
             assert_eq!(sealed_len(fd.as_fd()).unwrap(), expected * page_size());
             assert_eq!(pages(&fd), expected);
         }
+    }
+
+    #[test]
+    fn a_segment_may_begin_with_a_part_of_its_pages() {
+        let fd = reserve_front("segment", 10 * page_size(), 2 * page_size() + 1).unwrap();
+        assert_eq!((sealed_len(fd.as_fd()).unwrap(), pages(&fd)), (10 * page_size(), 3));
+        restore(fd.as_fd(), 0, 10 * page_size()).unwrap();
+        assert_eq!(pages(&fd), 10);
     }
 
     #[test]

@@ -9,12 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+pub use crate::pid::pid;
 pub use rustix::process::Signal;
-
-/// This process's id.
-pub fn pid() -> u32 {
-    std::process::id()
-}
 
 /// The user this process acts as.
 pub fn uid() -> u32 {

@@ -177,7 +177,7 @@ fn on_all_cores(
         unsafe { &mut *support::part(&desk.photos, start..end)? }.copy_from_slice(&photo.pixels);
     }
     let (launch, setup) = (support::launch()?, desk.handles()?);
-    let pool = Pool::new(&Config { workers: options.workers, launch, preload: vec![], setup })?;
+    let pool = Pool::new(&Config { workers: options.workers, launch, preload: vec![], setup, memory_limit: None })?;
     let shared = Instant::now();
 
     let bands = bands(photos, options.bytes, BAND_ROWS);

@@ -1,5 +1,6 @@
 //! Everybody but the host: workers and guests ask the host for segments, over a socket.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,12 +22,20 @@ impl Member {
         Heap::new(holder, address, Box::new(Member(Mutex::new(socket))))
     }
 
-    fn ask(&self, question: &ToHost) -> Result<Arc<Segment>> {
-        let (answer, fd) = ask(&self.0.lock().unwrap_or_else(PoisonError::into_inner), question)?;
-        match (answer, fd) {
+    fn ask(&self, question: &ToHost) -> Result<(FromHost, Option<OwnedFd>)> {
+        let answer = ask(&self.0.lock().unwrap_or_else(PoisonError::into_inner), question)?;
+        match answer.0 {
+            FromHost::OutOfMemory { wanted, available, limit } => {
+                Err(Error::OutOfSharedMemory { wanted, available, limit })
+            }
+            FromHost::Gone => Err(Error::Gone),
+            _ => Ok(answer),
+        }
+    }
+
+    fn segment(&self, question: &ToHost) -> Result<Arc<Segment>> {
+        match self.ask(question)? {
             (FromHost::Segment { id }, Some(fd)) => Ok(Arc::new(Segment::open(id, fd)?)),
-            (FromHost::OutOfMemory { wanted, available }, _) => Err(Error::OutOfSharedMemory { wanted, available }),
-            (FromHost::Gone, _) => Err(Error::Gone),
             _ => Err(Error::Damaged("message")),
         }
     }
@@ -39,13 +48,24 @@ fn ask(socket: &Seqpacket, question: &ToHost) -> Result<(FromHost, Option<OwnedF
 }
 
 impl Source for Member {
-    fn create(&self, data: u64, entries: u32) -> Result<Arc<Segment>> {
-        self.ask(&ToHost::Create { data, entries })
+    fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>> {
+        self.segment(&ToHost::Create { data, backed, entries, patient })
+    }
+
+    fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
+        let (start, end) = (granules.start as u32, granules.end as u32);
+        match self.ask(&ToHost::Restore { segment: segment.id(), start, end })? {
+            (FromHost::Restored, _) => Ok(()),
+            _ => Err(Error::Damaged("message")),
+        }
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
-        self.ask(&ToHost::Open { segment: id })
+        self.segment(&ToHost::Open { segment: id })
     }
+
+    // A worker looks by itself before it sleeps; a guest when it needs more.
+    fn freed(&self) {}
 }
 
 /// The name of a domain's broker among the abstract sockets.

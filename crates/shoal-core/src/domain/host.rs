@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use shoal_sys::poll::Notifier;
 use shoal_sys::process;
@@ -14,14 +15,19 @@ use shoal_sys::random;
 use shoal_sys::socket::{Listener, Seqpacket};
 
 use super::guest::broker_name;
-use super::registry::{Local, Registry};
+use super::registry::{Budget, Local, Registry};
 use super::supervisor;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
-use crate::memory::heap::Heap;
+use crate::memory::heap::{HOST, Heap, Holder, Usage};
 use crate::pool::client::Shared;
 use crate::pool::messages::{Place, ToZygote};
 use crate::sync::bits;
+
+/// How often to try again when memory is short,
+const TRIES: u32 = 10;
+/// and after how long each time.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +116,7 @@ impl Host {
         let host = Arc::new(Host {
             pid: process::pid(),
             address,
-            heap: Heap::new(crate::memory::heap::HOST, address, Box::new(Local(registry.clone()))),
+            heap: Heap::new(HOST, address, Box::new(Local(registry.clone()))),
             registry,
             notifier: Notifier::new()?,
             state: Mutex::default(),
@@ -137,9 +143,59 @@ impl Host {
     }
 
     /// What is mapped and in use in the whole domain.
-    pub fn usage(&self) -> crate::memory::heap::Usage {
+    pub fn usage(&self) -> Usage {
         self.registry.bury(&self.heap);
-        self.heap.usage()
+        let names: HashMap<u16, Holder> = {
+            let state = self.state();
+            let workers = state.seats.values().map(|seat| (seat.holder, Holder::Worker(seat.pid)));
+            let guests = state.guests.values().filter_map(|guest| Some((guest.holder?, Holder::Guest)));
+            workers.chain(guests).chain([(HOST, Holder::Host)]).collect()
+        };
+        let mut usage = self.heap.usage(|holder| names.get(&holder).copied());
+        usage.limit = self.registry.limit();
+        usage
+    }
+
+    /// Limits the memory of all segments of the domain, in bytes. The limit before.
+    pub fn limit_memory(&self, limit: Option<u64>) -> Option<u64> {
+        self.registry.set_limit(limit)
+    }
+
+    /// What a pool's limit is counted against.
+    pub(crate) fn budget(&self, limit: u64) -> Arc<Budget> {
+        self.registry.budget(limit)
+    }
+
+    /// Tries something that takes memory. If there is not enough, workers are asked to give back what they have free, and
+    /// it is tried again for a moment.
+    pub(super) fn pressing<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut result = attempt();
+        for round in 0..TRIES {
+            if !matches!(result, Err(Error::OutOfSharedMemory { .. })) {
+                break;
+            }
+            if round == 0 {
+                let pools = self.pools();
+                if pools.is_empty() {
+                    break;
+                }
+                pools.iter().for_each(|pool| pool.ask_for_memory(true));
+            }
+            std::thread::sleep(MOMENT);
+            result = attempt();
+        }
+        result
+    }
+
+    /// The pools that are there.
+    pub(super) fn pools(&self) -> Vec<Arc<Shared>> {
+        let mut state = self.state();
+        state.pools.retain(|_, pool| pool.strong_count() > 0);
+        state.pools.values().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) fn pool(&self, number: u32) -> Option<Arc<Shared>> {
+        self.state().pools.get(&number).and_then(Weak::upgrade)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

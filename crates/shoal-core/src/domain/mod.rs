@@ -7,7 +7,7 @@
 
 pub mod guest;
 pub mod host;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod supervisor;
 
 use std::collections::HashMap;

@@ -1,59 +1,228 @@
-//! All segments of a domain, kept by its host: made here, whoever they are for.
+//! All segments of a domain, kept by its host: made here, whoever they are for, and within the limits of memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use super::host::Host;
+use crate::error::{Error, Limit, Result};
 use crate::memory::heap::{HOST, Heap, Source};
-use crate::memory::segment::Segment;
+use crate::memory::lease::Kind;
+use crate::memory::segment::{GRANULE, Segment};
 
-/// Each segment with the holder that allocates in it, as long as that lives.
-type Segments = HashMap<u32, (Arc<Segment>, Option<u16>)>;
-
-/// The segments by number.
+/// The segments by number, and the limit for all of them together.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
-    segments: Mutex<Segments>,
+pub(crate) struct Registry {
+    state: Mutex<State>,
     numbers: AtomicU32,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    segments: HashMap<u32, Made>,
+    limit: Option<u64>,
+    /// Bytes that are being made at this moment.
+    pending: u64,
+}
+
+#[derive(Debug)]
+struct Made {
+    segment: Arc<Segment>,
+    /// The holder that allocates in it, as long as that lives.
+    owner: Option<u16>,
+    /// The pool that it counts for.
+    budget: Option<Arc<Budget>>,
+}
+
+impl Made {
+    /// Bytes that have pages.
+    fn resident(&self) -> u64 {
+        self.segment.len() - self.segment.released()
+    }
+}
+
+/// What the tasks of one pool may take.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    /// Bytes of functions and arguments that lie in the host's own arena.
+    sent: AtomicU64,
+    registry: Arc<Registry>,
+}
+
+/// Bytes of a function or of arguments that count for a pool's limit until they are dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// Counts bytes that lie in the host's own arena.
+    pub(crate) fn charge(self: &Arc<Budget>, bytes: u64) -> Result<Charge> {
+        // Under the lock, so that two that fit one by one don't exceed the limit together.
+        let state = self.registry.lock();
+        state.check_pool(self, bytes)?;
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Charge { budget: self.clone(), bytes })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.sent.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn check(&self, wanted: u64, budget: Option<&Arc<Budget>>) -> Result<()> {
+        if let Some(limit) = self.limit {
+            let taken = self.pending + self.segments.values().map(Made::resident).sum::<u64>();
+            fits(wanted, taken, limit, Limit::Process(limit))?;
+        }
+        budget.map_or(Ok(()), |budget| self.check_pool(budget, wanted))
+    }
+
+    fn check_pool(&self, budget: &Arc<Budget>, wanted: u64) -> Result<()> {
+        let its = |made: &&Made| {
+            // What a dead worker has left is not its tasks' any more, but of whoever holds it.
+            made.owner.is_some() && made.budget.as_ref().is_some_and(|of| Arc::ptr_eq(of, budget))
+        };
+        let segments: u64 = self.segments.values().filter(its).map(Made::resident).sum();
+        let taken = segments + budget.sent.load(Ordering::Relaxed);
+        fits(wanted, taken, budget.limit, Limit::Pool(budget.limit))
+    }
+}
+
+fn fits(wanted: u64, taken: u64, most: u64, limit: Limit) -> Result<()> {
+    let available = most.saturating_sub(taken);
+    if wanted > available { Err(Error::OutOfSharedMemory { wanted, available, limit }) } else { Ok(()) }
+}
+
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Segments> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A budget for a new pool.
+    pub(super) fn budget(self: &Arc<Registry>, limit: u64) -> Arc<Budget> {
+        Arc::new(Budget { limit, sent: AtomicU64::new(0), registry: self.clone() })
+    }
+
+    /// Sets the limit for all segments; returns the one before.
+    pub(super) fn set_limit(&self, limit: Option<u64>) -> Option<u64> {
+        std::mem::replace(&mut self.lock().limit, limit)
+    }
+
+    /// The limit for all segments.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.lock().limit
+    }
+
+    /// Does something that takes `wanted` bytes, if the limits allow.
+    fn within_limits<T>(
+        &self,
+        wanted: u64,
+        budget: Option<&Arc<Budget>>,
+        make: impl FnOnce() -> Result<T>,
+        keep: impl FnOnce(&mut State, &T),
+    ) -> Result<T> {
+        {
+            let mut state = self.lock();
+            state.check(wanted, budget)?;
+            state.pending += wanted;
+        }
+        let made = make();
+        let mut state = self.lock();
+        state.pending -= wanted;
+        if let Ok(made) = &made {
+            keep(&mut state, made);
+        }
+        made
     }
 
     /// Makes a segment for `owner`.
-    pub(super) fn create(&self, data: u64, entries: u32, owner: u16) -> Result<Arc<Segment>> {
+    pub(super) fn create(
+        &self,
+        (data, backed, entries): (u64, u64, u32),
+        owner: u16,
+        budget: Option<&Arc<Budget>>,
+    ) -> Result<Arc<Segment>> {
         // From 1: segment 0 means nowhere.
         let id = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let segment = Arc::new(Segment::create(id, data, entries)?);
-        self.lock().insert(id, (segment.clone(), Some(owner)));
-        Ok(segment)
+        self.within_limits(
+            Segment::cost(data, backed, entries)?,
+            budget,
+            || Ok(Arc::new(Segment::create(id, data, backed, entries)?)),
+            |state, segment| {
+                let made = Made { segment: segment.clone(), owner: Some(owner), budget: budget.cloned() };
+                state.segments.insert(id, made);
+            },
+        )
+    }
+
+    /// Gives released granules of a segment of `owner` pages again.
+    pub(super) fn restore(&self, id: u32, granules: Range<usize>, owner: u16) -> Result<()> {
+        let (segment, budget) = match self.lock().segments.get(&id) {
+            Some(made) if made.owner == Some(owner) => (made.segment.clone(), made.budget.clone()),
+            _ => return Err(Error::Gone),
+        };
+        let wanted = granules.len() as u64 * GRANULE;
+        self.within_limits(wanted, budget.as_ref(), || segment.restore(granules), |_, ()| ())
     }
 
     /// The segment of that number.
     pub(super) fn open(&self, id: u32) -> Result<Arc<Segment>> {
-        self.lock().get(&id).map(|(segment, _)| segment.clone()).ok_or(Error::Gone)
+        self.lock().segments.get(&id).map(|made| made.segment.clone()).ok_or(Error::Gone)
     }
 
     /// The owner has died: nobody allocates in its segments any more.
     pub(super) fn orphan(&self, owner: u16) {
-        self.lock().values_mut().filter(|(_, of)| *of == Some(owner)).for_each(|(_, of)| *of = None);
+        let mut state = self.lock();
+        state.segments.values_mut().filter(|made| made.owner == Some(owner)).for_each(|made| made.owner = None);
     }
 
-    /// Lets go of orphaned segments that nobody uses any more. Whether others are left.
+    /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others are
+    /// left.
     pub(super) fn bury(&self, heap: &Heap) -> bool {
-        let mut segments = self.lock();
-        segments.retain(|id, (segment, owner)| {
-            let keep = owner.is_some() || Heap::in_use(segment);
+        let mut state = self.lock();
+        state.segments.retain(|id, made| {
+            let keep = made.owner.is_some() || close_unused(&made.segment);
             if !keep {
                 heap.forget(*id);
             }
             keep
         });
-        segments.values().any(|(_, owner)| owner.is_none())
+        state.segments.values().any(|made| made.owner.is_none())
     }
+}
+
+/// In the place of a dead owner: closes what nobody holds any more, and gives back what no open block lies in. Whether
+/// anything is open.
+fn close_unused(segment: &Segment) -> bool {
+    let mut used = vec![false; segment.granules()];
+    let mut open = false;
+    for entry in segment.used_entries() {
+        let Some(kind) = entry.kind() else { continue };
+        if entry.close() {
+            entry.retire();
+            continue;
+        }
+        open = true;
+        if kind == Kind::Block {
+            let end = entry.offset().saturating_add(entry.len()).min(segment.len());
+            let (first, last) = ((entry.offset() / GRANULE) as usize, end.div_ceil(GRANULE) as usize);
+            used.iter_mut().take(last).skip(first).for_each(|used| *used = true);
+        }
+    }
+    if open {
+        for granule in (0..used.len()).filter(|&granule| !used[granule] && !segment.is_released(granule)) {
+            // What the system does not take stays until all of the segment goes.
+            let _kept = segment.release(granule..granule + 1);
+        }
+    }
+    open
 }
 
 /// How the host's own heap gets segments.
@@ -61,11 +230,24 @@ impl Registry {
 pub(super) struct Local(pub(super) Arc<Registry>);
 
 impl Source for Local {
-    fn create(&self, data: u64, entries: u32) -> Result<Arc<Segment>> {
-        self.0.create(data, entries, HOST)
+    fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>> {
+        let attempt = || self.0.create((data, backed, entries), HOST, None);
+        if patient { Host::current()?.pressing(attempt) } else { attempt() }
+    }
+
+    fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
+        let attempt = || self.0.restore(segment.id(), granules.clone(), HOST);
+        Host::current()?.pressing(attempt)
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
         self.0.open(id)
+    }
+
+    fn freed(&self) {
+        // It fails only where there is no host, and so nobody to be told.
+        if let Ok(host) = Host::current() {
+            host.look_again();
+        }
     }
 }

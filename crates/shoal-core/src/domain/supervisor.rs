@@ -15,8 +15,8 @@ use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Packet, Seqpacket};
 
 use super::host::{GuestLink, Host, State};
+use super::registry::Budget;
 use crate::error::{Error, Result};
-use crate::pool::client::Shared;
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::sync::lock;
 
@@ -25,6 +25,8 @@ const ZYGOTE_TRIES: u32 = 2;
 
 /// How often to look whether segments of dead workers are still in use.
 const BURY: Duration = Duration::from_secs(1);
+/// How long after blocks of theirs were let go of idle workers are woken to see whether they can give memory back.
+const TELL_OWNERS: Duration = Duration::from_secs(5);
 
 /// Who a packet came from.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +40,9 @@ enum Peer {
 
 /// Runs as long as the process.
 pub(super) fn run(host: &Arc<Host>) {
+    let mut chores = Chores::default();
     loop {
-        if let Err(error) = turn(host) {
+        if let Err(error) = turn(host, &mut chores) {
             // Only the exhaustion of descriptors or memory gets here. What was asked for stays in the sockets: again,
             // a little later.
             eprintln!("shoal: supervisor: {error}");
@@ -48,11 +51,35 @@ pub(super) fn run(host: &Arc<Host>) {
     }
 }
 
-fn turn(host: &Arc<Host>) -> Result<()> {
+/// What is done now and then.
+#[derive(Default)]
+struct Chores {
+    /// When to wake idle workers, as this process has let go of blocks of theirs: they may have some to give back.
+    tell_owners: Option<Instant>,
+}
+
+impl Chores {
+    /// Does what is due. When to come back.
+    fn look(&mut self, host: &Host) -> Option<Duration> {
+        let now = Instant::now();
+        if host.heap().has_let_go() && self.tell_owners.is_none() {
+            self.tell_owners = Some(now + TELL_OWNERS);
+        }
+        if self.tell_owners.is_some_and(|at| at <= now) {
+            self.tell_owners = None;
+            host.pools().iter().for_each(|pool| pool.ask_for_memory(false));
+        }
+        // What dead workers have left in use is looked at until it can be let go of.
+        let bury = host.registry.bury(host.heap()).then_some(BURY);
+        let tell = self.tell_owners.map(|at| at - now);
+        bury.into_iter().chain(tell).chain(host.heap().tick()).min()
+    }
+}
+
+fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
     let (peers, sockets, listener) = watched(&host.state());
     let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
-    // What dead workers have left in use is looked at now and then, until it can be let go of.
-    let timeout = overdue.into_iter().chain(host.registry.bury(host.heap()).then_some(BURY)).min();
+    let timeout = overdue.into_iter().chain(chores.look(host)).min();
     let mut fds: Vec<BorrowedFd<'_>> = vec![host.notifier.as_fd()];
     fds.extend(listener.iter().map(|listener| listener.as_fd()));
     fds.extend(sockets.iter().map(|socket| socket.as_fd()));
@@ -258,26 +285,46 @@ fn seat_spoke(host: &Arc<Host>, place: Place) -> Result<()> {
             }
             Ok(())
         }
-        Some(packets) => packets.iter().try_for_each(|packet| answer(host, &control, holder, packet)),
+        Some(packets) => {
+            let pool = host.pool(place.pool);
+            let budget = pool.as_ref().and_then(|pool| pool.budget());
+            packets.iter().try_for_each(|packet| answer(host, &control, holder, budget, packet))
+        }
     }
 }
 
-fn answer(host: &Arc<Host>, socket: &Seqpacket, holder: u16, packet: &Packet) -> Result<()> {
+fn answer(
+    host: &Arc<Host>,
+    socket: &Seqpacket,
+    holder: u16,
+    budget: Option<&Arc<Budget>>,
+    packet: &Packet,
+) -> Result<()> {
     let segment = match ToHost::decode(&packet.bytes) {
-        Ok(ToHost::Create { data, entries }) => host.registry.create(data, entries, holder).inspect(|segment| {
-            // The host maps it at once: it will read results in it.
-            host.heap().know(segment);
-            // Handles of what will lie in it may go to anybody, and all will ask here.
-            if let Err(error) = host.open_broker() {
-                eprintln!("shoal: broker: {error}");
-            }
-        }),
-        Ok(ToHost::Open { segment }) => host.registry.open(segment),
+        Ok(ToHost::Create { data, backed, entries, patient }) => {
+            let attempt = || host.registry.create((data, backed, entries), holder, budget);
+            if patient { pressing(host, attempt) } else { attempt() }.map(Some).inspect(|segment| {
+                // The host maps it at once: it will read results in it.
+                segment.iter().for_each(|segment| host.heap().know(segment));
+                // Handles of what will lie in it may go to anybody, and all will ask here.
+                if let Err(error) = host.open_broker() {
+                    eprintln!("shoal: broker: {error}");
+                }
+            })
+        }
+        Ok(ToHost::Restore { segment, start, end }) => {
+            let attempt = || host.registry.restore(segment, start as usize..end as usize, holder);
+            pressing(host, attempt).map(|()| None)
+        }
+        Ok(ToHost::Open { segment }) => host.registry.open(segment).map(Some),
         _ => Err(Error::Damaged("message")),
     };
     let (reply, segment) = match segment {
-        Ok(segment) => (FromHost::Segment { id: segment.id() }, Some(segment)),
-        Err(Error::OutOfSharedMemory { wanted, available }) => (FromHost::OutOfMemory { wanted, available }, None),
+        Ok(Some(segment)) => (FromHost::Segment { id: segment.id() }, Some(segment)),
+        Ok(None) => (FromHost::Restored, None),
+        Err(Error::OutOfSharedMemory { wanted, available, limit }) => {
+            (FromHost::OutOfMemory { wanted, available, limit }, None)
+        }
         Err(Error::Gone) => (FromHost::Gone, None),
         Err(_) => (FromHost::Refused, None),
     };
@@ -285,6 +332,17 @@ fn answer(host: &Arc<Host>, socket: &Seqpacket, holder: u16, packet: &Packet) ->
     match socket.send(&reply.encode(), &fds) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         sent => Ok(sent?),
+    }
+}
+
+/// Tries something that takes memory for somebody else, with what the host itself and the workers can spare.
+fn pressing<T>(host: &Host, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    match attempt() {
+        Err(Error::OutOfSharedMemory { .. }) => {
+            host.heap().release_free();
+            host.pressing(attempt)
+        }
+        done => done,
     }
 }
 
@@ -311,7 +369,7 @@ fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
     let mut holder = holder;
     for packet in packets {
         match holder {
-            Some(holder) => answer(host, &socket, holder, &packet)?,
+            Some(holder) => answer(host, &socket, holder, None, &packet)?,
             None => {
                 let token = host.address().token;
                 let known =
@@ -336,16 +394,4 @@ fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl Host {
-    fn pools(&self) -> Vec<Arc<Shared>> {
-        let mut state = self.state();
-        state.pools.retain(|_, pool| pool.strong_count() > 0);
-        state.pools.values().filter_map(std::sync::Weak::upgrade).collect()
-    }
-
-    fn pool(&self, number: u32) -> Option<Arc<Shared>> {
-        self.state().pools.get(&number).and_then(std::sync::Weak::upgrade)
-    }
 }

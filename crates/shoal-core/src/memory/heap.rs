@@ -4,27 +4,35 @@
 //! used under a [`Lease`]; so are blocks of its own that others may use. Where segments come from is the
 //! [`Source`]'s business: the host makes them, everybody else asks the host.
 
-use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
+
+use super::arena::{ALWAYS, Arena, Holdings};
+use super::block::Leased;
+pub use super::block::{Lease, PlainBlock};
 use super::handle::Address;
-use super::lease::{Cell, Entry, Kind};
+use super::lease::{Entry, Kind};
 use super::segment::Segment;
-use super::space::{Piece, Space};
 use crate::error::{Error, Result};
 
 /// The holder that hosts the domain: the client.
 pub const HOST: u16 = 0;
 
-const FIRST_SEGMENT: u64 = 1 << 20;
-const LARGEST_STEP: u64 = 64 << 20;
-const CELLS_PER_SEGMENT: u32 = 1000;
 const PAGE: u64 = 4096;
 
 /// Where segments come from.
 pub trait Source: Send + Sync {
-    /// Makes a segment that `heap`'s process owns.
-    fn create(&self, data: u64, entries: u32) -> Result<Arc<Segment>>;
+    /// Makes a segment that this process owns, the first `backed` bytes of its `data` with pages.
+    /// `patient`: if there is not enough memory, others are asked to give some back, and given a moment.
+    fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>>;
+    /// Gives released granules of a segment that this process owns pages again; patiently.
+    fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()>;
+    /// There is something to give back again: [`Heap::tick`] should be called.
+    fn freed(&self);
     /// Finds the segment of that number, made by any process of the domain.
     fn open(&self, id: u32) -> Result<Arc<Segment>>;
 }
@@ -48,41 +56,19 @@ pub struct Heap {
     /// The process it belongs to. A fork of it has a copy of all this, but no leases of its own.
     pid: u32,
     source: Box<dyn Source>,
-    segments: RwLock<HashMap<u32, Arc<Segment>>>,
+    segments: RwLock<FxHashMap<u32, Arc<Segment>>>,
     arena: Mutex<Arena>,
-    held: Mutex<HashMap<(u32, u32), Weak<Leased>>>,
-}
-
-/// The arena: private bookkeeping over this process's own segments.
-#[derive(Default)]
-struct Arena {
-    space: Space,
-    tables: HashMap<u32, Table>,
-    reserved: u64,
-}
-
-struct Table {
-    segment: Arc<Segment>,
-    free: Vec<u32>,
-    /// The segment's hints when it was last looked through.
-    seen: u32,
-    cells: bool,
-}
-
-impl Table {
-    fn take(&mut self) -> Option<u32> {
-        let index = self.free.pop()?;
-        self.segment.use_entry(index);
-        Some(index)
-    }
+    pub(super) held: Mutex<FxHashMap<u64, Weak<Leased>>>,
+    /// Whether this process has let go of blocks of others, who may not know yet.
+    let_go: AtomicBool,
 }
 
 /// Counts of what a heap has mapped and holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Segments mapped.
     pub segments: usize,
-    /// Bytes of those segments.
+    /// Bytes of those segments, apart from what was given back to the system.
     pub bytes: u64,
     /// Blocks and cells in use in all of them, by whomever.
     pub blocks: usize,
@@ -90,9 +76,33 @@ pub struct Usage {
     pub leases: usize,
     /// Bytes given out of this process's own arena, leased or not.
     pub used: u64,
+    /// Bytes that are in no use, but kept for the next one.
+    pub free: u64,
+    /// Bytes that were given back to the system, until they are needed again.
+    pub released: u64,
+    /// The most there may be of all, less what is given back.
+    pub limit: Option<u64>,
+    /// Bytes of the blocks that each process holds. A block that two hold counts for both.
+    pub holders: Vec<(Holder, u64)>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Who holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// The host: the process that asks.
+    Host,
+    /// A worker, by its process.
+    Worker(u32),
+    /// Another process that was given a handle.
+    Guest,
+}
+
+/// What a block is called in the books of this process.
+pub(super) fn key(segment: u32, index: u32) -> u64 {
+    u64::from(segment) << 32 | u64::from(index)
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while it was held has left the bookkeeping as it was between two statements: sound, if perhaps leaky.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -108,6 +118,7 @@ impl Heap {
             segments: RwLock::default(),
             arena: Mutex::default(),
             held: Mutex::default(),
+            let_go: AtomicBool::new(false),
         })
     }
 
@@ -149,9 +160,9 @@ impl Heap {
     /// Allocates bytes that only this process gives back: a message that someone reads while this process waits.
     pub fn allocate_plain(self: &Arc<Heap>, len: u64) -> Result<PlainBlock> {
         let mut arena = lock(&self.arena);
-        let piece = self.piece(&mut arena, len)?;
-        let segment = arena.tables[&piece.segment].segment.clone();
-        drop(arena);
+        let piece = arena.cut(&*self.source, len, false)?;
+        let segment = arena.segment(piece.segment);
+        self.unlock(arena);
         let block = PlainBlock { heap: self.clone(), segment, piece };
         block.segment.address(piece.offset, piece.len)?;
         Ok(block)
@@ -160,18 +171,11 @@ impl Heap {
     /// Allocates a block that others may take leases on.
     pub fn allocate(self: &Arc<Heap>, len: u64) -> Result<Lease> {
         let mut arena = lock(&self.arena);
-        // Whole pages: then a segment's table, with a line for every page, can't run out before its data does.
-        let piece = self.piece(&mut arena, len.max(1).next_multiple_of(PAGE))?;
-        let Arena { tables, space, .. } = &mut *arena;
-        let table = tables.get_mut(&piece.segment).expect("pieces come from segments with tables");
-        let Some(index) = table.take() else {
-            let _ = space.free(piece.segment, piece.offset);
-            return Err(Error::Damaged("lease table"));
-        };
-        let segment = table.segment.clone();
+        let piece = arena.cut(&*self.source, len, true)?;
+        let (segment, index) = arena.line(piece.segment);
         // Before the arena is unlocked: a sweep must not meet a line that is half opened.
         let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me);
-        drop(arena);
+        self.unlock(arena);
         let lease = self.register(segment, index, generation);
         lease.0.segment.address(piece.offset, len)?;
         Ok(lease)
@@ -180,76 +184,60 @@ impl Heap {
     /// Allocates a cell: a few atomic words, all zero, that others may take leases on.
     pub fn allocate_cell(self: &Arc<Heap>, kind: Kind) -> Result<Lease> {
         let mut arena = lock(&self.arena);
-        self.sweep(&mut arena);
-        let found = arena.tables.values_mut().find(|table| table.cells && !table.free.is_empty());
-        let (segment, index) = match found {
-            Some(table) => (table.segment.clone(), table.take()),
-            None => {
-                let id = self.grow(&mut arena, 0, CELLS_PER_SEGMENT)?;
-                let table = arena.tables.get_mut(&id).expect("just made");
-                (table.segment.clone(), table.take())
-            }
-        };
-        let index = index.ok_or(Error::Damaged("lease table"))?;
+        let (segment, index) = arena.cell(&*self.source)?;
         let generation = segment.entries()[index as usize].open(kind, 0, 0, self.me);
-        drop(arena);
+        self.unlock(arena);
         Ok(self.register(segment, index, generation))
     }
 
-    fn piece(&self, arena: &mut Arena, len: u64) -> Result<Piece> {
-        self.sweep(arena);
-        if let Some(piece) = arena.space.allocate(len) {
-            return Ok(piece);
-        }
-        // Twice as much each time, so that a program with a small need starts quickly and one with a large need
-        // asks rarely.
-        let step = arena.reserved.clamp(FIRST_SEGMENT, LARGEST_STEP);
-        let data = step.max(len.next_multiple_of(PAGE));
-        let entries = (data / PAGE) as u32;
-        match self.grow(arena, data, entries) {
-            Err(Error::OutOfSharedMemory { .. }) if data > len.next_multiple_of(PAGE) => {
-                let data = len.next_multiple_of(PAGE);
-                self.grow(arena, data, (data / PAGE) as u32)?
-            }
-            grown => grown?,
-        };
-        arena.space.allocate(len).ok_or(Error::Damaged("arena"))
+    fn unlock(&self, mut arena: MutexGuard<'_, Arena>) {
+        let added = arena.added();
+        drop(arena);
+        added.iter().for_each(|segment| self.know(segment));
     }
 
-    fn grow(&self, arena: &mut Arena, data: u64, entries: u32) -> Result<u32> {
-        let segment = self.source.create(data, entries)?;
-        self.know(&segment);
-        let id = segment.id();
-        if data > 0 {
-            arena.space.add_segment(id, segment.data_at(), segment.len());
+    /// Changes the arena in a way that may make something free.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Arena)) {
+        let mut arena = lock(&self.arena);
+        let before = arena.is_restless();
+        change(&mut arena);
+        let freed = arena.is_restless() && !before;
+        drop(arena);
+        if freed {
+            self.source.freed();
         }
-        arena.reserved += segment.len();
-        let table = Table { free: (0..entries).rev().collect(), seen: 0, cells: data == 0, segment };
-        arena.tables.insert(id, table);
-        Ok(id)
     }
 
-    /// Takes back what others let go of since the last look.
-    fn sweep(&self, arena: &mut Arena) {
-        let Arena { tables, space, .. } = arena;
-        for (id, table) in tables.iter_mut() {
-            let hints = table.segment.hints();
-            if hints == table.seen {
-                continue;
-            }
-            table.seen = hints;
-            for (index, entry) in table.segment.used_entries().iter().enumerate() {
-                // A line that is free already is even in generation and has no holders too: kind tells them apart.
-                if let Some(kind) = entry.kind() {
-                    close(entry, kind, *id, index as u32, space, &mut table.free);
-                }
-            }
+    /// Notes that the owner of some block should be told to look.
+    pub(super) fn let_go_of_others(&self) {
+        // A look first: it is so mostly, and a write would be dear.
+        if !self.let_go.load(Ordering::Relaxed) && !self.let_go.swap(true, Ordering::Relaxed) {
+            self.source.freed();
         }
+    }
+
+    /// Whether this process has let go of blocks of others since this was asked last.
+    pub fn has_let_go(&self) -> bool {
+        self.let_go.swap(false, Ordering::Relaxed)
+    }
+
+    /// Gives what has been free for some seconds back to the system, if it is time for a look. When to call it again;
+    /// `None`: there is nothing to give back, until something is freed.
+    pub fn tick(&self) -> Option<Duration> {
+        lock(&self.arena).tick(Instant::now())
+    }
+
+    /// Gives everything that is free back to the system. How many bytes.
+    pub fn release_free(&self) -> u64 {
+        let mut arena = lock(&self.arena);
+        arena.sweep();
+        arena.release(ALWAYS)
     }
 
     fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Lease {
+        let place = key(segment.id(), index);
         let lease = Arc::new(Leased { heap: self.clone(), segment, index, generation });
-        lock(&self.held).insert((lease.segment.id(), index), Arc::downgrade(&lease));
+        lock(&self.held).insert(place, Arc::downgrade(&lease));
         Lease(lease)
     }
 
@@ -257,23 +245,21 @@ impl Heap {
     pub fn take(self: &Arc<Heap>, id: BlockId) -> Result<Lease> {
         let segment = self.segment(id.segment)?;
         let entry = segment.entries().get(id.entry as usize).ok_or(Error::Damaged("handle"))?;
+        let place = key(id.segment, id.entry);
         let mut held = lock(&self.held);
-        if let Some(lease) = held.get(&(id.segment, id.entry)).and_then(Weak::upgrade) {
+        if let Some(lease) = held.get(&place).and_then(Weak::upgrade) {
             // Unlocked first: should this have become the last reference, its drop locks.
             drop(held);
             return if lease.generation == id.generation { Ok(Lease(lease)) } else { Err(Error::Gone) };
         }
         if !entry.take(id.generation, self.me) {
-            segment.hint();
+            // It may have kept the owner from freeing what is there now.
+            segment.marks().set(id.entry);
             return Err(Error::Gone);
         }
-        let lease = Arc::new(Leased {
-            heap: self.clone(),
-            segment: segment.clone(),
-            index: id.entry,
-            generation: id.generation,
-        });
-        held.insert((id.segment, id.entry), Arc::downgrade(&lease));
+        let (heap, segment) = (self.clone(), segment.clone());
+        let lease = Arc::new(Leased { heap, segment, index: id.entry, generation: id.generation });
+        held.insert(place, Arc::downgrade(&lease));
         Ok(Lease(lease))
     }
 
@@ -282,16 +268,17 @@ impl Heap {
     pub fn give_back_all(&self, holder: u16, mut abandon: impl FnMut(&Entry)) {
         let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         for segment in segments {
-            let mut hint = false;
-            for entry in segment.used_entries() {
+            for (index, entry) in segment.used_entries().iter().enumerate() {
+                let Some(kind) = entry.kind() else { continue };
                 // Every lock, not just those it held: it may have been woken to take one and died first.
-                if entry.kind() == Some(Kind::Lock) && entry.held() {
+                if kind == Kind::Lock && entry.held() {
                     abandon(entry);
                 }
-                hint |= entry.give_back(holder);
-            }
-            if hint {
-                segment.hint();
+                entry.give_back(holder);
+                // Also what it let go of itself: it may have died before it told the owner.
+                if !entry.held() {
+                    segment.marks().set(index as u32);
+                }
             }
         }
     }
@@ -301,34 +288,38 @@ impl Heap {
         segment.used_entries().iter().any(Entry::held)
     }
 
-    /// What is mapped and in use.
-    pub fn usage(&self) -> Usage {
-        let mut arena = lock(&self.arena);
-        self.sweep(&mut arena);
-        let used = arena.space.stats().used;
-        drop(arena);
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let mut usage = Usage { segments: segments.len(), used, ..Usage::default() };
-        for segment in segments.values() {
-            usage.bytes += segment.len();
-            for entry in segment.used_entries() {
-                let holders = entry.holders() as usize;
-                usage.leases += holders;
-                usage.blocks += usize::from(holders > 0);
+    /// What is mapped and in use. `name` tells who has a number; who has none (any more) is left out.
+    pub fn usage(&self, name: impl Fn(u16) -> Option<Holder>) -> Usage {
+        let Holdings { used, free } = {
+            let mut arena = lock(&self.arena);
+            arena.sweep();
+            arena.holdings()
+        };
+        let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut usage = Usage { segments: segments.len(), used, free, ..Usage::default() };
+        let mut holders: FxHashMap<u16, u64> = FxHashMap::default();
+        for segment in &segments {
+            usage.bytes += segment.len() - segment.released();
+            usage.released += segment.released();
+            let mut used = 0;
+            for entry in segment.used_entries().iter().filter(|entry| entry.kind().is_some()) {
+                let mut count = 0;
+                for holder in entry.holders() {
+                    count += 1;
+                    *holders.entry(holder).or_default() += entry.len();
+                }
+                usage.leases += count;
+                usage.blocks += usize::from(count > 0);
+                used += if count > 0 { entry.len().next_multiple_of(PAGE) } else { 0 };
+            }
+            if !segment.is_mine() {
+                // Of others' arenas only the table is known.
+                usage.free += (segment.len() - segment.data_at()).saturating_sub(segment.released() + used);
             }
         }
+        usage.holders = holders.into_iter().filter_map(|(holder, bytes)| Some((name(holder)?, bytes))).collect();
+        usage.holders.sort_unstable();
         usage
-    }
-}
-
-/// Frees an entry and what it describes if nobody holds it.
-fn close(entry: &Entry, kind: Kind, segment: u32, index: u32, space: &mut Space, free: &mut Vec<u32>) {
-    if entry.close() {
-        if kind == Kind::Block {
-            space.free(segment, entry.offset()).expect("a block that was open is allocated");
-        }
-        entry.retire();
-        free.push(index);
     }
 }
 
@@ -338,141 +329,5 @@ impl std::fmt::Debug for Heap {
     }
 }
 
-/// Bytes of this process's arena that only it gives back. Freed on drop.
-#[derive(Debug)]
-pub struct PlainBlock {
-    heap: Arc<Heap>,
-    segment: Arc<Segment>,
-    piece: Piece,
-}
-
-impl PlainBlock {
-    /// Where it lies.
-    pub fn place(&self, len: u64) -> crate::pool::task_ring::Place {
-        crate::pool::task_ring::Place { segment: self.piece.segment, offset: self.piece.offset, len }
-    }
-
-    /// Copies `bytes` to its front.
-    ///
-    /// # Panics
-    /// If they do not fit: a mistake of the engine itself.
-    pub fn write(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() as u64 <= self.piece.len, "{} bytes into a block of {}", bytes.len(), self.piece.len);
-        let address = self.segment.address(self.piece.offset, self.piece.len).expect("mapped when it was made");
-        // SAFETY: the block is that long, belongs to this process, and `&mut self` excludes other writers here;
-        // readers elsewhere learn of it only afterwards.
-        unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    }
-}
-
-impl Drop for PlainBlock {
-    fn drop(&mut self) {
-        // A fork has a copy of the books, and perhaps of a lock that nobody there will ever free.
-        if !self.heap.is_mine() {
-            return;
-        }
-        let freed = lock(&self.heap.arena).space.free(self.piece.segment, self.piece.offset);
-        debug_assert!(freed.is_ok(), "freed twice: {:?}", self.piece);
-    }
-}
-
-/// The right of this process to use a block. Clones share it; the last one to go gives it back.
-#[derive(Clone, Debug)]
-pub struct Lease(Arc<Leased>);
-
-#[derive(Debug)]
-struct Leased {
-    heap: Arc<Heap>,
-    segment: Arc<Segment>,
-    index: u32,
-    generation: u32,
-}
-
-impl Lease {
-    fn entry(&self) -> &Entry {
-        &self.0.segment.entries()[self.0.index as usize]
-    }
-
-    /// Which block it is.
-    pub fn id(&self) -> BlockId {
-        BlockId { segment: self.0.segment.id(), entry: self.0.index, generation: self.0.generation }
-    }
-
-    /// Bytes of the block.
-    pub fn len(&self) -> u64 {
-        self.entry().len()
-    }
-
-    /// Whether it is a cell, which has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What it is.
-    pub fn kind(&self) -> Option<Kind> {
-        self.entry().kind()
-    }
-
-    /// The words of a cell.
-    pub fn cell(&self) -> &Cell {
-        self.entry().cell()
-    }
-
-    /// The address of its first byte, faulted in. Valid as long as the lease lives.
-    pub fn address(&self) -> Result<*mut u8> {
-        self.0.segment.address(self.entry().offset(), self.len())
-    }
-
-    /// Its bytes.
-    ///
-    /// # Safety
-    /// Nobody writes to the block while the slice lives.
-    pub unsafe fn bytes(&self) -> Result<&[u8]> {
-        let entry = self.entry();
-        // SAFETY: the caller excludes writers.
-        unsafe { self.0.segment.bytes(entry.offset(), entry.len()) }
-    }
-
-    /// Its first `len` bytes, the only ones to be faulted in.
-    ///
-    /// # Safety
-    /// As for [`bytes`](Self::bytes).
-    pub unsafe fn front(&self, len: u64) -> Result<&[u8]> {
-        let entry = self.entry();
-        // SAFETY: the caller excludes writers.
-        unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
-    }
-
-    /// The segment it lies in, and where.
-    pub(super) fn place(&self) -> (&Arc<Segment>, u64) {
-        (&self.0.segment, self.entry().offset())
-    }
-
-    /// Whether the domain's host, the client, holds it too.
-    pub fn held_by_host(&self) -> bool {
-        self.entry().held_by(HOST)
-    }
-
-    /// The heap it was taken in.
-    pub fn heap(&self) -> &Arc<Heap> {
-        &self.0.heap
-    }
-}
-
-impl Drop for Leased {
-    fn drop(&mut self) {
-        // The lease is the process's that took it: a fork of that must not give it back.
-        if !self.heap.is_mine() {
-            return;
-        }
-        let place = (self.segment.id(), self.index);
-        let mut held = lock(&self.heap.held);
-        // Another thread may have taken a new lease on it since the last clone of this one went.
-        if held.get(&place).is_some_and(|lease| std::ptr::eq(lease.as_ptr(), self)) {
-            held.remove(&place);
-            if self.segment.entries()[self.index as usize].give_back(self.heap.me) {
-                self.segment.hint();
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -149,9 +149,9 @@ impl Entry {
         !self.holders.is_empty()
     }
 
-    /// How many processes have a lease.
-    pub fn holders(&self) -> u32 {
-        self.holders.len()
+    /// Who has a lease.
+    pub fn holders(&self) -> impl Iterator<Item = u16> + '_ {
+        self.holders.members()
     }
 
     /// What it describes.

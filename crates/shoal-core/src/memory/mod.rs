@@ -1,7 +1,12 @@
 //! Memory that processes share: segments, the arena that hands out pieces of them, leases, handles.
 
 pub mod lease;
+pub mod marks;
 
+#[cfg(not(loom))]
+mod arena;
+#[cfg(not(loom))]
+mod block;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]

@@ -29,6 +29,17 @@ pub struct Piece {
     pub len: u64,
 }
 
+/// Whole pages of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The segment.
+    pub segment: u32,
+    /// The offset of the first byte.
+    pub start: u64,
+    /// The offset behind the last byte.
+    pub end: u64,
+}
+
 /// Nothing is allocated at the place named: a double free, or an offset that was never handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no piece is allocated at offset {offset} of segment {segment}: it was freed before, or never handed out")]
@@ -78,6 +89,8 @@ pub struct SpaceStats {
 pub struct Space {
     extents: Extents,
     classes: [Class; size_class::COUNT],
+    /// What the last piece was cut from, if that was cold: pages that may be missing.
+    thawed: Option<Range>,
     used: u64,
     pieces: u64,
 }
@@ -91,7 +104,13 @@ impl Default for Space {
 impl Space {
     /// A space without segments.
     pub fn new() -> Space {
-        Space { extents: Extents::default(), classes: [Class::EMPTY; size_class::COUNT], used: 0, pieces: 0 }
+        Space {
+            extents: Extents::default(),
+            classes: [Class::EMPTY; size_class::COUNT],
+            thawed: None,
+            used: 0,
+            pieces: 0,
+        }
     }
 
     /// Adds a segment, of which the bytes from `start` up to `end` may be handed out.
@@ -120,7 +139,7 @@ impl Space {
     pub fn allocate(&mut self, len: u64) -> Option<Piece> {
         let piece = match size_class::of(len) {
             Some(class) => self.allocate_small(class)?,
-            None => self.allocate_pages(len)?,
+            None => self.allocate_pages(len, false)?,
         };
         self.used += piece.len;
         self.pieces += 1;
@@ -189,6 +208,7 @@ impl Space {
             return Err(InUse { segment });
         }
         self.trim();
+        self.extents.mix();
         self.extents.remove_segment(segment);
         Ok(())
     }
@@ -213,12 +233,54 @@ impl Space {
         }
     }
 
-    fn allocate_pages(&mut self, len: u64) -> Option<Piece> {
+    /// As [`allocate`](Space::allocate), but always whole pages, so that there are no more pieces than pages, and never
+    /// in a segment that is full.
+    pub fn allocate_leasable(&mut self, len: u64) -> Option<Piece> {
+        let piece = self.allocate_pages(len.max(1), true)?;
+        self.used += piece.len;
+        self.pieces += 1;
+        Some(piece)
+    }
+
+    /// A full segment takes no more pieces that can be leased.
+    pub fn set_full(&mut self, segment: u32, full: bool) {
+        self.extents.set_full(segment, full);
+    }
+
+    /// The pages that the piece allocated last has used up, if some of them may be missing: it was cut from what is
+    /// [`cool`](Space::cool). Told once.
+    #[inline]
+    pub fn thawed(&mut self) -> Option<Range> {
+        self.thawed.take()
+    }
+
+    /// All that is free. What lies side by side, as warm or as cold, is one range after a [`trim`](Space::trim).
+    pub fn free_ranges(&self) -> impl Iterator<Item = Range> {
+        self.extents.free().map(|extent| Range {
+            segment: extent.segment,
+            start: u64::from(extent.first) * PAGE,
+            end: u64::from(extent.end()) * PAGE,
+        })
+    }
+
+    /// Some pages of this range, free since before the last [`trim`](Space::trim), are missing from now on: it is
+    /// handed out after all others. It lies in the free range that starts at `within`, or has to be looked for.
+    pub fn cool(&mut self, within: u64, range: Range) {
+        let page = |offset: u64| (offset / PAGE) as u32;
+        self.extents.cool(range.segment, page(within), page(range.start), page(range.end));
+    }
+
+    fn allocate_pages(&mut self, len: u64, leased: bool) -> Option<Piece> {
         let pages = u32::try_from(len.div_ceil(PAGE)).ok()?;
-        let id = self.extents.take(pages).or_else(|| {
+        let id = self.take_pages(pages, leased).or_else(|| {
             self.trim();
-            self.extents.take(pages)
-        })?;
+            self.take_pages(pages, leased)
+        });
+        let id = match id {
+            Some(id) => id,
+            None if self.extents.mix() => self.take_pages(pages, leased)?,
+            None => return None,
+        };
         let extent = self.extents.get(id);
         let piece = Piece {
             segment: extent.segment,
@@ -227,5 +289,15 @@ impl Space {
         };
         self.extents.occupy(piece.segment);
         Some(piece)
+    }
+
+    fn take_pages(&mut self, pages: u32, leased: bool) -> Option<extents::Id> {
+        let (id, cold) = self.extents.take(pages, leased)?;
+        if cold {
+            let extent = self.extents.get(id);
+            let (start, end) = (u64::from(extent.first) * PAGE, u64::from(extent.end()) * PAGE);
+            self.thawed = Some(Range { segment: extent.segment, start, end });
+        }
+        Some(id)
     }
 }

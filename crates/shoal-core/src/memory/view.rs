@@ -125,10 +125,16 @@ mod tests {
     struct Alone(std::sync::atomic::AtomicU32);
 
     impl Source for Alone {
-        fn create(&self, data: u64, entries: u32) -> Result<Arc<Segment>> {
+        fn create(&self, data: u64, backed: u64, entries: u32, _patient: bool) -> Result<Arc<Segment>> {
             let id = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-            Ok(Arc::new(Segment::create(id, data, entries)?))
+            Ok(Arc::new(Segment::create(id, data, backed, entries)?))
         }
+
+        fn restore(&self, segment: &Arc<Segment>, granules: std::ops::Range<usize>) -> Result<()> {
+            segment.restore(granules)
+        }
+
+        fn freed(&self) {}
 
         fn open(&self, _: u32) -> Result<Arc<Segment>> {
             Err(Error::Gone)
@@ -189,7 +195,6 @@ mod tests {
         let view = views.open(lease).expect("a view");
         assert!(heap.take(id).is_ok());
         drop(view);
-        heap.usage();
         assert!(heap.take(id).is_err(), "freed");
     }
 }

@@ -19,6 +19,7 @@ use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
 use super::messages::Place as Seat;
 use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
 use crate::domain::host::{Host, Launch};
+use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
 use crate::sync::bell::Tone;
@@ -34,6 +35,9 @@ pub struct Config {
     pub preload: Vec<Vec<u8>>,
     /// What every worker of the pool reads before it starts.
     pub setup: Vec<u8>,
+    /// The most shared memory that its workers' segments, and the arguments and functions on their way to them, may
+    /// take together, in bytes. `None`: as much as there is.
+    pub memory_limit: Option<u64>,
 }
 
 /// The longest a wait goes without a look at signals and the clock.
@@ -57,6 +61,8 @@ pub struct Shared {
     host: Arc<Host>,
     memory: PoolMemory,
     _setup: PlainBlock,
+    /// What its limit of memory is counted against.
+    pub(super) budget: Option<Arc<Budget>>,
     core: Mutex<Core>,
     /// Held by the one who reads the completion rings.
     collector: Mutex<()>,
@@ -180,6 +186,7 @@ impl Pool {
                 host: host.clone(),
                 memory,
                 _setup: setup,
+                budget: config.memory_limit.map(|limit| host.budget(limit)),
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
@@ -224,7 +231,8 @@ impl Pool {
     pub fn function(&self, bytes: &[u8], leases: Vec<Lease>) -> Result<Arc<Function>> {
         self.check()?;
         let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Function::new(self.0.host.heap(), id, bytes, leases)?))
+        let budget = self.0.budget.as_ref();
+        Ok(Arc::new(Function::new(self.0.host.heap(), id, bytes, leases, budget)?))
     }
 
     /// Submits a task: `function` on `arguments`, which may name shared things, whose `leases` are kept until the
@@ -449,6 +457,23 @@ impl Pool {
             WorkerInfo { number, pid, state, tasks, busy_nanos }
         };
         crew.into_iter().enumerate().map(info).collect()
+    }
+}
+
+impl Shared {
+    /// What its limit of memory is counted against, if it has one.
+    pub(crate) fn budget(&self) -> Option<&Arc<Budget>> {
+        self.budget.as_ref()
+    }
+
+    /// Wakes idle workers: what others let go of may be theirs to give back. At once, and the busy ones when they are
+    /// through with their task, if memory is short.
+    pub(crate) fn ask_for_memory(&self, short: bool) {
+        let control = self.memory.control();
+        if short {
+            control.squeezes.fetch_add(1, Ordering::SeqCst);
+        }
+        control.gate.wake_all(|worker| self.memory.park(worker));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
@@ -52,6 +52,8 @@ pub struct Control {
     pub phase: AtomicU32,
     /// A worker that takes a task rings the bell when no more than these are left.
     pub low_water: AtomicU64,
+    /// Grows when memory is short: workers give back what they have free.
+    pub squeezes: AtomicU32,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
@@ -119,6 +121,7 @@ impl PoolMemory {
             setup_at,
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
+            squeezes: AtomicU32::new(0),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),

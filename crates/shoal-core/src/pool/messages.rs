@@ -2,7 +2,7 @@
 //!
 //! Every packet is a tag byte and little-endian numbers; whatever does not decode exactly is [`Error::Damaged`].
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Limit, Result};
 
 /// Who is to be forked: a worker's place in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,8 +76,21 @@ pub enum ToHost {
     Create {
         /// Bytes of data.
         data: u64,
+        /// How many of them are to have pages from the start.
+        backed: u64,
         /// Lines of its table.
         entries: u32,
+        /// Whether it is worth to press others for memory.
+        patient: bool,
+    },
+    /// Give released granules of my segment pages again.
+    Restore {
+        /// Its number.
+        segment: u32,
+        /// The first.
+        start: u32,
+        /// The one behind the last.
+        end: u32,
     },
     /// Let me have that segment.
     Open {
@@ -105,7 +118,11 @@ pub enum FromHost {
         wanted: u64,
         /// Bytes available.
         available: u64,
+        /// What sets the limit.
+        limit: Limit,
     },
+    /// The pages are there.
+    Restored,
     /// There is no such segment any more.
     Gone,
     /// No.
@@ -210,7 +227,13 @@ impl ToHost {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello { token } => packet(1, &[token]),
-            Self::Create { data, entries } => packet(2, &[&data.to_le_bytes(), &entries.to_le_bytes()]),
+            Self::Create { data, backed, entries, patient } => {
+                let patient = [u8::from(*patient)];
+                packet(2, &[&data.to_le_bytes(), &backed.to_le_bytes(), &entries.to_le_bytes(), &patient])
+            }
+            Self::Restore { segment, start, end } => {
+                packet(4, &[&segment.to_le_bytes(), &start.to_le_bytes(), &end.to_le_bytes()])
+            }
             Self::Open { segment } => packet(3, &[&segment.to_le_bytes()]),
         }
     }
@@ -220,8 +243,12 @@ impl ToHost {
         let mut reader = Reader(bytes);
         let message = match reader.take::<1>()?[0] {
             1 => Self::Hello { token: reader.take()? },
-            2 => Self::Create { data: reader.u64()?, entries: reader.u32()? },
+            2 => {
+                let (data, backed, entries) = (reader.u64()?, reader.u64()?, reader.u32()?);
+                Self::Create { data, backed, entries, patient: reader.take::<1>()?[0] != 0 }
+            }
             3 => Self::Open { segment: reader.u32()? },
+            4 => Self::Restore { segment: reader.u32()?, start: reader.u32()?, end: reader.u32()? },
             _ => return Err(Error::Damaged("message")),
         };
         reader.end(message)
@@ -234,7 +261,15 @@ impl FromHost {
         match self {
             Self::Welcome { holder } => packet(1, &[&holder.to_le_bytes()]),
             Self::Segment { id } => packet(2, &[&id.to_le_bytes()]),
-            Self::OutOfMemory { wanted, available } => packet(3, &[&wanted.to_le_bytes(), &available.to_le_bytes()]),
+            Self::OutOfMemory { wanted, available, limit } => {
+                let (tag, bytes) = match limit {
+                    Limit::Machine => (0, 0),
+                    Limit::Pool(bytes) => (1, *bytes),
+                    Limit::Process(bytes) => (2, *bytes),
+                };
+                packet(3, &[&wanted.to_le_bytes(), &available.to_le_bytes(), &[tag], &bytes.to_le_bytes()])
+            }
+            Self::Restored => packet(6, &[]),
             Self::Gone => packet(4, &[]),
             Self::Refused => packet(5, &[]),
         }
@@ -246,9 +281,19 @@ impl FromHost {
         let message = match reader.take::<1>()?[0] {
             1 => Self::Welcome { holder: reader.u16()? },
             2 => Self::Segment { id: reader.u32()? },
-            3 => Self::OutOfMemory { wanted: reader.u64()?, available: reader.u64()? },
+            3 => {
+                let (wanted, available) = (reader.u64()?, reader.u64()?);
+                let limit = match (reader.take::<1>()?[0], reader.u64()?) {
+                    (0, _) => Limit::Machine,
+                    (1, bytes) => Limit::Pool(bytes),
+                    (2, bytes) => Limit::Process(bytes),
+                    _ => return Err(Error::Damaged("message")),
+                };
+                Self::OutOfMemory { wanted, available, limit }
+            }
             4 => Self::Gone,
             5 => Self::Refused,
+            6 => Self::Restored,
             _ => return Err(Error::Damaged("message")),
         };
         reader.end(message)
@@ -276,13 +321,21 @@ mod tests {
             ] {
                 prop_assert_eq!(FromZygote::decode(&m.encode()).expect("sound"), m);
             }
-            for m in [ToHost::Hello { token }, ToHost::Create { data: a, entries: b }, ToHost::Open { segment: b }] {
+            for m in [
+                ToHost::Hello { token },
+                ToHost::Create { data: a, backed: a / 2, entries: b, patient: b % 2 == 0 },
+                ToHost::Open { segment: b },
+                ToHost::Restore { segment: b, start: b / 2, end: b },
+            ] {
                 prop_assert_eq!(ToHost::decode(&m.encode()).expect("sound"), m);
             }
             for m in [
                 FromHost::Welcome { holder: worker },
                 FromHost::Segment { id: b },
-                FromHost::OutOfMemory { wanted: a, available: a },
+                FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Machine },
+                FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Pool(a) },
+                FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Process(a) },
+                FromHost::Restored,
                 FromHost::Gone,
                 FromHost::Refused,
             ] {

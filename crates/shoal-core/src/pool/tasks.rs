@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
+use crate::domain::registry::{Budget, Charge};
+use crate::error::{Limit, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
 
 /// A function, serialized once and read by each worker once.
@@ -13,15 +14,24 @@ pub struct Function {
     pub(super) id: u32,
     pub(super) block: PlainBlock,
     pub(super) len: u64,
+    /// What it counts for in the pool's limit.
+    _charge: Option<Charge>,
     /// What the serialized function refers to by handle stays alive as long as it does.
     pub(super) _leases: Vec<Lease>,
 }
 
 impl Function {
-    pub(super) fn new(heap: &Arc<Heap>, id: u32, bytes: &[u8], leases: Vec<Lease>) -> Result<Function> {
+    pub(super) fn new(
+        heap: &Arc<Heap>,
+        id: u32,
+        bytes: &[u8],
+        leases: Vec<Lease>,
+        budget: Option<&Arc<Budget>>,
+    ) -> Result<Function> {
+        let charge = budget.map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
         let mut block = heap.allocate_plain(bytes.len() as u64)?;
         block.write(bytes);
-        Ok(Function { id, block, len: bytes.len() as u64, _leases: leases })
+        Ok(Function { id, block, len: bytes.len() as u64, _charge: charge, _leases: leases })
     }
 }
 
@@ -99,6 +109,8 @@ pub enum Outcome {
         wanted: u64,
         /// Bytes available.
         available: u64,
+        /// What sets the limit.
+        limit: Limit,
     },
     /// What the worker sent can't be read.
     Unreadable(Box<str>),
@@ -192,7 +204,7 @@ impl TaskCell {
 pub(super) enum Arguments {
     Small(u8, [u8; 22]),
     Boxed(Box<[u8]>),
-    Block(Box<PlainBlock>, u64),
+    Block(Box<(PlainBlock, Option<Charge>)>, u64),
 }
 
 impl Arguments {

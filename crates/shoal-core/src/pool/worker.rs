@@ -58,6 +58,8 @@ pub struct Worker {
     searching: bool,
     body: Body,
     started: Instant,
+    /// The squeezes that it has heeded.
+    squeezes: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
     in_flight: VecDeque<(u64, Vec<Lease>)>,
 }
@@ -85,6 +87,7 @@ impl Worker {
             searching: false,
             body: Body::EMPTY,
             started: Instant::now(),
+            squeezes: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -121,6 +124,7 @@ impl Worker {
     /// `restless`, having something to look after meanwhile.
     pub fn wait(&mut self, restless: bool) -> Waited {
         self.land();
+        self.heed_squeeze();
         let (control, ring) = (self.memory.control(), self.memory.tasks());
         let over = || control.phase.load(Ordering::Acquire) == Phase::Over as u32;
         if over() {
@@ -139,8 +143,10 @@ impl Worker {
         if budget() && spin::until(ready, budget) != Spun::No {
             return if over() { Waited::Over } else { Waited::Look };
         }
-        // What is still on its way is let go of when it has arrived, which nobody tells.
-        let timeout = (restless || !self.in_flight.is_empty()).then_some(Duration::from_millis(100));
+        // What is still on its way is let go of when it has arrived, which nobody tells. What is free goes back to the
+        // system after a while; when all of it has, this process sleeps until it is woken.
+        let landing = (restless || !self.in_flight.is_empty()).then_some(Duration::from_millis(100));
+        let timeout = landing.into_iter().chain(self.heap.tick()).min();
         match control.gate.sleep(self.me, self.memory.park(self.me), ready, timeout) {
             Wake::Interrupted => Waited::Interrupted,
             _ if over() => Waited::Over,
@@ -224,10 +230,20 @@ impl Worker {
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
         self.land();
+        self.heed_squeeze();
         if !leases.is_empty() {
             self.in_flight.push_back((written, leases));
         }
         Ok(())
+    }
+
+    /// Gives back what is free if memory is short.
+    fn heed_squeeze(&mut self) {
+        let squeezes = self.memory.control().squeezes.load(Ordering::Relaxed);
+        if squeezes != self.squeezes {
+            self.squeezes = squeezes;
+            self.heap.release_free();
+        }
     }
 
     /// Lets go of what has arrived.

@@ -56,6 +56,14 @@ impl BitSet {
         self.0.iter().map(|word| word.load(Ordering::SeqCst).count_ones()).sum()
     }
 
+    /// Who is in.
+    pub fn members(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            let word = word.load(Ordering::SeqCst);
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index as u16 * 64 + bit)
+        })
+    }
+
     fn place(&self, member: u16) -> (&AtomicU64, u64) {
         (&self.0[usize::from(member) / 64], 1 << (member % 64))
     }
@@ -74,6 +82,7 @@ mod tests {
             assert!(!set.insert(member), "already in");
         }
         assert_eq!(set.len(), 4);
+        assert_eq!(set.members().collect::<Vec<_>>(), [0, 63, 64, 511]);
         assert!(set.remove(0));
         assert!(!set.remove(0), "already out");
         assert!(!set.contains(0) && set.contains(63));

@@ -26,7 +26,7 @@ pub struct Client {
 /// The usual pool: this executable's.
 pub fn config(workers: usize) -> Config {
     let launch = support::launch().expect("this executable is somewhere");
-    Config { workers, launch, preload: vec![], setup: vec![] }
+    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None }
 }
 
 impl Client {

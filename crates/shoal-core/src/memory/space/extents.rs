@@ -4,6 +4,9 @@
 //! they are, since a program that frees a length mostly asks for the same again, and then gets the same warm pages for
 //! two operations on an index and no split. Best fit finds it, as among equal lengths the most recently freed wins.
 //!
+//! A free extent may be *cold*: some of its pages were given back to the system. Warm ones are taken first, and a cold
+//! neighbour is not coalesced with a warm one, unless nothing else is long enough.
+//!
 //! Each segment has a table that names the owner of a page. Only the entries that someone will look up are written: the
 //! first page of a piece, the first and last page of a free extent, all pages of a span. All others may be stale, so an
 //! entry counts only if the extent that it names does contain the page; such an extent is the owner in truth.
@@ -28,17 +31,25 @@ const HUGE: u32 = 512;
 /// How many freed extents are kept from coalescing.
 const RECENT: usize = 8;
 
+/// Where warm and cold extents are in the indices.
+const WARM: usize = 0;
+const COLD: usize = 1;
+
 /// Names an extent for as long as it exists.
 pub(super) type Id = u32;
 
 /// Orders free extents by length, then the most recently freed first.
 type Key = (u32, Reverse<u64>, Id);
 
+/// A settled free extent: when it was freed, and whether it is cold.
+type Settled = (Id, u64, bool);
+
 /// What an extent is used for.
 #[derive(Debug)]
 pub(super) enum Use {
-    /// Free since the tick `freed_at`. Two neighbours that are both `settled` don't exist: they would be one.
-    Free { freed_at: u64, settled: bool },
+    /// Free since the tick `freed_at`. Two neighbours that are both `settled`, and both `cold` or both not, don't exist:
+    /// they would be one.
+    Free { freed_at: u64, settled: bool, cold: bool },
     /// One large piece.
     Piece,
     /// Slots for small pieces.
@@ -72,6 +83,8 @@ struct Segment {
     first: u32,
     /// Extents with something in use: large pieces, and spans with live slots.
     busy: u32,
+    /// Whether it takes no more pieces that can be leased.
+    full: bool,
     /// The owner of each page, or a stale name. Starts as zeroes that cost no memory until they are written to.
     owners: Vec<Id>,
 }
@@ -87,10 +100,12 @@ impl Segment {
 pub(super) struct Extents {
     pub(super) all: Slab<Extent>,
     segments: BTreeMap<u32, Segment>,
-    /// Every free extent by its length.
-    by_len: BTreeSet<Key>,
+    /// How many segments are full.
+    full: usize,
+    /// Every free extent by its length: the warm ones, the cold ones.
+    by_len: [BTreeSet<Key>; 2],
     /// The free extents that contain aligned 2 MiB, by their length from the first multiple of 2 MiB on.
-    by_aligned_len: BTreeSet<Key>,
+    by_aligned_len: [BTreeSet<Key>; 2],
     /// The last ones freed, oldest first: what may still be unsettled. Some may have been taken again since.
     recent: VecDeque<(Id, u64)>,
     clock: u64,
@@ -99,12 +114,13 @@ pub(super) struct Extents {
 impl Extents {
     pub(super) fn add_segment(&mut self, segment: u32, first: u32, end: u32) {
         let owners = vec![0; (end - first) as usize];
-        self.segments.insert(segment, Segment { first, busy: 0, owners });
-        self.put(segment, first, end, 0);
+        self.segments.insert(segment, Segment { first, busy: 0, full: false, owners });
+        self.put(segment, first, end, 0, false);
     }
 
     /// Forgets a segment that is one free extent.
     pub(super) fn remove_segment(&mut self, segment: u32) {
+        self.set_full(segment, false);
         let Segment { first, owners, .. } = self.segments.remove(&segment).expect("the caller has looked");
         let id = owners[0];
         self.unindex(id);
@@ -116,31 +132,50 @@ impl Extents {
     }
 
     /// Takes `pages` pages, aligned to 2 MiB if there are that many and there is such a place. They become a piece.
-    pub(super) fn take(&mut self, pages: u32) -> Option<Id> {
-        let mut aligned = if pages >= HUGE { best_fit(&self.by_aligned_len, pages) } else { None };
-        if pages >= HUGE && aligned.is_none() {
-            self.settle_all();
-            aligned = best_fit(&self.by_aligned_len, pages);
-        }
-        let id = aligned.or_else(|| best_fit(&self.by_len, pages))?;
+    /// `leased`: not in a segment that is full. With the piece comes whether it was cold.
+    pub(super) fn take(&mut self, pages: u32, leased: bool) -> Option<(Id, bool)> {
+        let (id, aligned) = self.find_fit(pages, leased, WARM).or_else(|| self.find_fit(pages, leased, COLD))?;
         self.unindex(id);
 
         let extent = &mut self.all[id as usize];
-        let Use::Free { freed_at, .. } = mem::replace(&mut extent.usage, Use::Piece) else {
+        let Use::Free { freed_at, cold, .. } = mem::replace(&mut extent.usage, Use::Piece) else {
             unreachable!("only free extents are in the indices")
         };
         let (segment, first, end) = (extent.segment, extent.first, extent.end());
-        let start = if aligned.is_some() { first.next_multiple_of(HUGE) } else { first };
+        let start = if aligned { first.next_multiple_of(HUGE) } else { first };
         (extent.first, extent.pages) = (start, pages);
         self.segment_mut(segment).set_owner(start, id);
 
         if first < start {
-            self.put(segment, first, start, freed_at);
+            self.put(segment, first, start, freed_at, cold);
         }
         if start + pages < end {
-            self.put(segment, start + pages, end, freed_at);
+            self.put(segment, start + pages, end, freed_at, cold);
         }
-        Some(id)
+        Some((id, cold))
+    }
+
+    /// The extent to take `pages` pages from, and whether they are to be aligned in it.
+    fn find_fit(&mut self, pages: u32, leased: bool, heat: usize) -> Option<(Id, bool)> {
+        let mut aligned = None;
+        if pages >= HUGE {
+            aligned = self.best_fit(&self.by_aligned_len[heat], pages, leased);
+            if aligned.is_none() && heat == WARM {
+                self.settle_all();
+                aligned = self.best_fit(&self.by_aligned_len[heat], pages, leased);
+            }
+        }
+        let any = || self.best_fit(&self.by_len[heat], pages, leased).map(|id| (id, false));
+        aligned.map(|id| (id, true)).or_else(any)
+    }
+
+    /// The most recently freed one of the shortest that have `pages` pages.
+    fn best_fit(&self, index: &BTreeSet<Key>, pages: u32, leased: bool) -> Option<Id> {
+        let mut fitting = index.range((pages, Reverse(u64::MAX), 0)..).map(|&(_, _, id)| id);
+        if leased && self.full > 0 {
+            return fitting.find(|&id| !self.segments[&self.all[id as usize].segment].full);
+        }
+        fitting.next()
     }
 
     /// Makes the piece `id` a span.
@@ -159,7 +194,7 @@ impl Extents {
         self.clock += 1;
         let freed_at = self.clock;
         let extent = &mut self.all[id as usize];
-        extent.usage = Use::Free { freed_at, settled: false };
+        extent.usage = Use::Free { freed_at, settled: false, cold: false };
         self.index(id);
         self.recent.push_back((id, freed_at));
         if self.recent.len() > RECENT {
@@ -177,35 +212,96 @@ impl Extents {
     fn settle_oldest(&mut self) {
         let Some((id, at)) = self.recent.pop_front() else { return };
         let unchanged =
-            |extent: &Extent| matches!(extent.usage, Use::Free { freed_at, settled: false } if freed_at == at);
+            |extent: &Extent| matches!(extent.usage, Use::Free { freed_at, settled: false, .. } if freed_at == at);
         if self.all.get(id as usize).is_some_and(unchanged) {
             self.unindex(id);
             let extent = self.all.remove(id as usize);
-            self.put(extent.segment, extent.first, extent.end(), at);
+            self.put(extent.segment, extent.first, extent.end(), at, false);
         }
     }
 
-    /// Adds free pages that no extent contains, coalesced with the settled neighbours.
-    fn put(&mut self, segment: u32, mut first: u32, mut end: u32, mut freed_at: u64) {
+    /// Makes a part of a settled free extent cold; the one that starts at page `within`, if it contains the part.
+    pub(super) fn cool(&mut self, segment: u32, within: u32, first: u32, end: u32) {
+        let fits = |extent: &Extent| extent.segment == segment && extent.first <= first && end <= extent.end();
+        let id = self
+            .owner(segment, within)
+            .filter(|&id| fits(&self.all[id as usize]))
+            .or_else(|| self.all.iter().find(|(_, extent)| fits(extent)).map(|(id, _)| id as Id));
+        let Some(id) = id else { return };
+        let Use::Free { freed_at, settled: true, cold: false } = self.all[id as usize].usage else { return };
+        self.unindex(id);
+        let whole = self.all.remove(id as usize);
+        if whole.first < first {
+            self.put(segment, whole.first, first, freed_at, false);
+        }
+        self.put(segment, first, end, freed_at, true);
+        if end < whole.end() {
+            self.put(segment, end, whole.end(), freed_at, false);
+        }
+    }
+
+    /// Coalesces cold extents with their warm neighbours: cold ones. Whether there were any.
+    pub(super) fn mix(&mut self) -> bool {
+        let mut mixed = false;
+        // Each turn leaves fewer extents.
+        while let Some((id, neighbours)) = self.cold_beside_warm() {
+            mixed = true;
+            self.unindex(id);
+            let Extent { segment, first, pages, usage } = self.all.remove(id as usize);
+            let Use::Free { mut freed_at, .. } = usage else { unreachable!("only free extents are in the indices") };
+            let (mut first, mut end) = (first, first + pages);
+            for (id, at, _) in neighbours.into_iter().flatten() {
+                self.unindex(id);
+                let neighbour = self.all.remove(id as usize);
+                (first, end, freed_at) = (first.min(neighbour.first), end.max(neighbour.end()), freed_at.max(at));
+            }
+            self.put(segment, first, end, freed_at, true);
+        }
+        mixed
+    }
+
+    /// A cold extent with its settled neighbours, if it has any: those are warm.
+    fn cold_beside_warm(&self) -> Option<(Id, [Option<Settled>; 2])> {
+        self.by_len[COLD].iter().find_map(|&(_, _, id)| {
+            let extent = &self.all[id as usize];
+            let pages = [extent.first.checked_sub(1), Some(extent.end())];
+            let neighbours = pages.map(|page| self.settled_at(extent.segment, page?));
+            neighbours.iter().any(Option::is_some).then_some((id, neighbours))
+        })
+    }
+
+    /// The free extents.
+    pub(super) fn free(&self) -> impl Iterator<Item = &Extent> {
+        self.by_len.iter().flatten().map(|&(_, _, id)| &self.all[id as usize])
+    }
+
+    /// Whether the segment takes no more pieces that can be leased.
+    pub(super) fn set_full(&mut self, segment: u32, full: bool) {
+        let before = mem::replace(&mut self.segment_mut(segment).full, full);
+        self.full = self.full + usize::from(full) - usize::from(before);
+    }
+
+    /// Adds free pages that no extent contains, coalesced with the settled neighbours that are as warm or cold.
+    fn put(&mut self, segment: u32, mut first: u32, mut end: u32, mut freed_at: u64, cold: bool) {
         let before = first.checked_sub(1).and_then(|page| self.settled_at(segment, page));
         let after = self.settled_at(segment, end);
-        for (id, at) in [before, after].into_iter().flatten() {
+        for (id, at, _) in [before, after].into_iter().flatten().filter(|&(_, _, of)| of == cold) {
             self.unindex(id);
             let neighbour = self.all.remove(id as usize);
             first = first.min(neighbour.first);
             end = end.max(neighbour.end());
             freed_at = freed_at.max(at);
         }
-        let usage = Use::Free { freed_at, settled: true };
+        let usage = Use::Free { freed_at, settled: true, cold };
         let id = self.all.insert(Extent { segment, first, pages: end - first, usage });
         self.index(Id::try_from(id).expect("fewer extents than 2^32"));
     }
 
-    /// The settled free extent that starts or ends with `page`, and when it was freed.
-    fn settled_at(&self, segment: u32, page: u32) -> Option<(Id, u64)> {
+    /// The settled free extent that starts or ends with `page`.
+    fn settled_at(&self, segment: u32, page: u32) -> Option<Settled> {
         let id = self.owner(segment, page)?;
         match self.all[id as usize].usage {
-            Use::Free { freed_at, settled: true } => Some((id, freed_at)),
+            Use::Free { freed_at, settled: true, cold } => Some((id, freed_at, cold)),
             _ => None,
         }
     }
@@ -214,10 +310,10 @@ impl Extents {
     fn index(&mut self, id: Id) {
         let extent = &self.all[id as usize];
         let (segment, first, last) = (extent.segment, extent.first, extent.end() - 1);
-        let (key, aligned_key) = keys(id, extent);
-        self.by_len.insert(key);
+        let (key, aligned_key, heat) = keys(id, extent);
+        self.by_len[heat].insert(key);
         if let Some(key) = aligned_key {
-            self.by_aligned_len.insert(key);
+            self.by_aligned_len[heat].insert(key);
         }
         let segment = self.segment_mut(segment);
         segment.set_owner(first, id);
@@ -225,10 +321,10 @@ impl Extents {
     }
 
     fn unindex(&mut self, id: Id) {
-        let (key, aligned_key) = keys(id, &self.all[id as usize]);
-        self.by_len.remove(&key);
+        let (key, aligned_key, heat) = keys(id, &self.all[id as usize]);
+        self.by_len[heat].remove(&key);
         if let Some(key) = aligned_key {
-            self.by_aligned_len.remove(&key);
+            self.by_aligned_len[heat].remove(&key);
         }
     }
 
@@ -292,23 +388,18 @@ impl Extents {
     }
 
     pub(super) fn free_len(&self) -> usize {
-        self.by_len.len()
+        self.by_len.iter().map(BTreeSet::len).sum()
     }
 
     /// The pages of the longest free extent.
     pub(super) fn largest_free(&self) -> u32 {
-        self.by_len.last().map_or(0, |&(pages, ..)| pages)
+        self.by_len.iter().filter_map(BTreeSet::last).map(|&(pages, ..)| pages).max().unwrap_or(0)
     }
 }
 
-/// The most recently freed one of the shortest that have `pages` pages.
-fn best_fit(index: &BTreeSet<Key>, pages: u32) -> Option<Id> {
-    index.range((pages, Reverse(u64::MAX), 0)..).next().map(|&(_, _, id)| id)
-}
-
-/// A free extent's keys in `by_len` and in `by_aligned_len`.
-fn keys(id: Id, extent: &Extent) -> (Key, Option<Key>) {
-    let Use::Free { freed_at, .. } = extent.usage else { unreachable!("only free extents are in the indices") };
+/// A free extent's keys in `by_len` and in `by_aligned_len`, and in which of the two of each.
+fn keys(id: Id, extent: &Extent) -> (Key, Option<Key>, usize) {
+    let Use::Free { freed_at, cold, .. } = extent.usage else { unreachable!("only free extents are in the indices") };
     let key = |pages| (pages, Reverse(freed_at), id);
-    (key(extent.pages), extent.aligned().map(|(_, pages)| key(pages)))
+    (key(extent.pages), extent.aligned().map(|(_, pages)| key(pages)), if cold { COLD } else { WARM })
 }

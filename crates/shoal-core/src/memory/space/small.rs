@@ -162,10 +162,10 @@ impl Space {
     /// A span of the usual length, or of what there is, if that is enough for one slot.
     fn new_span(&mut self, class: usize) -> Option<Id> {
         let usual = size_class::span_pages(class);
-        let id = self.extents.take(usual).or_else(|| {
+        let id = self.take_pages(usual, false).or_else(|| {
             self.trim();
             let pages = usual.min(self.extents.largest_free());
-            if u64::from(pages) * PAGE < size_class::size(class) { None } else { self.extents.take(pages) }
+            if u64::from(pages) * PAGE < size_class::size(class) { None } else { self.take_pages(pages, false) }
         })?;
         let span = Span::new(class, self.extents.get(id).pages);
         self.extents.make_span(id, span);

@@ -35,11 +35,17 @@ fn check(space: &Space) {
     let stats = space.stats();
     assert_eq!((stats.free_extents, stats.capacity), (free, pages * PAGE));
     assert_eq!((stats.used, stats.pieces), (used, pieces));
-    let settled = |extent: &Extent| matches!(extent.usage, Use::Free { settled: true, .. });
+    let settled = |extent: &Extent| match extent.usage {
+        Use::Free { settled: true, cold, .. } => Some(cold),
+        _ => None,
+    };
     for ((_, left), (_, right)) in tiles.iter().zip(tiles.iter().skip(1)) {
         if left.segment == right.segment {
             assert_eq!(left.end(), right.first, "extents overlap or leave a gap");
-            assert!(!(settled(left) && settled(right)), "two settled neighbours: {left:?} {right:?}");
+            assert!(
+                settled(left).is_none() || settled(left) != settled(right),
+                "two settled neighbours: {left:?} {right:?}"
+            );
         }
     }
     for segment in space.empty_segments() {

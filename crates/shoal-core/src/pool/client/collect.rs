@@ -194,7 +194,9 @@ impl Shared {
             Ok((leases, payload)) => {
                 Outcome::Done { kind: head.kind, units: head.units, nanos: head.nanos, payload, leases: leases.into() }
             }
-            Err(Error::OutOfSharedMemory { wanted, available }) => Outcome::OutOfSharedMemory { wanted, available },
+            Err(Error::OutOfSharedMemory { wanted, available, limit }) => {
+                Outcome::OutOfSharedMemory { wanted, available, limit }
+            }
             Err(error) => Outcome::Unreadable(error.to_string().into()),
         }
     }

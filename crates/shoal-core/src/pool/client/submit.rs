@@ -27,12 +27,14 @@ impl Shared {
         match self.body(number, task) {
             Ok(body) => ring.push(&body),
             Err(error) => {
-                let (wanted, available) = match error {
-                    Error::OutOfSharedMemory { wanted, available } => (wanted, available),
-                    _ => (0, 0),
+                let outcome = match error {
+                    Error::OutOfSharedMemory { wanted, available, limit } => {
+                        Outcome::OutOfSharedMemory { wanted, available, limit }
+                    }
+                    error => Outcome::Unreadable(error.to_string().into()),
                 };
                 if let Some(task) = core.tasks.remove(number) {
-                    task.reply.send(Outcome::OutOfSharedMemory { wanted, available });
+                    task.reply.send(outcome);
                 }
                 true
             }
@@ -52,7 +54,7 @@ impl Shared {
             Arguments::Small(len, bytes) => &bytes[..usize::from(*len)],
             Arguments::Boxed(bytes) => bytes,
             Arguments::Block(block, len) => {
-                body.payload_at = block.place(*len);
+                body.payload_at = block.0.place(*len);
                 return Ok(body);
             }
         };
@@ -60,10 +62,11 @@ impl Shared {
             body.inline[..bytes.len()].copy_from_slice(bytes);
             body.inline_len = bytes.len() as u16;
         } else {
+            let charge = self.budget.as_ref().map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
             let mut block = self.host.heap().allocate_plain(bytes.len() as u64)?;
             block.write(bytes);
             body.payload_at = block.place(bytes.len() as u64);
-            task.arguments = Arguments::Block(Box::new(block), bytes.len() as u64);
+            task.arguments = Arguments::Block(Box::new((block, charge)), bytes.len() as u64);
         }
         Ok(body)
     }

@@ -1,0 +1,505 @@
+//! The arena: a process's own segments, and which of their bytes are in use. Private bookkeeping.
+//!
+//! What is free for a while goes back to the system, granule by granule, and is fetched again before it is handed out:
+//! see `docs/design/memory.md`. A granule in whose data nothing is in use is touched by nobody, as each process faults in
+//! only the granules of blocks that it uses.
+
+use std::ops::Range as Span;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use super::heap::Source;
+use super::lease::Kind;
+use super::segment::{GRANULE, Segment};
+use super::space::{Piece, Range, Space};
+use crate::error::{Error, Result};
+
+const PAGE: u64 = 4096;
+const FIRST_SEGMENT: u64 = 1 << 20;
+/// Segments are no larger than this unless a single piece is.
+const LARGEST_STEP: u64 = 64 << 20;
+/// The age that an arena never reaches.
+pub(super) const ALWAYS: u32 = u32::MAX;
+const CELLS_PER_SEGMENT: u32 = 1000;
+/// How often to look for what was free all the time since the look before: it has been free for one to two of these.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
+
+/// What the segment should be like that is made for a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Bytes of data.
+    pub(super) data: u64,
+    /// Bytes of those that have pages from the start.
+    pub(super) backed: u64,
+}
+
+impl Plan {
+    /// Twice as much each time, so that a program with a small need starts quickly and one with a large need asks
+    /// rarely. A large piece has a segment of its own, of a power of two, with pages for the piece only: then most of the
+    /// large pieces that follow, longer or shorter ones, fit in segments that are there.
+    pub(super) fn new(reserved: u64, len: u64) -> Plan {
+        let need = Self::exact(len).data;
+        if need <= LARGEST_STEP / 2 {
+            let data = need.max(reserved.clamp(FIRST_SEGMENT, LARGEST_STEP));
+            return Plan { data, backed: data };
+        }
+        // Room to align it to a huge page.
+        let backed = need.saturating_add(GRANULE);
+        Plan { data: backed.checked_next_power_of_two().unwrap_or(need), backed }
+    }
+
+    /// Just what the piece needs.
+    pub(super) fn exact(len: u64) -> Plan {
+        let data = len.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX - PAGE + 1);
+        Plan { data, backed: data }
+    }
+}
+
+/// Lines of the table of a segment: one a page, but few for what lies beyond 64 MiB. A line costs 128 bytes, and what
+/// long segments are made for are long blocks.
+pub(super) fn entries_for(data: u64) -> u32 {
+    let (pages, dense) = (data / PAGE, LARGEST_STEP / PAGE);
+    u32::try_from(pages.min(dense) + pages.saturating_sub(dense) / 32).unwrap_or(u32::MAX)
+}
+
+/// The arena.
+#[derive(Default)]
+pub(super) struct Arena {
+    space: Space,
+    tables: FxHashMap<u32, Table>,
+    reserved: u64,
+    /// Segments that it has got since the heap asked last.
+    added: Vec<Arc<Segment>>,
+    /// Counts the looks.
+    age: u32,
+    looked: Option<Instant>,
+    /// Whether something may have become free since the last look, or was found then that may be given back.
+    restless: bool,
+}
+
+struct Table {
+    segment: Arc<Segment>,
+    free: Vec<u32>,
+    /// The segment's count of marks when it was last looked through.
+    seen: u32,
+    cells: bool,
+    granules: Vec<Granule>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Granule {
+    released: bool,
+    /// The age of the arena when something of it was last handed out or freed.
+    used_at: u32,
+}
+
+/// What an arena holds. Lengths are in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
+    /// Handed out.
+    pub(super) used: u64,
+    /// Neither handed out nor given back.
+    pub(super) free: u64,
+}
+
+impl Table {
+    fn new(segment: Arc<Segment>, entries: u32, age: u32) -> Table {
+        let backed = segment.len() - segment.released();
+        let granule = |index| Granule { released: segment.unit(index).start >= backed, used_at: age };
+        let granules = (0..segment.granules()).map(granule).collect();
+        Table {
+            free: (0..entries).rev().collect(),
+            seen: 0,
+            cells: segment.data_at() == segment.len(),
+            granules,
+            segment,
+        }
+    }
+
+    /// The runs of those among `range` that `which` says.
+    fn runs(&self, range: Span<usize>, which: impl Fn(&Granule) -> bool) -> Vec<Span<usize>> {
+        let mut runs: Vec<Span<usize>> = vec![];
+        for index in range.filter(|&index| which(&self.granules[index])) {
+            match runs.last_mut() {
+                Some(run) if run.end == index => run.end += 1,
+                _ => runs.push(index..index + 1),
+            }
+        }
+        runs
+    }
+
+    fn range(&self, granules: &Span<usize>) -> Range {
+        let (first, last) = (self.segment.unit(granules.start), self.segment.unit(granules.end - 1));
+        Range { segment: self.segment.id(), start: first.start, end: last.end }
+    }
+
+    /// The granules whose data lies in these bytes whole.
+    fn whole(&self, start: u64, end: u64) -> Span<usize> {
+        let mut inside = granules(start, end);
+        while !inside.is_empty() && self.segment.unit(inside.start).start < start {
+            inside.start += 1;
+        }
+        while !inside.is_empty() && self.segment.unit(inside.end - 1).end > end {
+            inside.end -= 1;
+        }
+        inside
+    }
+}
+
+/// Notes that something happens in these bytes.
+fn touch(all: &mut [Granule], start: u64, len: u64, age: u32) {
+    for granule in &mut all[granules(start, start + len)] {
+        granule.used_at = age;
+    }
+}
+
+/// The granules that these bytes touch.
+fn granules(start: u64, end: u64) -> Span<usize> {
+    (start / GRANULE) as usize..end.div_ceil(GRANULE) as usize
+}
+
+impl Arena {
+    /// Hands out a piece; a `leasable` one has whole pages and a line of its segment's table left for it.
+    pub(super) fn cut(&mut self, source: &dyn Source, len: u64, leasable: bool) -> Result<Piece> {
+        self.sweep();
+        let piece = match self.find(len, leasable) {
+            Some(piece) => piece,
+            None => {
+                self.grow(source, len)?;
+                self.find(len, leasable).ok_or(Error::Damaged("arena"))?
+            }
+        };
+        if let Some(range) = self.space.thawed() {
+            self.thaw(source, piece, range)?;
+        }
+        let age = self.age;
+        touch(&mut self.table(piece.segment).granules, piece.offset, piece.len, age);
+        Ok(piece)
+    }
+
+    fn find(&mut self, len: u64, leasable: bool) -> Option<Piece> {
+        if leasable { self.space.allocate_leasable(len) } else { self.space.allocate(len) }
+    }
+
+    fn table(&mut self, segment: u32) -> &mut Table {
+        self.tables.get_mut(&segment).expect("pieces come from segments with tables")
+    }
+
+    /// The segments that it has got since this was asked last.
+    pub(super) fn added(&mut self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.added)
+    }
+
+    /// The segment of that number, one of its own.
+    pub(super) fn segment(&mut self, id: u32) -> Arc<Segment> {
+        self.table(id).segment.clone()
+    }
+
+    /// A line for a leasable piece just cut from the segment.
+    pub(super) fn line(&mut self, segment: u32) -> (Arc<Segment>, u32) {
+        let Arena { tables, space, .. } = self;
+        let table = tables.get_mut(&segment).expect("pieces come from segments with tables");
+        let index = table.free.pop().expect("a segment without lines is full, and takes no leasable pieces");
+        if table.free.is_empty() && !table.cells {
+            space.set_full(segment, true);
+        }
+        table.segment.use_entry(index);
+        (table.segment.clone(), index)
+    }
+
+    /// A line for a cell.
+    pub(super) fn cell(&mut self, source: &dyn Source) -> Result<(Arc<Segment>, u32)> {
+        self.sweep();
+        let found = self.tables.values().find(|table| table.cells && !table.free.is_empty());
+        let id = match found {
+            Some(table) => table.segment.id(),
+            None => self.add(source, Plan { data: 0, backed: 0 }, CELLS_PER_SEGMENT, true)?,
+        };
+        Ok(self.line(id))
+    }
+
+    fn grow(&mut self, source: &dyn Source, len: u64) -> Result<()> {
+        let (plan, exact) = (Plan::new(self.reserved, len), Plan::exact(len));
+        let plans = [(plan, false), (exact, false), (exact, true)];
+        let mut added = Ok(());
+        for (plan, patient) in plans {
+            added = self.add(source, plan, entries_for(plan.data), patient).map(drop);
+            match added {
+                // Each time with less to ask for, or more pressure: the own memory first.
+                Err(Error::OutOfSharedMemory { .. }) => _ = self.release(ALWAYS),
+                _ => break,
+            }
+        }
+        added
+    }
+
+    fn add(&mut self, source: &dyn Source, plan: Plan, entries: u32, patient: bool) -> Result<u32> {
+        let segment = source.create(plan.data, plan.backed, entries, patient)?;
+        segment.own();
+        let id = segment.id();
+        let table = Table::new(segment.clone(), entries, self.age);
+        if !table.cells {
+            let whole = Range { segment: id, start: segment.data_at(), end: segment.len() };
+            self.space.add_segment(id, whole.start, whole.end);
+            self.reserved += whole.end - whole.start;
+            for run in table.runs(0..segment.granules(), |granule| granule.released) {
+                self.space.cool(whole.start, table.range(&run));
+            }
+        }
+        self.tables.insert(id, table);
+        self.added.push(segment);
+        self.restless = true;
+        Ok(id)
+    }
+
+    /// Fetches what is missing of pages that were just handed out; takes the piece back if that can't be had.
+    fn thaw(&mut self, source: &dyn Source, piece: Piece, range: Range) -> Result<()> {
+        let table = self.table(range.segment);
+        let segment = table.segment.clone();
+        for run in table.runs(granules(range.start, range.end), |granule| granule.released) {
+            let mut restored = source.restore(&segment, run.clone());
+            if matches!(restored, Err(Error::OutOfSharedMemory { .. })) && self.release(ALWAYS) > 0 {
+                restored = source.restore(&segment, run.clone());
+            }
+            let table = self.table(range.segment);
+            match restored {
+                Ok(()) => {
+                    table.granules[run].iter_mut().for_each(|granule| granule.released = false);
+                }
+                Err(error) => {
+                    let freed = self.space.free(piece.segment, piece.offset);
+                    debug_assert!(freed.is_ok(), "just handed out: {piece:?}");
+                    self.space.trim();
+                    self.space.cool(range.start, range);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what others let go of since the last look.
+    pub(super) fn sweep(&mut self) {
+        let Arena { tables, space, age, restless, .. } = self;
+        for Table { segment, free, seen, granules, .. } in tables.values_mut() {
+            let changes = segment.marks().changes();
+            if changes != *seen {
+                *seen = changes;
+                segment.marks().take(|index| *restless |= close(segment, free, granules, space, index, *age));
+            }
+        }
+    }
+
+    /// Takes back one block or cell, unless somebody holds it.
+    pub(super) fn close(&mut self, segment: u32, index: u32) {
+        let Arena { tables, space, age, restless, .. } = self;
+        if let Some(Table { segment, free, granules, .. }) = tables.get_mut(&segment) {
+            *restless |= close(segment, free, granules, space, index, *age);
+        }
+    }
+
+    /// Takes back a piece that never had a line.
+    pub(super) fn free(&mut self, piece: Piece) {
+        let freed = self.space.free(piece.segment, piece.offset);
+        debug_assert!(freed.is_ok(), "freed twice: {piece:?}");
+        let age = self.age;
+        touch(&mut self.table(piece.segment).granules, piece.offset, piece.len, age);
+        self.restless = true;
+    }
+
+    /// Whether there may be something to give back.
+    pub(super) fn is_restless(&self) -> bool {
+        self.restless
+    }
+
+    /// Gives back to the system what has been free for a while, if it is time for a look. When to look again; `None`: there
+    /// is nothing to give back.
+    pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
+        self.sweep();
+        if !self.restless {
+            return None;
+        }
+        let next = *self.looked.get_or_insert(now) + LOOK;
+        if now < next {
+            return Some(next - now);
+        }
+        self.looked = Some(now);
+        self.age += 1;
+        let age = self.age;
+        // Last used before the look before this one.
+        self.release(age - 1);
+        self.restless = self.has_granules_to_release();
+        self.restless.then_some(LOOK)
+    }
+
+    fn has_granules_to_release(&self) -> bool {
+        self.space.free_ranges().any(|range| {
+            let table = &self.tables[&range.segment];
+            table.whole(range.start, range.end).any(|index| !table.granules[index].released)
+        })
+    }
+
+    /// Gives free granules back to the system that were not used since the arena was of that age. How many bytes.
+    pub(super) fn release(&mut self, since: u32) -> u64 {
+        self.space.trim();
+        let free: Vec<Range> = self.space.free_ranges().filter(|range| range.end - range.start >= PAGE).collect();
+        let mut bytes = 0;
+        for range in free {
+            let Some(table) = self.tables.get_mut(&range.segment) else { continue };
+            let mut within = range.start;
+            let whole = table.whole(range.start, range.end);
+            for run in table.runs(whole, |granule| !granule.released && granule.used_at < since) {
+                // What the system does not take stays as it is.
+                let Ok(len) = table.segment.release(run.clone()) else { continue };
+                bytes += len;
+                let part = table.range(&run);
+                table.granules[run].iter_mut().for_each(|granule| granule.released = true);
+                self.space.cool(within, part);
+                within = part.end;
+            }
+        }
+        bytes
+    }
+
+    /// What it holds.
+    pub(super) fn holdings(&self) -> Holdings {
+        let stats = self.space.stats();
+        let released: u64 = self.tables.values().map(|table| table.segment.released()).sum();
+        Holdings { used: stats.used, free: stats.capacity.saturating_sub(stats.used + released) }
+    }
+}
+
+/// Frees an entry and what it describes if nobody holds it. Whether it did.
+fn close(
+    segment: &Segment,
+    free: &mut Vec<u32>,
+    granules: &mut [Granule],
+    space: &mut Space,
+    index: u32,
+    age: u32,
+) -> bool {
+    let Some(entry) = segment.entries().get(index as usize) else { return false };
+    // A line that is free already is even in generation and has no holders too: kind tells them apart.
+    let Some(kind) = entry.kind() else { return false };
+    if !entry.close() {
+        return false;
+    }
+    if kind == Kind::Block {
+        let len = space.free(segment.id(), entry.offset()).expect("a block that was open is allocated");
+        touch(granules, entry.offset(), len, age);
+        if free.is_empty() {
+            space.set_full(segment.id(), false);
+        }
+    }
+    entry.retire();
+    free.push(index);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// An arena without memory: segments as it would make them. Nothing is ever given back.
+    #[derive(Default)]
+    struct Model {
+        space: Space,
+        /// The part of each segment that has pages.
+        backed: Vec<Vec<bool>>,
+        reserved: u64,
+    }
+
+    impl Model {
+        fn allocate(&mut self, len: u64) -> Piece {
+            let piece = self.space.allocate_leasable(len).unwrap_or_else(|| {
+                let (plan, id) = (Plan::new(self.reserved, len), self.backed.len() as u32);
+                self.space.add_segment(id, 0, plan.data);
+                let backed = plan.backed.next_multiple_of(GRANULE).min(plan.data);
+                if backed < plan.data {
+                    self.space.cool(0, Range { segment: id, start: backed, end: plan.data });
+                }
+                self.backed.push((0..plan.data.div_ceil(GRANULE)).map(|granule| granule * GRANULE < backed).collect());
+                self.reserved += plan.data;
+                self.space.allocate_leasable(len).expect("made for it")
+            });
+            if let Some(range) = self.space.thawed() {
+                self.backed[range.segment as usize][granules(range.start, range.end)].fill(true);
+            }
+            piece
+        }
+
+        fn resident(&self) -> u64 {
+            self.backed.iter().flatten().filter(|backed| **backed).count() as u64 * GRANULE
+        }
+    }
+
+    /// Calls with random lengths, of which so many are under way at a time, in any order of their ends.
+    fn calls(mut random: impl FnMut(u64) -> u64, calls: usize, at_a_time: usize, most: u64) -> (u64, u64, u64) {
+        let (mut model, mut held): (Model, Vec<Piece>) = Default::default();
+        let (mut after_some, mut peak, mut in_use) = (0, 0, 0);
+        for call in 0..calls {
+            if held.len() == at_a_time {
+                let piece = held.swap_remove(random(at_a_time as u64) as usize);
+                in_use -= model.space.free(piece.segment, piece.offset).expect("in use");
+            }
+            let piece = model.allocate(1 + random(most));
+            in_use += piece.len;
+            peak = peak.max(in_use);
+            held.push(piece);
+            if call == calls / 100 {
+                after_some = model.resident();
+            }
+        }
+        (after_some, model.resident(), peak)
+    }
+
+    fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+        let mut state = seed | 1;
+        move |end| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) % end
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_calls_take_what_the_first_thousand_took() {
+        for (at_a_time, most) in [(1, 200 * MIB), (2, 200 * MIB), (8, 200 * MIB), (50, 10 * MIB), (100, 100_000)] {
+            // Many at a time are slow in a build for tests, and quick to become what they will be.
+            let (after_some, end, peak) = calls(random(9), 100_000 / at_a_time.min(8), at_a_time, most);
+            assert!(end <= after_some + after_some / 4 + 4 * MIB, "{at_a_time} of {most}: {after_some}, then {end}");
+            assert!(end <= 2 * peak + 4 * MIB, "{at_a_time} of {most}: {end} for {peak} in use at most");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn memory_stays_in_proportion_to_what_was_in_use(seed: u64, at_a_time in 1..20_usize, bits in 16..28_u32) {
+            let (_, end, peak) = calls(random(seed), 5_000, at_a_time, 1 << bits);
+            prop_assert!(end <= 3 * peak + 8 * MIB, "{end} for {peak} in use at most");
+        }
+
+        #[test]
+        fn every_plan_has_room_for_its_piece(reserved: u64, len in prop_oneof![1..1_u64 << 30, any::<u64>()]) {
+            let (plan, exact) = (Plan::new(reserved, len), Plan::exact(len));
+            prop_assume!(len < 1 << 62);
+            prop_assert!(plan.data >= plan.backed && plan.backed >= exact.data && exact.data >= len);
+        }
+    }
+
+    #[test]
+    fn tables_are_dense_for_small_segments_and_sparse_for_long_ones() {
+        assert_eq!(entries_for(4096), 1);
+        assert_eq!(entries_for(64 * MIB), 16_384);
+        assert_eq!(entries_for(1024 * MIB), 16_384 + 960 * 256 / 32);
+    }
+}

@@ -1,0 +1,155 @@
+//! What a process has of a heap: plain blocks of its own, and leases.
+
+use std::sync::{Arc, Weak};
+
+use super::heap::{BlockId, HOST, Heap, key, lock};
+use super::lease::{Cell, Entry, Kind};
+use super::segment::Segment;
+use super::space::Piece;
+use crate::error::Result;
+
+/// Bytes of this process's arena that only it gives back. Freed on drop.
+#[derive(Debug)]
+pub struct PlainBlock {
+    pub(super) heap: Arc<Heap>,
+    pub(super) segment: Arc<Segment>,
+    pub(super) piece: Piece,
+}
+
+impl PlainBlock {
+    /// Where it lies.
+    pub fn place(&self, len: u64) -> crate::pool::task_ring::Place {
+        crate::pool::task_ring::Place { segment: self.piece.segment, offset: self.piece.offset, len }
+    }
+
+    /// Copies `bytes` to its front.
+    ///
+    /// # Panics
+    /// If they do not fit: a mistake of the engine itself.
+    pub fn write(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() as u64 <= self.piece.len, "{} bytes into a block of {}", bytes.len(), self.piece.len);
+        let address = self.segment.address(self.piece.offset, self.piece.len).expect("mapped when it was made");
+        // SAFETY: the block is that long, belongs to this process, and `&mut self` excludes other writers here;
+        // readers elsewhere learn of it only afterwards.
+        unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+}
+
+impl Drop for PlainBlock {
+    fn drop(&mut self) {
+        // A fork has a copy of the books, and perhaps of a lock that nobody there will ever free.
+        if !self.heap.is_mine() {
+            return;
+        }
+        self.heap.change(|arena| arena.free(self.piece));
+    }
+}
+
+/// The right of this process to use a block. Clones share it; the last one to go gives it back.
+#[derive(Clone, Debug)]
+pub struct Lease(pub(super) Arc<Leased>);
+
+/// The lease itself. There is one for each block and process.
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) heap: Arc<Heap>,
+    pub(super) segment: Arc<Segment>,
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl Lease {
+    fn entry(&self) -> &Entry {
+        &self.0.segment.entries()[self.0.index as usize]
+    }
+
+    /// Which block it is.
+    pub fn id(&self) -> BlockId {
+        BlockId { segment: self.0.segment.id(), entry: self.0.index, generation: self.0.generation }
+    }
+
+    /// Bytes of the block.
+    pub fn len(&self) -> u64 {
+        self.entry().len()
+    }
+
+    /// Whether it is a cell, which has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Option<Kind> {
+        self.entry().kind()
+    }
+
+    /// The words of a cell.
+    pub fn cell(&self) -> &Cell {
+        self.entry().cell()
+    }
+
+    /// The address of its first byte, faulted in. Valid as long as the lease lives.
+    pub fn address(&self) -> Result<*mut u8> {
+        self.0.segment.address(self.entry().offset(), self.len())
+    }
+
+    /// Its bytes.
+    ///
+    /// # Safety
+    /// Nobody writes to the block while the slice lives.
+    pub unsafe fn bytes(&self) -> Result<&[u8]> {
+        let entry = self.entry();
+        // SAFETY: the caller excludes writers.
+        unsafe { self.0.segment.bytes(entry.offset(), entry.len()) }
+    }
+
+    /// Its first `len` bytes, the only ones to be faulted in.
+    ///
+    /// # Safety
+    /// As for [`bytes`](Self::bytes).
+    pub unsafe fn front(&self, len: u64) -> Result<&[u8]> {
+        let entry = self.entry();
+        // SAFETY: the caller excludes writers.
+        unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
+    }
+
+    /// The segment it lies in, and where.
+    pub(super) fn place(&self) -> (&Arc<Segment>, u64) {
+        (&self.0.segment, self.entry().offset())
+    }
+
+    /// Whether the domain's host, the client, holds it too.
+    pub fn held_by_host(&self) -> bool {
+        self.entry().held_by(HOST)
+    }
+
+    /// The heap it was taken in.
+    pub fn heap(&self) -> &Arc<Heap> {
+        &self.0.heap
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        // The lease is the process's that took it: a fork of that must not give it back.
+        if !self.heap.is_mine() {
+            return;
+        }
+        let place = key(self.segment.id(), self.index);
+        let mut held = lock(&self.heap.held);
+        // Another thread may have taken a new lease on it since the last clone of this one went.
+        if !held.get(&place).is_some_and(|lease| std::ptr::eq(Weak::as_ptr(lease), self)) {
+            return;
+        }
+        held.remove(&place);
+        let last = self.segment.entries()[self.index as usize].give_back(self.heap.me());
+        // The arena's lock is never taken while this one is held.
+        drop(held);
+        if last && self.segment.is_mine() {
+            self.heap.change(|arena| arena.close(self.segment.id(), self.index));
+        } else if last {
+            self.segment.marks().set(self.index);
+            self.heap.let_go_of_others();
+        }
+    }
+}
