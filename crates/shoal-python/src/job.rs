@@ -89,7 +89,7 @@ impl State {
     fn send(&mut self, py: Python<'_>, chunk: Range<usize>) {
         let items = self.items.bind(py);
         let mut payload = Vec::with_capacity(64);
-        let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+        let writer = Writer::Task(&self.pool);
         let item_name = |item: usize| format!("item {item} of map({})", self.named.label.name);
         let (star, fixed, apart) = (self.star, self.fixed, &mut self.apart);
         // Arrays that several items have are copied once for all tasks of this map.

@@ -123,7 +123,7 @@ impl PoolBase {
 
     /// How arguments are written: into this process's memory, and never to give away what lies there.
     pub fn writer(&self) -> Writer<'_> {
-        Writer { heap: self.pool.heap(), may_hand_over: false }
+        Writer::Task(&self.pool)
     }
 
     fn send(
@@ -250,7 +250,7 @@ impl PoolBase {
             envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         };
         let host = Host::current().or_raise(py)?;
-        let writer = Writer { heap: host.heap(), may_hand_over: false };
+        let writer = Writer::Setup(host.heap());
         // Apart: the first is read in whatever state a worker begins, the second when it is settled.
         let (mut bytes, mut start) = (Vec::new(), Vec::new());
         let (written, setup_leases) = in_flight::noting(|| {

@@ -185,7 +185,7 @@ impl State {
             let place = self.ahead.read(1);
             self.scratch.clear();
             let (scratch, name) = (&mut self.scratch, &self.named.label.name);
-            let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+            let writer = Writer::Task(&self.pool);
             let what = || format!("item {place} of map({name})");
             let (encoded, leases) = in_flight::noting(|| wire::encode(&writer, &item, scratch, what));
             if let Err(error) = encoded {
@@ -225,7 +225,7 @@ impl State {
         let first = self.ahead.read(items.len());
         self.scratch.clear();
         let (scratch, name) = (&mut self.scratch, &self.named.label.name);
-        let writer = Writer { heap: self.pool.heap(), may_hand_over: false };
+        let writer = Writer::Task(&self.pool);
         let what = || format!("items of map({name})");
         let (pickled, leases) = in_flight::noting(|| writer.pickle(items.as_any(), scratch, what));
         match pickled {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
-use shoal_core::memory::heap::Heap;
+use shoal_core::Error;
+
+use shoal_core::memory::heap::{Heap, Lease};
+use shoal_core::pool::client::Pool;
 
 use crate::message::{self, Pickled, Reader};
 
@@ -71,16 +74,26 @@ pub mod result {
 /// Bytes before each value or exception of an `EACH` result.
 pub const EACH_HEAD: usize = 5;
 
-/// Who writes: where large buffers go, and whether arrays of this process's arena may be handed over.
+/// Who writes: where large buffers go.
 #[derive(Clone, Copy, Debug)]
-pub struct Writer<'a> {
-    /// Where to put large buffers.
-    pub heap: &'a Arc<Heap>,
-    /// Whether the object is this process's to give away: a result.
-    pub may_hand_over: bool,
+pub enum Writer<'a> {
+    /// A client, a task for this pool.
+    Task(&'a Pool),
+    /// A client, for a pool that is to be.
+    Setup(&'a Arc<Heap>),
+    /// A worker, a result: what lies in its arena already may be handed over.
+    Result(&'a Arc<Heap>),
 }
 
 impl Writer<'_> {
+    /// Allocates a block for buffers.
+    pub fn allocate(&self, len: u64) -> Result<Lease, Error> {
+        match self {
+            Writer::Task(pool) => pool.allocate(len),
+            Writer::Setup(heap) | Writer::Result(heap) => heap.allocate(len),
+        }
+    }
+
     /// Pickles `object` behind what `out` holds. `what` names it in an error.
     pub fn pickle(
         &self,
@@ -88,7 +101,7 @@ impl Writer<'_> {
         out: &mut Vec<u8>,
         what: impl FnOnce() -> String,
     ) -> PyResult<Pickled> {
-        message::pickle(self.heap, self.may_hand_over, object, out, what)
+        message::pickle(self, object, out, what)
     }
 }
 

@@ -218,7 +218,7 @@ impl Seated {
     /// Writes a result behind what `out` holds, and lets go of it. Returns what the bytes refer to.
     fn give(&self, value: Bound<'_, PyAny>, out: &mut Vec<u8>, what: impl FnOnce() -> String) -> PyResult<Vec<Lease>> {
         let py = value.py();
-        let writer = Writer { heap: self.worker.heap(), may_hand_over: true };
+        let writer = Writer::Result(self.worker.heap());
         let (encoded, mut leases, handovers) = in_flight::noting_all(|| wire::encode(&writer, &value, out, what));
         encoded?;
         // Here the result goes, and with it all arrays that nobody else has.

@@ -1,6 +1,7 @@
 //! What a process has of a heap: plain blocks of its own, and leases.
 
-use std::sync::{Arc, Weak};
+use std::any::Any;
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::heap::{BlockId, HOST, Heap, key, lock};
 use super::lease::{Cell, Entry, Kind};
@@ -56,6 +57,8 @@ pub(super) struct Leased {
     pub(super) segment: Arc<Segment>,
     pub(super) index: u32,
     pub(super) generation: u32,
+    /// Whatever is to go when the lease goes.
+    pub(super) carried: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Lease {
@@ -121,6 +124,11 @@ impl Lease {
     /// Whether the domain's host, the client, holds it too.
     pub fn held_by_host(&self) -> bool {
         self.entry().held_by(HOST)
+    }
+
+    /// Has something dropped when the lease is given back: the first thing that anybody asks for.
+    pub fn carry(&self, thing: impl Any + Send + Sync) {
+        self.0.carried.get_or_init(|| Box::new(thing));
     }
 
     /// The heap it was taken in.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -236,7 +236,7 @@ impl Heap {
 
     fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Lease {
         let place = key(segment.id(), index);
-        let lease = Arc::new(Leased { heap: self.clone(), segment, index, generation });
+        let lease = Arc::new(Leased { heap: self.clone(), segment, index, generation, carried: OnceLock::new() });
         lock(&self.held).insert(place, Arc::downgrade(&lease));
         Lease(lease)
     }
@@ -258,7 +258,8 @@ impl Heap {
             return Err(Error::Gone);
         }
         let (heap, segment) = (self.clone(), segment.clone());
-        let lease = Arc::new(Leased { heap, segment, index: id.entry, generation: id.generation });
+        let lease =
+            Arc::new(Leased { heap, segment, index: id.entry, generation: id.generation, carried: OnceLock::new() });
         held.insert(place, Arc::downgrade(&lease));
         Ok(Lease(lease))
     }

@@ -223,6 +223,16 @@ impl Pool {
         self.0.host.heap()
     }
 
+    /// Allocates a block for arguments of tasks. It counts for the pool's limit of memory until it is given back here.
+    pub fn allocate(&self, len: u64) -> Result<Lease> {
+        let charge = self.0.budget.as_ref().map(|budget| budget.charge(len)).transpose()?;
+        let lease = self.heap().allocate(len)?;
+        if let Some(charge) = charge {
+            lease.carry(charge);
+        }
+        Ok(lease)
+    }
+
     fn check(&self) -> Result<()> {
         if self.0.host.is_mine() { Ok(()) } else { Err(Error::Forked) }
     }

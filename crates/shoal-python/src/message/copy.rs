@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use shoal_core::memory::heap::{BlockId, Heap, Lease};
+use shoal_core::memory::heap::{BlockId, Lease};
 
 use super::PLAIN;
 use super::gather::{Gathering, LARGE};
@@ -17,6 +16,7 @@ use crate::allocator;
 use crate::errors::OrRaise;
 use crate::in_flight::{self, Handover};
 use crate::numpy::{Numpy, Order, dtype_of, strides};
+use crate::wire::Writer;
 
 /// Buffers from this size on have a block of their own; smaller ones share one, as each costs a page and a lease.
 const ALONE: usize = 256 << 10;
@@ -91,7 +91,7 @@ pub(super) fn known(key: Key) -> Option<Place> {
 }
 
 /// Copies what was gathered into blocks, and writes the message.
-pub(super) fn write(py: Python<'_>, heap: &Arc<Heap>, mut gathering: Gathering, out: &mut Vec<u8>) -> PyResult<()> {
+pub(super) fn write(py: Python<'_>, writer: &Writer<'_>, mut gathering: Gathering, out: &mut Vec<u8>) -> PyResult<()> {
     let beside = gathering.pickled >= LARGE;
     if !beside && gathering.entries.is_empty() {
         // The most frequent case by far.
@@ -104,7 +104,7 @@ pub(super) fn write(py: Python<'_>, heap: &Arc<Heap>, mut gathering: Gathering, 
         let at = gathering.region(Source::Pieces(pieces), len, (0, 0, 0));
         gathering.push(Entry { at, len, order: Order::C, shape: None });
     }
-    let places = copy(py, heap, gathering.regions)?;
+    let places = copy(py, writer, gathering.regions)?;
     out.push(1);
     out.extend_from_slice(&(gathering.entries.len() as u32).to_le_bytes());
     out.push(u8::from(beside));
@@ -152,7 +152,7 @@ pub fn refer_to_copy(out: &mut [u8], handover: &Handover, copy: &Lease) {
 }
 
 /// Copies regions into new blocks.
-fn copy(py: Python<'_>, heap: &Arc<Heap>, regions: Vec<Region>) -> PyResult<Vec<Place>> {
+fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<Vec<Place>> {
     let mut places = Vec::with_capacity(regions.len());
     let whole = regions.iter().map(|region| region.len).sum();
     let mut first = 0;
@@ -169,7 +169,7 @@ fn copy(py: Python<'_>, heap: &Arc<Heap>, regions: Vec<Region>) -> PyResult<Vec<
             offsets.push(begins);
             end = begins + next.len as u64;
         }
-        let block = if end >= AT_ONCE as u64 { py.detach(|| heap.allocate(end)) } else { heap.allocate(end) };
+        let block = if end >= AT_ONCE as u64 { py.detach(|| writer.allocate(end)) } else { writer.allocate(end) };
         let lease = block.or_raise(py)?;
         let address = lease.address().or_raise(py)?;
         let count = offsets.len();

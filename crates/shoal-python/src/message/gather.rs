@@ -1,7 +1,7 @@
 //! What is gathered while an object is pickled: the parts of the pickle, and the buffers that go beside it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyException, PyMemoryError, PyRuntimeError};
@@ -9,11 +9,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use shoal_core::memory::heap::Heap;
 
 use super::copy::{At, Entry, Kept, Key, Region, Source, known, write};
 use crate::allocator;
 use crate::numpy::{Numpy, Order, dtype_of};
+use crate::wire::Writer;
 
 /// Buffers from this size on travel beside the pickle, in bytes.
 pub const LARGE: usize = 16 << 10;
@@ -235,17 +235,17 @@ pub fn keep_buffer(buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// An object's pickle and its buffers, behind what `out` holds. `what` names the object in an error.
 ///
-/// The leases of all that the bytes refer to are noted (`in_flight`). With `may_hand_over`, arrays of this process's
+/// The leases of all that the bytes refer to are noted (`in_flight`). In a result, arrays of this process's
 /// arena are referred to where they lie, and noted as such.
 pub fn pickle(
-    heap: &Arc<Heap>,
-    may_hand_over: bool,
+    writer: &Writer<'_>,
     object: &Bound<'_, PyAny>,
     out: &mut Vec<u8>,
     what: impl FnOnce() -> String,
 ) -> PyResult<Pickled> {
     let py = object.py();
     // Pickling runs Python code, which may come back here.
+    let may_hand_over = matches!(writer, Writer::Result(_));
     let outer = GATHERING.replace(Some(Gathering::new(may_hand_over)));
     let pickled = quick(py, object).and_then(|quick| match quick {
         true => Ok(()),
@@ -257,7 +257,7 @@ pub fn pickle(
     let gathering = GATHERING.replace(outer).ok_or_else(|| PyRuntimeError::new_err("a pickle was lost"))?;
     pickled?;
     let arrays = gathering.arrays;
-    write(py, heap, gathering, out)?;
+    write(py, writer, gathering, out)?;
     Ok(Pickled { arrays })
 }
 
