@@ -1,11 +1,12 @@
 //! What the arena's bookkeeping costs in time, in private memory and in fragmentation.
 //!
 //! The figures on memory and fragmentation come first, as plain lines; then the times, by criterion. No page of any
-//! arena is touched here: `Space` only reckons.
+//! arena is touched here, but for the last group: `Space` only reckons.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use shoal_core::domain::host::Host;
 use shoal_core::memory::space::{Piece, Space};
 
 const KIB: u64 = 1024;
@@ -103,6 +104,18 @@ fn steady_state(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A block out and back by its owner, the lease included; its pages are warm and stay where they are.
+fn blocks(criterion: &mut Criterion) {
+    let host = Host::current().expect("a host");
+    let mut group = criterion.benchmark_group("block");
+    for len in [64 * KIB, MIB, 100_000_000] {
+        group.bench_with_input(BenchmarkId::from_parameter(len), &len, |bencher, &len| {
+            bencher.iter(|| host.heap().allocate(black_box(len)).expect("memory"));
+        });
+    }
+    group.finish();
+}
+
 /// Resident memory of this process in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
@@ -150,5 +163,5 @@ fn figures(_: &mut Criterion) {
     fragmentation();
 }
 
-criterion_group!(benches, figures, pairs, steady_state);
+criterion_group!(benches, figures, pairs, steady_state, blocks);
 criterion_main!(benches);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::heap::Source;
-use super::lease::Kind;
 use super::segment::{GRANULE, Segment};
+use super::size_class;
 use super::space::{Piece, Range, Space};
 use crate::error::{Error, Result};
 
@@ -23,6 +23,8 @@ const LARGEST_STEP: u64 = 64 << 20;
 /// The age that an arena never reaches.
 pub(super) const ALWAYS: u32 = u32::MAX;
 const CELLS_PER_SEGMENT: u32 = 1000;
+/// How many freed pieces are kept at hand.
+const QUICK: usize = 8;
 /// How often to look for what was free all the time since the look before: it has been free for one to two of these.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
 
@@ -70,6 +72,8 @@ pub(super) struct Arena {
     space: Space,
     tables: FxHashMap<u32, Table>,
     reserved: u64,
+    /// Pieces that were freed last, still allocated as `space` sees it: who frees a length mostly asks for the same again.
+    quick: Vec<Piece>,
     /// Segments that it has got since the heap asked last.
     added: Vec<Arc<Segment>>,
     /// Counts the looks.
@@ -81,12 +85,20 @@ pub(super) struct Arena {
 
 struct Table {
     segment: Arc<Segment>,
+    /// Lines of the segment's table that describe nothing.
     free: Vec<u32>,
+    /// What each line describes. Known here, as anybody may scribble over the table itself.
+    lines: Vec<Line>,
     /// The segment's count of marks when it was last looked through.
     seen: u32,
     cells: bool,
     granules: Vec<Granule>,
 }
+
+/// A block's offset and length; `NOTHING`, or `CELL`.
+type Line = (u64, u64);
+const NOTHING: Line = (0, 0);
+const CELL: Line = (0, 1);
 
 #[derive(Clone, Copy, Default)]
 struct Granule {
@@ -111,6 +123,7 @@ impl Table {
         let granules = (0..segment.granules()).map(granule).collect();
         Table {
             free: (0..entries).rev().collect(),
+            lines: vec![NOTHING; entries as usize],
             seen: 0,
             cells: segment.data_at() == segment.len(),
             granules,
@@ -164,19 +177,63 @@ impl Arena {
     /// Hands out a piece; a `leasable` one has whole pages and a line of its segment's table left for it.
     pub(super) fn cut(&mut self, source: &dyn Source, len: u64, leasable: bool) -> Result<Piece> {
         self.sweep();
-        let piece = match self.find(len, leasable) {
+        let piece = match self.at_hand(len, leasable) {
             Some(piece) => piece,
-            None => {
-                self.grow(source, len)?;
-                self.find(len, leasable).ok_or(Error::Damaged("arena"))?
-            }
+            None => self.look_for(source, len, leasable)?,
         };
-        if let Some(range) = self.space.thawed() {
-            self.thaw(source, piece, range)?;
-        }
         let age = self.age;
         touch(&mut self.table(piece.segment).granules, piece.offset, piece.len, age);
         Ok(piece)
+    }
+
+    /// A piece of just that length that was freed a moment ago.
+    fn at_hand(&mut self, len: u64, leasable: bool) -> Option<Piece> {
+        let len = len.checked_next_multiple_of(PAGE)?;
+        let fits = |piece: &Piece| piece.len == len && !(leasable && self.tables[&piece.segment].free.is_empty());
+        let index = self.quick.iter().rposition(fits)?;
+        Some(self.quick.remove(index))
+    }
+
+    fn look_for(&mut self, source: &dyn Source, len: u64, leasable: bool) -> Result<Piece> {
+        let mut found = self.find(len, leasable);
+        let mut missing = self.space.thawed();
+        if (found.is_none() || missing.is_some()) && !self.quick.is_empty() {
+            // What is at hand may make room, or room that is resident.
+            if let Some(piece) = found {
+                self.take_back(piece, missing);
+            }
+            self.settle();
+            found = self.find(len, leasable);
+            missing = self.space.thawed();
+        }
+        if found.is_none() {
+            self.grow(source, len)?;
+            found = self.find(len, leasable);
+            missing = self.space.thawed();
+        }
+        let piece = found.ok_or(Error::Damaged("arena"))?;
+        if let Some(range) = missing {
+            self.thaw(source, piece, range)?;
+        }
+        Ok(piece)
+    }
+
+    /// Takes back a piece just cut, for which some pages of `missing` would have to be fetched.
+    fn take_back(&mut self, piece: Piece, missing: Option<Range>) {
+        let freed = self.space.free(piece.segment, piece.offset);
+        debug_assert!(freed.is_ok(), "just handed out: {piece:?}");
+        if let Some(range) = missing {
+            self.space.trim();
+            self.space.cool(range.start, range);
+        }
+    }
+
+    /// Frees what is kept at hand.
+    fn settle(&mut self) {
+        for piece in std::mem::take(&mut self.quick) {
+            let freed = self.space.free(piece.segment, piece.offset);
+            debug_assert!(freed.is_ok(), "kept at hand: {piece:?}");
+        }
     }
 
     fn find(&mut self, len: u64, leasable: bool) -> Option<Piece> {
@@ -198,13 +255,18 @@ impl Arena {
     }
 
     /// A line for a leasable piece just cut from the segment.
-    pub(super) fn line(&mut self, segment: u32) -> (Arc<Segment>, u32) {
+    pub(super) fn line(&mut self, piece: Piece) -> (Arc<Segment>, u32) {
+        self.take_line(piece.segment, (piece.offset, piece.len))
+    }
+
+    fn take_line(&mut self, segment: u32, line: Line) -> (Arc<Segment>, u32) {
         let Arena { tables, space, .. } = self;
         let table = tables.get_mut(&segment).expect("pieces come from segments with tables");
         let index = table.free.pop().expect("a segment without lines is full, and takes no leasable pieces");
         if table.free.is_empty() && !table.cells {
             space.set_full(segment, true);
         }
+        table.lines[index as usize] = line;
         table.segment.use_entry(index);
         (table.segment.clone(), index)
     }
@@ -217,7 +279,7 @@ impl Arena {
             Some(table) => table.segment.id(),
             None => self.add(source, Plan { data: 0, backed: 0 }, CELLS_PER_SEGMENT, true)?,
         };
-        Ok(self.line(id))
+        Ok(self.take_line(id, CELL))
     }
 
     fn grow(&mut self, source: &dyn Source, len: u64) -> Result<()> {
@@ -269,10 +331,7 @@ impl Arena {
                     table.granules[run].iter_mut().for_each(|granule| granule.released = false);
                 }
                 Err(error) => {
-                    let freed = self.space.free(piece.segment, piece.offset);
-                    debug_assert!(freed.is_ok(), "just handed out: {piece:?}");
-                    self.space.trim();
-                    self.space.cool(range.start, range);
+                    self.take_back(piece, Some(range));
                     return Err(error);
                 }
             }
@@ -282,29 +341,29 @@ impl Arena {
 
     /// Takes back what others let go of since the last look.
     pub(super) fn sweep(&mut self) {
-        let Arena { tables, space, age, restless, .. } = self;
-        for Table { segment, free, seen, granules, .. } in tables.values_mut() {
+        let Arena { tables, space, quick, age, restless, .. } = self;
+        for Table { segment, free, lines, seen, granules, .. } in tables.values_mut() {
             let changes = segment.marks().changes();
             if changes != *seen {
                 *seen = changes;
-                segment.marks().take(|index| *restless |= close(segment, free, granules, space, index, *age));
+                let mut books = Books { segment, free, lines, granules, space, quick, age: *age };
+                segment.marks().take(|index| *restless |= books.close(index));
             }
         }
     }
 
     /// Takes back one block or cell, unless somebody holds it.
     pub(super) fn close(&mut self, segment: u32, index: u32) {
-        let Arena { tables, space, age, restless, .. } = self;
-        if let Some(Table { segment, free, granules, .. }) = tables.get_mut(&segment) {
-            *restless |= close(segment, free, granules, space, index, *age);
+        let Arena { tables, space, quick, age, restless, .. } = self;
+        if let Some(Table { segment, free, lines, granules, .. }) = tables.get_mut(&segment) {
+            *restless |= Books { segment, free, lines, granules, space, quick, age: *age }.close(index);
         }
     }
 
     /// Takes back a piece that never had a line.
     pub(super) fn free(&mut self, piece: Piece) {
-        let freed = self.space.free(piece.segment, piece.offset);
-        debug_assert!(freed.is_ok(), "freed twice: {piece:?}");
         let age = self.age;
+        free_piece(&mut self.space, &mut self.quick, piece);
         touch(&mut self.table(piece.segment).granules, piece.offset, piece.len, age);
         self.restless = true;
     }
@@ -343,6 +402,7 @@ impl Arena {
 
     /// Gives free granules back to the system that were not used since the arena was of that age. How many bytes.
     pub(super) fn release(&mut self, since: u32) -> u64 {
+        self.settle();
         self.space.trim();
         let free: Vec<Range> = self.space.free_ranges().filter(|range| range.end - range.start >= PAGE).collect();
         let mut bytes = 0;
@@ -366,36 +426,63 @@ impl Arena {
     /// What it holds.
     pub(super) fn holdings(&self) -> Holdings {
         let stats = self.space.stats();
+        let used = stats.used - self.quick.iter().map(|piece| piece.len).sum::<u64>();
         let released: u64 = self.tables.values().map(|table| table.segment.released()).sum();
-        Holdings { used: stats.used, free: stats.capacity.saturating_sub(stats.used + released) }
+        Holdings { used, free: stats.capacity.saturating_sub(used + released) }
     }
 }
 
-/// Frees an entry and what it describes if nobody holds it. Whether it did.
-fn close(
-    segment: &Segment,
-    free: &mut Vec<u32>,
-    granules: &mut [Granule],
-    space: &mut Space,
-    index: u32,
+/// What closing a line changes.
+struct Books<'a> {
+    segment: &'a Segment,
+    free: &'a mut Vec<u32>,
+    lines: &'a mut [Line],
+    granules: &'a mut [Granule],
+    space: &'a mut Space,
+    quick: &'a mut Vec<Piece>,
     age: u32,
-) -> bool {
-    let Some(entry) = segment.entries().get(index as usize) else { return false };
-    // A line that is free already is even in generation and has no holders too: kind tells them apart.
-    let Some(kind) = entry.kind() else { return false };
-    if !entry.close() {
-        return false;
-    }
-    if kind == Kind::Block {
-        let len = space.free(segment.id(), entry.offset()).expect("a block that was open is allocated");
-        touch(granules, entry.offset(), len, age);
-        if free.is_empty() {
-            space.set_full(segment.id(), false);
+}
+
+impl Books<'_> {
+    /// Frees a line and what it describes if nobody holds it. Whether it did.
+    fn close(&mut self, index: u32) -> bool {
+        let (Some(entry), Some(line)) =
+            (self.segment.entries().get(index as usize), self.lines.get_mut(index as usize))
+        else {
+            return false;
+        };
+        if *line == NOTHING || !entry.close() {
+            return false;
         }
+        let (offset, len) = std::mem::replace(line, NOTHING);
+        if (offset, len) != CELL {
+            free_piece(self.space, self.quick, Piece { segment: self.segment.id(), offset, len });
+            touch(self.granules, offset, len, self.age);
+            if self.free.is_empty() {
+                self.space.set_full(self.segment.id(), false);
+            }
+        }
+        entry.retire();
+        self.free.push(index);
+        true
     }
-    entry.retire();
-    free.push(index);
-    true
+}
+
+/// Frees a piece, or keeps it at hand.
+fn free_piece(space: &mut Space, quick: &mut Vec<Piece>, piece: Piece) {
+    debug_assert!(!quick.contains(&piece), "freed twice: {piece:?}");
+    // Shorter ones may be slots of a span, which is as quick itself.
+    let gone = if piece.len <= size_class::LARGEST {
+        Some(piece)
+    } else {
+        let oldest = (quick.len() == QUICK).then(|| quick.remove(0));
+        quick.push(piece);
+        oldest
+    };
+    if let Some(piece) = gone {
+        let freed = space.free(piece.segment, piece.offset);
+        debug_assert!(freed.is_ok(), "freed twice: {piece:?}");
+    }
 }
 
 #[cfg(test)]

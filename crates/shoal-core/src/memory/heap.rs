@@ -172,7 +172,7 @@ impl Heap {
     pub fn allocate(self: &Arc<Heap>, len: u64) -> Result<Lease> {
         let mut arena = lock(&self.arena);
         let piece = arena.cut(&*self.source, len, true)?;
-        let (segment, index) = arena.line(piece.segment);
+        let (segment, index) = arena.line(piece);
         // Before the arena is unlocked: a sweep must not meet a line that is half opened.
         let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me);
         self.unlock(arena);
