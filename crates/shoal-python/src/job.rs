@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PySlice};
+use pyo3::types::{PyDict, PyList, PyRange, PySlice, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 use shoal_core::pool::chunks::Chunks;
 use shoal_core::pool::client::Pool;
 use shoal_core::pool::packed::Packed;
@@ -20,6 +21,7 @@ use shoal_core::sync::bell::Tone;
 use crate::errors::OrRaise;
 use crate::in_flight;
 use crate::message::{self, Snapshots};
+use crate::numpy::Numpy;
 use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
 use crate::wire::{self, Writer, call};
 
@@ -43,7 +45,7 @@ struct State {
     tag: u64,
     results: Py<PyList>,
     /// Of the first item that failed, in the order of the items: the same however the workers took turns.
-    error: Option<(usize, PyErr)>,
+    error: Option<(usize, Py<PyAny>)>,
     /// Whether the pool was told that there is more to come.
     feeding: bool,
     /// Whether items have arrays, so that each has to be a value of its own.
@@ -139,17 +141,17 @@ impl State {
                     Err(error) => {
                         // The pool has ended: so have the pieces that are out, one way or the other.
                         self.chunks.abandon();
-                        self.failed(chunk.start, error);
+                        self.failed(py, chunk.start, error);
                     }
                 }
             }
-            Err(error) => self.failed(chunk.start, error),
+            Err(error) => self.failed(py, chunk.start, error),
         }
     }
 
-    fn failed(&mut self, item: usize, error: PyErr) {
+    fn failed(&mut self, py: Python<'_>, item: usize, error: PyErr) {
         if self.error.as_ref().is_none_or(|(first, _)| item < *first) {
-            self.error = Some((item, error));
+            self.error = Some((item, error.into_value(py).into_any()));
         }
     }
 
@@ -158,7 +160,7 @@ impl State {
             let Some(chunk) = self.sent.remove(&tag) else { continue };
             let first = chunk.start;
             if let Err(error) = self.store(py, &outcome, chunk) {
-                self.failed(first, error);
+                self.failed(py, first, error);
             }
         }
     }
@@ -193,8 +195,47 @@ impl Drop for State {
     }
 }
 
+/// Whether there are arrays in the first item: then in all of them, mostly.
+fn has_arrays(items: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let Some(numpy) = Numpy::loaded(items.py()).filter(|_| !items.is_exact_instance_of::<PyRange>()) else {
+        return Ok(false);
+    };
+    if items.is_empty()? {
+        return Ok(false);
+    }
+    let first = items.get_item(0)?;
+    let parts = match first.cast_exact::<PyTuple>() {
+        Ok(parts) => parts.iter().collect(),
+        Err(_) => match first.cast_exact::<PyList>() {
+            Ok(parts) => parts.iter().collect(),
+            Err(_) => match first.cast_exact::<PyDict>() {
+                Ok(parts) => parts.values().iter().collect(),
+                Err(_) => vec![first],
+            },
+        },
+    };
+    Ok(parts.iter().any(|part| numpy.layout(part).is_some()))
+}
+
 #[pymethods]
 impl Job {
+    /// An exception knows the frames it came through, and one of them this map.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(Some(state)) = self.0.try_lock().as_deref() {
+            visit.call(&state.items)?;
+            visit.call(&state.results)?;
+            if let Some((_, error)) = &state.error {
+                visit.call(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let former = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(former);
+    }
+
     /// A map of `func` over `items` (a list, tuple or range) in pieces of `chunksize`, or as it turns out best.
     #[new]
     #[pyo3(signature = (pool, func, items, chunksize, star))]
@@ -227,7 +268,7 @@ impl Job {
             error: None,
             feeding: false,
             apart: false,
-            snapshots: Snapshots::default(),
+            snapshots: if has_arrays(items)? { Snapshots::of(py, items)? } else { Snapshots::default() },
         }))))
     }
 
@@ -256,7 +297,7 @@ impl Job {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = guard.as_ref().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         match &state.error {
-            Some((_, error)) => Err(error.clone_ref(py)),
+            Some((_, error)) => Err(PyErr::from_value(error.bind(py).clone())),
             None => Ok(state.results.clone_ref(py)),
         }
     }
@@ -274,6 +315,7 @@ impl Job {
             // After collecting: what came back may have made room, or was all that was out.
             state.feed(py, false);
             if state.is_done() {
+                state.snapshots = Snapshots::default();
                 return Ok(true);
             }
             if !state.inbox.is_empty() {

@@ -280,8 +280,8 @@ static LAST: Mutex<Option<Dtype>> = Mutex::new(None);
 
 /// Number, item size, and whether items are plain bytes.
 pub fn dtype_of(py: Python<'_>, numpy: &Numpy, descr: *mut ffi::PyObject) -> PyResult<(i32, usize, bool)> {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(last) = last.as_ref().filter(|last| last.descr.as_ptr() == descr) {
+    let lock = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(last) = lock().as_ref().filter(|last| last.descr.as_ptr() == descr) {
         return Ok((last.number, last.item, last.plain));
     }
     // SAFETY: the dtype of a living array.
@@ -297,6 +297,8 @@ pub fn dtype_of(py: Python<'_>, numpy: &Numpy, descr: *mut ffi::PyObject) -> PyR
         }
     }
     let item = dtype.getattr("itemsize")?.extract()?;
-    *last = Some(Dtype { descr: dtype.unbind(), number, item, plain });
+    // Dropped when nothing is locked any more: what goes with it may run Python code.
+    let former = lock().replace(Dtype { descr: dtype.unbind(), number, item, plain });
+    drop(former);
     Ok((number, item, plain))
 }

@@ -10,6 +10,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 use shoal_core::domain::host::{Host, Launch};
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Pool, Waited, WorkerInfo, WorkerState as State};
@@ -105,18 +106,17 @@ impl PoolBase {
             stable,
         });
         if stable {
+            let entry = Known {
+                _function: function.clone().unbind(),
+                snapshot: if snapshot.is(always) { None } else { Some(snapshot) },
+                named: named.clone(),
+            };
             let mut known = lock(&self.known);
             let forgotten = if known.len() >= FUNCTIONS { std::mem::take(&mut *known) } else { HashMap::new() };
-            known.insert(
-                key,
-                Known {
-                    _function: function.clone().unbind(),
-                    snapshot: if snapshot.is(always) { None } else { Some(snapshot) },
-                    named: named.clone(),
-                },
-            );
+            let former = known.insert(key, entry);
+            // With nothing locked any more: what goes here may run Python code.
             drop(known);
-            drop(forgotten);
+            drop((forgotten, former));
         }
         Ok(named)
     }
@@ -382,7 +382,7 @@ impl WorkerState {
 enum Resolved {
     Not,
     Value(Py<PyAny>),
-    Error(Box<PyErr>),
+    Error(Py<PyAny>),
 }
 
 /// The result of a task that was submitted, as `multiprocessing.pool.AsyncResult`.
@@ -399,7 +399,7 @@ impl AsyncResult {
         let outcome = loop {
             match &*lock(&self.resolved) {
                 Resolved::Value(value) => return Ok(value.clone_ref(py)),
-                Resolved::Error(error) => return Err(error.clone_ref(py)),
+                Resolved::Error(error) => return Err(PyErr::from_value(error.bind(py).clone())),
                 Resolved::Not => {}
             }
             if let Some(outcome) = self.cell.take() {
@@ -411,7 +411,7 @@ impl AsyncResult {
         let value = resolve(py, self.label.pool.heap(), &outcome, &self.label.name).map(Bound::unbind);
         *lock(&self.resolved) = match &value {
             Ok(value) => Resolved::Value(value.clone_ref(py)),
-            Err(error) => Resolved::Error(Box::new(error.clone_ref(py))),
+            Err(error) => Resolved::Error(error.clone_ref(py).into_value(py).into_any()),
         };
         value
     }
@@ -419,6 +419,19 @@ impl AsyncResult {
 
 #[pymethods]
 impl AsyncResult {
+    /// An exception knows the frames it came through, and one of them this result.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.resolved.try_lock().as_deref() {
+            Ok(Resolved::Value(object) | Resolved::Error(object)) => visit.call(object),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let former = std::mem::replace(&mut *lock(&self.resolved), Resolved::Not);
+        drop(former);
+    }
+
     /// The result, when it arrives; the task's exception if it raised one.
     ///
     /// Raises multiprocessing.TimeoutError if it takes longer than `timeout` seconds.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyRuntimeError, PySystemExit};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -130,8 +130,14 @@ impl Seated {
     /// numpy's large arrays lie in the arena from the first task on that finds it imported.
     fn settle_numpy(&mut self, py: Python<'_>) -> PyResult<()> {
         if let Some(numpy) = Numpy::loaded(py).filter(|_| !self.numpy) {
-            allocator::install(py, numpy, self.worker.heap())?;
             self.numpy = true;
+            if let Err(error) = allocator::install(py, numpy, self.worker.heap()) {
+                // Results are copied then, and that is all.
+                let message = format!("numpy's arrays are not allocated in shared memory: {error}");
+                let category = py.get_type::<PyRuntimeWarning>();
+                let message = std::ffi::CString::new(message)?;
+                PyErr::warn(py, &category, &message, 1)?;
+            }
         }
         Ok(())
     }
@@ -229,8 +235,12 @@ impl Seated {
             let copy = self.worker.heap().allocate(handover.lease.len()).or_raise(py)?;
             let (from, to) = (handover.lease.address().or_raise(py)?, copy.address().or_raise(py)?);
             let len = handover.lease.len() as usize;
-            // SAFETY: two blocks of that length, both held.
-            unsafe { shoal_sys::memory::copy(from, to, len, len) };
+            let (from, to) = (from.expose_provenance(), to.expose_provenance());
+            py.detach(|| {
+                let (from, to) = (std::ptr::with_exposed_provenance(from), std::ptr::with_exposed_provenance_mut(to));
+                // SAFETY: two blocks of that length, both held.
+                unsafe { shoal_sys::memory::copy(from, to, len, len) };
+            });
             message::refer_to_copy(out, handover, &copy);
             leases.retain(|lease| lease.id() != handover.lease.id());
             leases.push(copy);

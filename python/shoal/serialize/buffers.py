@@ -34,19 +34,23 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
 
 def reduce_memoryview(view: memoryview) -> Any:
     """A memory view arrives as one of its format and shape, over memory of its own; a read-only one stays so."""
-    flat = PickleBuffer(view if view.c_contiguous else bytearray(view))
-    return _view, (flat, view.format, view.shape if view.ndim != 1 else None)
-
-
-def _view(data: Any, format: str, shape: tuple[int, ...] | None) -> memoryview:
-    flat = memoryview(data).cast("B")
+    flat: Any = view if view.c_contiguous else bytes(view) if view.readonly else bytearray(view)
     try:
-        if shape is None:
-            return flat.cast(format)  # type: ignore[call-overload,no-any-return]
-        return flat.cast(format, shape)  # type: ignore[call-overload,no-any-return]
-    except ValueError:
-        # A format that only its own exporter understands.
-        return flat
+        _view(memoryview(flat).cast("B"), view.format, view.shape)
+    except (TypeError, ValueError):
+        # A format or a shape that a memory view itself can't be cast to: numpy has them all.
+        import numpy
+
+        return _view_of, (numpy.array(view), view.readonly)
+    return _view, (PickleBuffer(flat), view.format, view.shape)
+
+
+def _view(data: Any, format: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast("B").cast(format, shape)  # type: ignore[call-overload,no-any-return]
+
+
+def _view_of(array: Any, readonly: bool) -> memoryview:
+    return memoryview(array).toreadonly() if readonly else memoryview(array)
 
 
 def _reduce_array(values: array[Any]) -> Any:

@@ -92,6 +92,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def __init__(self, file: Any, buffer_callback: Callable[[Any], Any] | None = None) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self._beside = buffer_callback is not None
         main = sys.modules.get("__mp_main__")
         if main is not None and main.__name__ not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(main)
@@ -102,7 +103,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if not is_class and type(obj) is not FunctionType:
             # What cloudpickle would say, sooner: this is asked for every object of a list. But large arrays go beside
             # the pickle when a task is sent.
-            return reduce_buffer(obj)
+            return reduce_buffer(obj) if self._beside else NotImplemented
         reduction = super().reducer_override(obj)
         if is_class and isinstance(reduction, tuple) and len(reduction) == 6:
             make, args, state, _, _, setter = reduction

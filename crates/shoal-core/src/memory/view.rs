@@ -9,6 +9,7 @@
 //! mapping of its own the second time: what is written through one view is not to be seen through the other.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_sys::memory::{PrivateMapping, page_faults};
@@ -18,6 +19,12 @@ use crate::error::{Error, Result};
 
 /// Up to this many bytes looking through the pages is cheaper than asking for the page faults.
 const SMALL: u64 = 1 << 20;
+
+/// Up to this many bytes a second view of a block is a copy.
+const COPIED: u64 = 256 << 10;
+/// How many mappings a process may have for second views; beyond, they are copies too.
+const MAPPINGS: usize = 4096;
+static ALONE: AtomicUsize = AtomicUsize::new(0);
 
 /// The private mappings of a process, one for each segment it has viewed.
 #[derive(Debug, Default)]
@@ -30,6 +37,8 @@ struct Viewed {
     map: PrivateMapping,
     /// Where blocks begin that are viewed through the mapping now.
     busy: Mutex<HashSet<u64>>,
+    /// Old bytes may show through it: nobody else is to use it.
+    spoilt: AtomicBool,
 }
 
 /// A block, privately: written bytes are seen by nobody else.
@@ -47,6 +56,8 @@ enum At {
     Shared(Arc<Viewed>, u64),
     /// In a mapping of its own, unmapped with it.
     Alone { _map: PrivateMapping },
+    /// In ordinary memory.
+    Copied { _bytes: Vec<u8> },
 }
 
 // SAFETY: an address in a mapping that lives as long as the view; who uses it answers for what happens there.
@@ -65,11 +76,11 @@ impl Views {
         let len = lease.len();
         let viewed = {
             let mut segments = lock(&self.segments);
-            match segments.get(&segment.id()) {
+            match segments.get(&segment.id()).filter(|viewed| !viewed.spoilt.load(Ordering::Relaxed)) {
                 Some(viewed) => viewed.clone(),
                 None => {
                     let map = PrivateMapping::new(segment.fd(), 0, segment.len() as usize).map_err(Error::Os)?;
-                    let viewed = Arc::new(Viewed { map, busy: Mutex::default() });
+                    let viewed = Arc::new(Viewed { map, busy: Mutex::default(), spoilt: AtomicBool::new(false) });
                     segments.insert(segment.id(), viewed.clone());
                     viewed
                 }
@@ -80,8 +91,18 @@ impl Views {
             let faults = (len > SMALL).then(page_faults);
             return Ok(View { address, faults, at: At::Shared(viewed, offset), lease });
         }
-        let map = PrivateMapping::new(segment.fd(), offset as usize, len as usize).map_err(Error::Os)?;
-        Ok(View { address: map.as_ptr(), faults: None, at: At::Alone { _map: map }, lease })
+        // A mapping costs some microseconds, and a process may have 65 000 of them.
+        let alone = match len > COPIED && ALONE.load(Ordering::Relaxed) < MAPPINGS {
+            true => PrivateMapping::new(segment.fd(), offset as usize, len as usize).map_err(Error::Os)?,
+            false => {
+                // SAFETY: the block is held, and nobody writes to it while tasks may read it.
+                let mut bytes = unsafe { lease.bytes() }?.to_vec();
+                let address = bytes.as_mut_ptr();
+                return Ok(View { address, faults: None, at: At::Copied { _bytes: bytes }, lease });
+            }
+        };
+        ALONE.fetch_add(1, Ordering::Relaxed);
+        Ok(View { address: alone.as_ptr(), faults: None, at: At::Alone { _map: alone }, lease })
     }
 }
 
@@ -99,13 +120,15 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
+        if matches!(self.at, At::Alone { .. }) {
+            ALONE.fetch_sub(1, Ordering::Relaxed);
+        }
         if let At::Shared(viewed, offset) = &self.at {
             // No page is copied without a fault: if there was none, there is nothing to look for.
             if self.faults.is_none_or(|before| page_faults() != before) {
                 let forgotten = viewed.map.forget_writes(*offset as usize, self.lease.len() as usize);
-                // Else the block stays busy for good: who views it next gets a mapping of its own, which is right too.
                 if forgotten.is_err() {
-                    return;
+                    viewed.spoilt.store(true, Ordering::Relaxed);
                 }
             }
             lock(&viewed.busy).remove(offset);
@@ -176,8 +199,14 @@ mod tests {
 
     #[test]
     fn two_views_at_a_time_are_apart() {
+        for len in [50_000, 1 << 20] {
+            two_views_of(len);
+        }
+    }
+
+    fn two_views_of(len: u64) {
         let (heap, views) = (heap(), Views::default());
-        let lease = heap.allocate(50_000).expect("memory");
+        let lease = heap.allocate(len).expect("memory");
         let first = views.open(lease.clone()).expect("a view");
         let second = views.open(lease.clone()).expect("a view");
         write(first.address(), 5, 1);

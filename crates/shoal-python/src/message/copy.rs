@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use shoal_core::memory::heap::{BlockId, Lease};
 
 use super::PLAIN;
@@ -31,12 +31,13 @@ const ALIGN: u64 = 64;
 pub(super) struct Region {
     pub(super) source: Source,
     pub(super) len: usize,
-    pub(super) key: Key,
+    /// The array, by its address as an object, if it is one.
+    pub(super) array: Option<usize>,
 }
 
 pub(super) enum Source {
     /// In memory, as long as that object lives.
-    Memory(usize, Kept),
+    Memory(usize, #[expect(dead_code)] Kept),
     /// The parts of a pickle.
     Pieces(Vec<Py<PyBytes>>),
     /// An array whose items do not lie one behind the other.
@@ -45,7 +46,7 @@ pub(super) enum Source {
 
 /// What keeps memory in its place; nobody has to look at it.
 pub(super) enum Kept {
-    Object(#[expect(dead_code)] Py<PyAny>),
+    Object(Py<PyAny>),
     Buffer(#[expect(dead_code)] PyBuffer<u8>),
 }
 
@@ -72,22 +73,68 @@ pub(super) struct Entry {
     pub(super) shape: Option<Vec<isize>>,
 }
 
-/// Which bytes of this process: where, how many, and of which object if its items are scattered.
-pub(super) type Key = (usize, usize, usize);
-
 thread_local! {
     static SNAPSHOTS: RefCell<Option<Snapshots>> = const { RefCell::new(None) };
 }
 
-/// The copies of arrays that several tasks of one call share, by what they were copied from.
+/// The copies of arrays that several items of a map have: made for the first, used for all.
 #[derive(Default)]
 pub struct Snapshots {
-    taken: HashMap<Key, (Place, Kept)>,
+    /// By their address as objects, which stays theirs as they are kept.
+    shared: HashMap<usize, Shared>,
 }
 
-/// The copy of those bytes, if an earlier task of the same call has made one.
-pub(super) fn known(key: Key) -> Option<Place> {
-    SNAPSHOTS.with_borrow(|snapshots| snapshots.as_ref()?.taken.get(&key).map(|(place, _)| place.clone()))
+struct Shared {
+    _array: Py<PyAny>,
+    taken: Option<(Place, usize)>,
+}
+
+impl Snapshots {
+    /// For those of `items` (a list or a tuple): arrays that are, or are in, more than one of them. Only what lies open is
+    /// looked at, in lists, tuples and dicts: what an object shows to the pickler may be another content each time.
+    pub fn of<'py>(py: Python<'py>, items: &Bound<'py, PyAny>) -> PyResult<Snapshots> {
+        let mut counts: HashMap<usize, (Bound<'py, PyAny>, u32)> = HashMap::new();
+        if let Some(numpy) = Numpy::loaded(py)
+            .filter(|_| items.is_exact_instance_of::<PyList>() || items.is_exact_instance_of::<PyTuple>())
+        {
+            let mut count = |object: Bound<'py, PyAny>| {
+                if numpy.layout(&object).is_some() {
+                    counts.entry(object.as_ptr().addr()).or_insert_with(|| (object.clone(), 0)).1 += 1;
+                }
+            };
+            for item in items.try_iter()? {
+                let item = item?;
+                if let Ok(item) = item.cast_exact::<PyTuple>() {
+                    item.iter().for_each(&mut count);
+                } else if let Ok(item) = item.cast_exact::<PyList>() {
+                    item.iter().for_each(&mut count);
+                } else if let Ok(item) = item.cast_exact::<PyDict>() {
+                    item.values().iter().for_each(&mut count);
+                } else {
+                    count(item);
+                }
+            }
+        }
+        let repeated = counts.into_iter().filter(|(_, (_, count))| *count > 1);
+        let shared = repeated.map(|(key, (array, _))| (key, Shared { _array: array.unbind(), taken: None })).collect();
+        Ok(Snapshots { shared })
+    }
+}
+
+/// The copy of an array, if an earlier item of the same map has made one.
+pub(super) fn known(array: usize, len: usize) -> Option<Place> {
+    SNAPSHOTS.with_borrow(|snapshots| {
+        let (place, taken) = snapshots.as_ref()?.shared.get(&array)?.taken.as_ref()?;
+        (*taken == len).then(|| place.clone())
+    })
+}
+
+/// Runs `pickle` as if there were no copies: for what is pickled while something else is.
+pub(super) fn without_snapshots<T>(pickle: impl FnOnce() -> T) -> T {
+    let outer = SNAPSHOTS.replace(None);
+    let result = pickle();
+    SNAPSHOTS.replace(outer);
+    result
 }
 
 /// Copies what was gathered into blocks, and writes the message.
@@ -101,7 +148,7 @@ pub(super) fn write(py: Python<'_>, writer: &Writer<'_>, mut gathering: Gatherin
     }
     if beside {
         let (pieces, len) = (std::mem::take(&mut gathering.pieces), gathering.pickled);
-        let at = gathering.region(Source::Pieces(pieces), len, (0, 0, 0));
+        let at = gathering.region(Source::Pieces(pieces), len, None);
         gathering.push(Entry { at, len, order: Order::C, shape: None });
     }
     let places = copy(py, writer, gathering.regions)?;
@@ -205,15 +252,10 @@ fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<V
         first += count;
     }
     SNAPSHOTS.with_borrow_mut(|snapshots| {
-        if let Some(snapshots) = snapshots {
-            for (region, place) in regions.into_iter().zip(&places) {
-                match region.source {
-                    Source::Memory(_, kept) => _ = snapshots.taken.insert(region.key, (place.clone(), kept)),
-                    Source::Scattered(array) => {
-                        _ = snapshots.taken.insert(region.key, (place.clone(), Kept::Object(array)));
-                    }
-                    Source::Pieces(_) => {}
-                }
+        let Some(snapshots) = snapshots else { return };
+        for (region, place) in regions.iter().zip(&places) {
+            if let Some(shared) = region.array.and_then(|array| snapshots.shared.get_mut(&array)) {
+                shared.taken = Some((place.clone(), region.len));
             }
         }
     });

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::copy::{At, Entry, Kept, Key, Region, Source, known, write};
+use super::copy::{At, Entry, Kept, Region, Source, known, without_snapshots, write};
 use crate::allocator;
 use crate::numpy::{Numpy, Order, dtype_of};
 use crate::wire::Writer;
@@ -83,12 +83,15 @@ impl Gathering {
 
     /// Notes a buffer in memory; returns its number.
     fn add(&mut self, address: usize, len: usize, kept: Kept, order: Order, shape: Option<Vec<isize>>) -> usize {
-        let key = (address, len, 0);
-        let at = match known(key) {
+        let array = match &kept {
+            Kept::Object(object) => Some(object.as_ptr().addr()),
+            Kept::Buffer(_) => None,
+        };
+        let at = match array.and_then(|array| known(array, len)) {
             Some(place) => At::Place(place),
             None => match self.arena(address, len) {
                 Some(found) => At::Array(found),
-                None => self.region(Source::Memory(address, kept), len, key),
+                None => self.region(Source::Memory(address, kept), len, array),
             },
         };
         self.push(Entry { at, len, order, shape })
@@ -99,8 +102,8 @@ impl Gathering {
         self.entries.len() - 1
     }
 
-    pub(super) fn region(&mut self, source: Source, len: usize, key: Key) -> At {
-        self.regions.push(Region { source, len, key });
+    pub(super) fn region(&mut self, source: Source, len: usize, array: Option<usize>) -> At {
+        self.regions.push(Region { source, len, array });
         At::Region(self.regions.len() - 1)
     }
 
@@ -158,10 +161,10 @@ pub fn reduce_buffer<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
             gathering.add(layout.data.addr(), len, Kept::Object(object.clone().unbind()), order, shape)
         }),
         None => gather(|gathering| {
-            let key = (layout.data.addr(), len, object.as_ptr().addr());
-            let at = match known(key) {
+            let array = object.as_ptr().addr();
+            let at = match known(array, len) {
                 Some(place) => At::Place(place),
-                None => gathering.region(Source::Scattered(object.clone().unbind()), len, key),
+                None => gathering.region(Source::Scattered(object.clone().unbind()), len, Some(array)),
             };
             gathering.push(Entry { at, len, order: Order::C, shape })
         }),
@@ -196,17 +199,26 @@ fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<
         let reduce = VIEWS.get_or_try_init(py, || PyResult::Ok(reducers("reduce_memoryview")?.unbind()))?;
         return Ok(Some(reduce.bind(py).clone()));
     }
+    // Nothing is locked while Python code may run: another thread would wait for the lock with the interpreter in hand.
     let count = modules(py);
-    let known = {
-        let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if others.0 != count {
-            *others = (count, None);
+    let lock = || OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let current = {
+        let others = lock();
+        (others.0 == count).then(|| others.1.as_ref().map(|known| known.clone_ref(py)))
+    };
+    let known = match current {
+        Some(known) => known,
+        None => {
             let loaded = py.import("sys")?.getattr("modules")?;
-            if loaded.contains("array")? || loaded.contains("torch")? {
-                others.1 = Some(reducers("reducers")?.call0()?.cast_into::<PyDict>()?.unbind());
-            }
+            let wanted = loaded.contains("array")? || loaded.contains("torch")?;
+            let found = match wanted {
+                true => Some(reducers("reducers")?.call0()?.cast_into::<PyDict>()?.unbind()),
+                false => None,
+            };
+            let former = std::mem::replace(&mut *lock(), (count, found.as_ref().map(|known| known.clone_ref(py))));
+            drop(former);
+            found
         }
-        others.1.as_ref().map(|known| known.clone_ref(py))
     };
     match known {
         Some(known) => known.bind(py).get_item(object.get_type()),
@@ -245,12 +257,27 @@ pub fn pickle(
 ) -> PyResult<Pickled> {
     let py = object.py();
     // Pickling runs Python code, which may come back here.
+    // Pickling runs Python code, which may come back here.
+    if GATHERING.with_borrow(Option::is_some) {
+        return without_snapshots(|| pickle_alone(writer, object, out, what));
+    }
+    pickle_alone(writer, object, out, what)
+}
+
+fn pickle_alone(
+    writer: &Writer<'_>,
+    object: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    what: impl FnOnce() -> String,
+) -> PyResult<Pickled> {
+    let py = object.py();
     let may_hand_over = matches!(writer, Writer::Result(_));
     let outer = GATHERING.replace(Some(Gathering::new(may_hand_over)));
     let pickled = quick(py, object).and_then(|quick| match quick {
         true => Ok(()),
         false => {
-            GATHERING.set(Some(Gathering::new(may_hand_over)));
+            // Dropped with nothing borrowed: what goes with it may run Python code.
+            drop(GATHERING.replace(Some(Gathering::new(may_hand_over))));
             by_value(py, object, &what())
         }
     });

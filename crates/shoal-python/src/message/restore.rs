@@ -1,6 +1,7 @@
 //! From a message to an object: buffers where they lie, the pickle around them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyMemoryView};
 use shoal_core::Error;
 use shoal_core::memory::heap::{BlockId, Heap, Lease};
 use shoal_core::memory::view::{View, Views};
@@ -113,7 +114,7 @@ impl<'a> Bytes<'a> {
     fn part(
         &mut self,
         reader: &Reader<'_>,
-        blocks: &mut Vec<(BlockId, Arc<Held>, Py<Buffer>)>,
+        blocks: &mut HashMap<BlockId, (Arc<Held>, Py<Buffer>)>,
         py: Python<'_>,
     ) -> PyResult<Part> {
         let mut number = || self.take::<4>().map(u32::from_le_bytes);
@@ -129,10 +130,8 @@ impl<'a> Bytes<'a> {
                 Some(lengths.collect::<PyResult<Vec<_>>>()?)
             }
         };
-        // Those of one block follow each other.
-        let known = blocks.iter().rev().take(2).find(|(known, ..)| *known == id);
-        let (held, base) = match known {
-            Some((_, held, base)) => (held.clone(), base.clone_ref(py)),
+        let (held, base) = match blocks.get(&id) {
+            Some((held, base)) => (held.clone(), base.clone_ref(py)),
             None => {
                 let lease = reader.heap.take(id).or_raise(py)?;
                 let held = Arc::new(match reader.views {
@@ -141,7 +140,7 @@ impl<'a> Bytes<'a> {
                 });
                 let (address, len) = held.bytes().or_raise(py)?;
                 let base = Py::new(py, Buffer { _held: held.clone(), address: address.addr(), len: len as usize })?;
-                blocks.push((id, held.clone(), base.clone_ref(py)));
+                blocks.insert(id, (held.clone(), base.clone_ref(py)));
                 (held, base)
             }
         };
@@ -189,10 +188,10 @@ pub fn unpickle_with_leases<'py>(
     }
     let count = u32::from_le_bytes(rest.take()?);
     let [beside] = rest.take()?;
-    let mut blocks = Vec::new();
+    let mut blocks = HashMap::new();
     let parts = (0..count).map(|_| rest.part(reader, &mut blocks, py)).collect::<PyResult<Vec<Part>>>();
     let mut parts = parts?;
-    let leases = blocks.iter().map(|(_, held, _)| held.lease().clone()).collect();
+    let leases = blocks.values().map(|(held, _)| held.lease().clone()).collect();
     drop(blocks);
     let buffer =
         |part: &Part| Bound::new(py, Buffer { _held: part.held.clone(), address: part.address, len: part.len });
@@ -200,7 +199,9 @@ pub fn unpickle_with_leases<'py>(
         0 => PyBytes::new(py, rest.0).into_any(),
         _ => buffer(&parts.pop().ok_or_else(damaged)?)?.into_any(),
     };
-    let plain = parts.iter().filter(|part| part.shape.is_none()).map(buffer).collect::<PyResult<Vec<_>>>()?;
+    // Views, as who rebuilds an object may want the length of a buffer, or an item.
+    let view = |part: &Part| PyMemoryView::from(buffer(part)?.as_any());
+    let plain = parts.iter().filter(|part| part.shape.is_none()).map(view).collect::<PyResult<Vec<_>>>()?;
     let options = PyDict::new(py);
     options.set_item("buffers", PyList::new(py, plain)?)?;
     // Unpickling runs Python code, which may come back here.

@@ -7,7 +7,7 @@
 
 use super::page_size;
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munlock, munmap};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -42,7 +42,10 @@ impl PrivateMapping {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses an address that is free.
         let start = unsafe { mmap(ptr::null_mut(), len, protection, flags, fd, offset as u64) }?;
-        Ok(PrivateMapping { start: start.cast(), len })
+        let mapping = PrivateMapping { start: start.cast(), len };
+        // A process that locks all it will ever map (mlockall) has copies of all pages already.
+        mapping.drop_pages(start.addr(), start.addr() + len.next_multiple_of(page_size()))?;
+        Ok(mapping)
     }
 
     /// The address of the first byte; valid as long as the mapping lives.
@@ -79,17 +82,23 @@ impl PrivateMapping {
     fn drop_pages(&self, start: usize, end: usize) -> io::Result<()> {
         let from = self.start.wrapping_add(start - self.start.addr());
         // SAFETY: whole pages of this mapping, whose private copies nobody uses any more, by the caller's word.
-        match unsafe { madvise(from.cast(), end - start, Advice::LinuxDontNeed) } {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let dropped = || unsafe { madvise(from.cast(), end - start, Advice::LinuxDontNeed) };
+        dropped().or_else(|_| {
+            // Somebody has locked them. What was locked was their copy.
+            // SAFETY: as above; unlocking changes no byte.
+            unsafe { munlock(from.cast(), end - start) }?;
+            dropped()
+        })?;
+        Ok(())
     }
 }
 
 impl Drop for PrivateMapping {
     fn drop(&mut self) {
         // SAFETY: exactly what `new` mapped, and nobody may use the address after the drop.
-        unsafe { munmap(self.start.cast(), self.len) }.expect("a range that was mapped can be unmapped");
+        let unmapped = unsafe { munmap(self.start.cast(), self.len) };
+        // A process at its limit of mappings may not even split one: then this one stays, harmlessly.
+        debug_assert!(matches!(unmapped, Ok(()) | Err(Errno::NOMEM)), "{unmapped:?}");
     }
 }
 
@@ -208,7 +217,11 @@ mod tests {
         assert!((0..PAGES).all(|at| read(shared.as_ptr(), at * page) == 1), "the segment is as it was");
         private.forget_writes(0, (PAGES - 1) * page).unwrap();
         assert!((0..PAGES - 1).all(|at| read(private.as_ptr(), at * page) == 1), "forgotten");
-        assert_eq!(read(private.as_ptr(), (PAGES - 1) * page), 1 + u8::from((PAGES - 1) % 3 != 0), "outside the range");
+        assert_eq!(
+            read(private.as_ptr(), (PAGES - 1) * page),
+            1 + u8::from(!(PAGES - 1).is_multiple_of(3)),
+            "outside the range"
+        );
         (0..PAGES).for_each(|at| write(shared.as_ptr(), at * page, 3));
         assert!((0..PAGES - 1).all(|at| read(private.as_ptr(), at * page) == 3), "it follows the segment again");
     }
@@ -222,6 +235,18 @@ mod tests {
         let before = page_faults();
         write(private.as_ptr(), 5 * page, 1);
         assert!(page_faults() > before);
+    }
+
+    #[test]
+    fn locked_pages_are_forgotten_too() {
+        let page = page_size();
+        let fd = reserve("private", 8 * page).unwrap();
+        let private = PrivateMapping::new(fd.as_fd(), 0, 8 * page).unwrap();
+        // SAFETY: pages of the mapping.
+        unsafe { rustix::mm::mlock(private.as_ptr().wrapping_add(2 * page).cast(), 3 * page) }.unwrap();
+        (0..8).for_each(|at| write(private.as_ptr(), at * page, 7));
+        private.forget_writes(0, 8 * page).unwrap();
+        assert!((0..8).all(|at| read(private.as_ptr(), at * page) == 0));
     }
 
     #[test]
