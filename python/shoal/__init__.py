@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
     from shoal.sync import Counter, Lock
-    from shoal.usage import MemoryUsage, memory
+    from shoal.usage import MemoryUsage, memory, memory_limit
 
 __all__ = [
     "AsyncResult",
@@ -65,6 +65,7 @@ __all__ = [
     "empty",
     "full",
     "memory",
+    "memory_limit",
     "ones",
     "tqdm",
     "zeros",
@@ -77,7 +78,7 @@ _LAZY = {
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     **dict.fromkeys(("Counter", "Lock"), "sync"),
     "tqdm": "progress",
-    **dict.fromkeys(("MemoryUsage", "memory"), "usage"),
+    **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (
             "LockAbandoned",

@@ -207,7 +207,8 @@ pub fn resolve<'py>(py: Python<'py>, outcome: &Outcome, name: &str) -> PyResult<
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, memory_limit = None))]
+    #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
         workers: usize,
@@ -216,13 +217,14 @@ impl PoolBase {
         envs: Vec<(String, String)>,
         preload: Vec<Vec<u8>>,
         setup: Vec<u8>,
+        memory_limit: Option<u64>,
     ) -> PyResult<Self> {
         let launch = Launch {
             program: program.into(),
             args: args.into_iter().map(Into::into).collect(),
             envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         };
-        let config = Config { workers, launch, preload, setup };
+        let config = Config { workers, launch, preload, setup, memory_limit };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default() })
     }
