@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
     from shoal.sync import Counter, Lock
-    from shoal.usage import MemoryUsage, memory
+    from shoal.usage import MemoryUsage, memory, memory_limit
 
 __all__ = [
     "AsyncResult",
@@ -71,6 +71,7 @@ __all__ = [
     "full",
     "map",
     "memory",
+    "memory_limit",
     "ones",
     "open_array",
     "parallel",
@@ -88,7 +89,7 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "tqdm": "progress",
-    **dict.fromkeys(("MemoryUsage", "memory"), "usage"),
+    **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (
             "LockAbandoned",

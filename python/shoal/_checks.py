@@ -51,6 +51,18 @@ def maxtasksperchild(value: object) -> int | None:
     return value
 
 
+def memory_limit(value: object) -> int | None:
+    """A limit of memory in bytes; None for none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"memory_limit must be a number of bytes or None, not {type(value).__name__}")
+    limit = int(value.__index__())
+    if not 1 <= limit < 2**63:
+        raise ValueError(f"memory_limit must be 1 byte or more, and less than 2**63, not {limit}")
+    return limit
+
+
 def chunksize(value: object, name: str = "chunksize") -> int:
     """Items a task."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):

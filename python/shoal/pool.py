@@ -47,6 +47,9 @@ class Pool:
         maxtasksperchild: a worker is replaced after so many tasks. Default: never.
         context: accepted for compatibility with `multiprocessing.Pool`, and not used: workers come from a zygote.
         preload: names of modules that workers will need, imported once before they are forked.
+        memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
+            made shared arrays and results in, and the functions and arguments on their way. A task that needs more
+            raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -68,10 +71,12 @@ class Pool:
         context: object = None,
         *,
         preload: Iterable[str] = (),
+        memory_limit: int | None = None,
     ) -> None:
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
+        limit = _checks.memory_limit(memory_limit)
         program, args, envs = _launch.command()
         self._owner = os.getpid()
         self._terminated = False
@@ -79,7 +84,7 @@ class Pool:
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start)
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
         _pools.add(self)
 
     # ---- one call ----------------------------------------------------------------------------------------------------

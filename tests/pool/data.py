@@ -66,7 +66,9 @@ def copied(value: Any) -> Any:
     """What should arrive: a writable copy, its items one behind the other in the same order."""
     # Times of a few bytes are left to pickle, which has them in the byte order of the machine.
     small_times = value.dtype.kind in "mM" and value.nbytes < 16384
-    return np.array(value, value.dtype.newbyteorder("=") if small_times else None, order="F" if value.flags.fnc else "C")
+    return np.array(
+        value, value.dtype.newbyteorder("=") if small_times else None, order="F" if value.flags.fnc else "C"
+    )
 
 
 class Labelled(np.ndarray):  # type: ignore[type-arg]

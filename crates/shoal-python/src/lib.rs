@@ -16,6 +16,7 @@ mod zygote;
 
 use pyo3::prelude::*;
 use shoal_core::domain::host::Host;
+use shoal_core::memory::heap::Holder;
 use shoal_core::sync::spin;
 
 use crate::errors::OrRaise;
@@ -26,11 +27,33 @@ fn cpu_count() -> usize {
     shoal_core::cpu_count()
 }
 
-/// Shared memory of this process's domain: (segments, their bytes, blocks in use, leases on them, bytes given out).
+/// Bytes by holder: this process, workers by pid, all guests together.
+type Holders = (u64, Vec<(u32, u64)>, u64);
+type Usage = (usize, u64, usize, usize, u64, u64, u64, Option<u64>, Holders);
+
+/// Shared memory of this process's domain: (segments, their bytes, blocks in use, leases on them, bytes given out, free,
+/// given back to the system, limit, bytes by holder).
 #[pyfunction]
-fn memory_usage(py: Python<'_>) -> PyResult<(usize, u64, usize, usize, u64)> {
+fn memory_usage(py: Python<'_>) -> PyResult<Usage> {
     let usage = py.detach(|| Host::current().map(|host| host.usage())).or_raise(py)?;
-    Ok((usage.segments, usage.bytes, usage.blocks, usage.leases, usage.used))
+    let (mut here, mut workers, mut guests) = (0, vec![], 0);
+    for (holder, bytes) in usage.holders {
+        match holder {
+            Holder::Host => here = bytes,
+            Holder::Worker(pid) => workers.push((pid, bytes)),
+            Holder::Guest => guests += bytes,
+        }
+    }
+    let holders = (here, workers, guests);
+    let (free, released, limit) = (usage.free, usage.released, usage.limit);
+    Ok((usage.segments, usage.bytes, usage.blocks, usage.leases, usage.used, free, released, limit, holders))
+}
+
+/// Limit the shared memory of this process's domain, in bytes. Returns the limit before.
+#[pyfunction]
+#[pyo3(signature = (limit))]
+fn limit_memory(py: Python<'_>, limit: Option<u64>) -> PyResult<Option<u64>> {
+    Ok(Host::current().or_raise(py)?.limit_memory(limit))
 }
 
 /// Wait until no other thread is inside the engine: at the end of the interpreter, after all pools were terminated.
@@ -66,5 +89,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
+    module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
     Ok(())
 }

@@ -233,7 +233,8 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit = None))]
+    #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
         workers: usize,
@@ -243,6 +244,7 @@ impl PoolBase {
         preload: Vec<Vec<u8>>,
         setup: &Bound<'_, PyAny>,
         initializer: &Bound<'_, PyAny>,
+        memory_limit: Option<u64>,
     ) -> PyResult<Self> {
         let launch = Launch {
             program: program.into(),
@@ -259,7 +261,7 @@ impl PoolBase {
         });
         written?;
         let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
-        let config = Config { workers, launch, preload, setup, memory_limit: None };
+        let config = Config { workers, launch, preload, setup, memory_limit };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), _setup_leases: setup_leases })
     }

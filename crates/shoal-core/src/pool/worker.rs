@@ -116,6 +116,8 @@ impl Worker {
         if low > 0 && ring.queued() <= low {
             control.bell.ring(Tone::Room);
         }
+        // Whoever sent it has mostly read the results before: their memory is free for this task's.
+        self.land();
         self.started = Instant::now();
         true
     }

@@ -255,8 +255,6 @@ pub fn pickle(
     out: &mut Vec<u8>,
     what: impl FnOnce() -> String,
 ) -> PyResult<Pickled> {
-    let py = object.py();
-    // Pickling runs Python code, which may come back here.
     // Pickling runs Python code, which may come back here.
     if GATHERING.with_borrow(Option::is_some) {
         return without_snapshots(|| pickle_alone(writer, object, out, what));

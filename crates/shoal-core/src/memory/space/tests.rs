@@ -1,6 +1,6 @@
 //! The specification of [`Space`]: single behaviours, then random histories against a simple model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -300,6 +300,7 @@ fn a_million_small_pieces_cost_at_most_sixteen_private_bytes_each() {
 #[derive(Clone, Debug)]
 enum Step {
     Allocate(u64),
+    AllocateLeasable(u64),
     Free(usize),
     FreeAndAllocate(usize),
     FreeTwice(usize),
@@ -307,6 +308,9 @@ enum Step {
     AddSegment(u64, u64),
     RemoveSegment(u32),
     Trim,
+    SetFull(u32, bool),
+    /// Of a free range some pages from the n-th on.
+    Cool(usize, u64, u64),
 }
 
 fn length() -> impl Strategy<Value = u64> {
@@ -316,6 +320,7 @@ fn length() -> impl Strategy<Value = u64> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => length().prop_map(Step::Allocate),
+        4 => length().prop_map(Step::AllocateLeasable),
         8 => any::<usize>().prop_map(Step::Free),
         2 => any::<usize>().prop_map(Step::FreeAndAllocate),
         1 => any::<usize>().prop_map(Step::FreeTwice),
@@ -323,6 +328,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4u64, 1..2500u64).prop_map(|(first, pages)| Step::AddSegment(first, pages)),
         1 => (0..9u32).prop_map(Step::RemoveSegment),
         1 => Just(Step::Trim),
+        1 => (0..9u32, any::<bool>()).prop_map(|(segment, full)| Step::SetFull(segment, full)),
+        3 => (any::<usize>(), 0..600u64, 1..600u64).prop_map(|(choice, first, pages)| Step::Cool(choice, first, pages)),
     ]
 }
 
@@ -332,6 +339,9 @@ struct Model {
     space: Space,
     pieces: BTreeMap<(u32, u64), u64>,
     segments: BTreeMap<u32, (u64, u64)>,
+    full: BTreeSet<u32>,
+    /// Pages that are missing.
+    cold: BTreeSet<(u32, u64)>,
     named: u32,
 }
 
@@ -347,9 +357,31 @@ impl Model {
             assert!(self.space.stats().largest_free < len.max(1), "{len} bytes would have fitted");
             return None;
         };
+        assert!(piece.len <= 64 || piece.len * 4 <= len * 5, "{} bytes granted for {len}", piece.len);
+        self.take(len, piece);
+        Some(piece)
+    }
+
+    fn allocate_leasable(&mut self, len: u64) {
+        let Some(piece) = self.space.allocate_leasable(len) else {
+            let fits = |range: Range| range.end - range.start >= len.max(1) && !self.full.contains(&range.segment);
+            assert!(!self.space.free_ranges().any(fits), "{len} bytes would have fitted");
+            return;
+        };
+        assert!(!self.full.contains(&piece.segment), "{piece:?} is in a segment that is full");
+        assert_eq!((piece.offset % PAGE, piece.len), (0, len.max(1).next_multiple_of(PAGE)));
+        self.take(len, piece);
+    }
+
+    fn take(&mut self, len: u64, piece: Piece) {
         let Piece { segment, offset, len: granted } = piece;
+        if let Some(thawed) = self.space.thawed() {
+            assert!(thawed.segment == segment && thawed.start <= offset && offset + granted <= thawed.end);
+            self.cold.retain(|(of, page)| *of != segment || !(thawed.start..thawed.end).contains(page));
+        }
         assert!(granted >= len);
-        assert!(granted <= 64 || granted * 4 <= len * 5, "{granted} bytes granted for {len}");
+        let missing = self.cold.range((segment, offset / PAGE * PAGE)..(segment, offset + granted)).next();
+        assert_eq!(missing, None, "{piece:?} lies where pages are missing, and nobody was told");
         assert_eq!(offset % 16, 0);
         assert!(granted % 64 != 0 || offset % 64 == 0, "{piece:?} is not aligned to a cache line");
         assert!(granted <= 32 * KIB || (granted % PAGE == 0 && offset % PAGE == 0), "{piece:?} is not whole pages");
@@ -362,7 +394,18 @@ impl Model {
             assert!(offset + granted <= after, "{piece:?} overlaps the piece at {after}");
         }
         self.pieces.insert((segment, offset), granted);
-        Some(piece)
+    }
+
+    fn cool(&mut self, choice: usize, first: u64, pages: u64) {
+        self.space.trim();
+        let ranges: Vec<Range> = self.space.free_ranges().collect();
+        let Some(&Range { segment, start, end }) = ranges.get(choice % ranges.len().max(1)) else { return };
+        let from = start + first * PAGE;
+        let to = (from + pages * PAGE).min(end);
+        if from < to {
+            self.space.cool(start, Range { segment, start: from, end: to });
+            self.cold.extend((from..to).step_by(PAGE as usize).map(|page| (segment, page)));
+        }
     }
 
     fn chosen(&self, choice: usize) -> Option<Piece> {
@@ -390,6 +433,8 @@ impl Model {
         } else {
             assert_eq!(self.space.remove_segment(segment), Ok(()));
             self.segments.remove(&segment);
+            self.full.remove(&segment);
+            self.cold.retain(|(of, _)| *of != segment);
         }
     }
 
@@ -405,8 +450,10 @@ impl Model {
                 if let Some(piece) = self.chosen(choice) {
                     self.free(piece);
                     let again = self.allocate(piece.len);
-                    // An unaligned large place is left for an aligned one, if there is one by now.
-                    if piece.len < 2 * MIB || piece.offset % (2 * MIB) == 0 {
+                    // An unaligned large place is left for an aligned one, if there is one by now. A short piece of whole
+                    // pages may have been made to be leased, and the next of its length is a slot of a span.
+                    let aligned = piece.len < 2 * MIB || piece.offset % (2 * MIB) == 0;
+                    if aligned && (piece.len > 32 * KIB || piece.len % PAGE != 0) {
                         assert_eq!(again, Some(piece), "the last one freed is the first one reused");
                     }
                 }
@@ -426,6 +473,17 @@ impl Model {
             Step::RemoveSegment(segment) if self.segments.contains_key(&segment) => self.remove_segment(segment),
             Step::RemoveSegment(_) => {}
             Step::Trim => self.space.trim(),
+            Step::AllocateLeasable(len) => self.allocate_leasable(len),
+            Step::SetFull(segment, full) if self.segments.contains_key(&segment) => {
+                self.space.set_full(segment, full);
+                if full {
+                    self.full.insert(segment)
+                } else {
+                    self.full.remove(&segment)
+                };
+            }
+            Step::SetFull(..) => {}
+            Step::Cool(choice, first, pages) => self.cool(choice, first, pages),
         }
         self.check();
     }
@@ -448,6 +506,7 @@ impl Model {
             self.free(piece);
         }
         self.space.trim();
+        self.space.extents.mix();
         self.check();
         let longest = self.segments.values().map(|(start, end)| end - start).max();
         let stats = self.space.stats();
