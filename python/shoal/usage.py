@@ -26,7 +26,7 @@ class MemoryUsage:
         released: bytes that were given back to the system, until they are needed again. `bytes` are without these.
         limit: the most that `bytes` may become, as set with `memory_limit`; None: as much as there is.
         here: bytes of the blocks that this process holds.
-        workers: bytes of the blocks that each worker holds, by its pid. A block that two processes hold counts for both.
+        workers: bytes of the blocks that each worker holds, by its pid. A block that two hold counts for both.
         guests: bytes of the blocks that other processes hold.
     """
 
@@ -58,14 +58,11 @@ class MemoryUsage:
 
 
 def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    size, unit = float(count), "B"
-    for unit in ("kB", "MB", "GB", "TB"):
+    size, units = float(count), ["TB", "GB", "MB", "kB", "B"]
+    while size >= 999.5 and len(units) > 1:
         size /= 1000
-        if size < 999.5:
-            break
-    return f"{size:.3g} {unit}"
+        units.pop()
+    return f"{size:.3g} {units[-1]}"
 
 
 def memory() -> MemoryUsage:
@@ -80,8 +77,21 @@ def memory() -> MemoryUsage:
         >>> shoal.memory().used - before.used >= a.nbytes
         True
     """
-    *counts, (here, workers, guests) = _engine.memory_usage()
-    return MemoryUsage(*counts, here, dict(workers), guests)
+    segments, bytes, blocks, leases, used, free, released, limit, holders = _engine.memory_usage()
+    here, workers, guests = holders
+    return MemoryUsage(
+        segments=segments,
+        bytes=bytes,
+        blocks=blocks,
+        leases=leases,
+        used=used,
+        free=free,
+        released=released,
+        limit=limit,
+        here=here,
+        workers=dict(workers),
+        guests=guests,
+    )
 
 
 def memory_limit(limit: int | None) -> int | None:

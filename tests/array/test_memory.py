@@ -1,4 +1,4 @@
-"""Memory over long lives: what is free goes back to the system, limits hold, and `shoal.memory()` tells what is where."""
+"""Memory over long lives: what is free goes back to the system, limits hold, and `shoal.memory()` tells what is."""
 
 import os
 import random
@@ -38,7 +38,7 @@ def make(count: int) -> numpy.ndarray[Any, Any]:
     return numpy.ones(count, "uint8")
 
 
-# ---- given back --------------------------------------------------------------------------------------------------------
+# ---- given back ------------------------------------------------------------------------------------------------------
 
 
 def test_freed_memory_goes_back_to_the_system_and_is_fetched_again() -> None:
@@ -87,7 +87,7 @@ def test_calls_of_all_sizes_end_with_the_memory_of_the_first_ones(pool: shoal.Po
     assert calls(1200) <= first * 1.5 + 64 * MB, shoal.memory()
 
 
-# ---- limits ------------------------------------------------------------------------------------------------------------
+# ---- limits ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_over_the_pools_limit_fails_alone() -> None:
@@ -146,7 +146,7 @@ def test_a_limit_is_one_byte_at_least(wrong: int) -> None:
         shoal.memory_limit(wrong)
 
 
-# ---- what there is -----------------------------------------------------------------------------------------------------
+# ---- what there is ---------------------------------------------------------------------------------------------------
 
 
 def test_it_is_told_who_holds_what(pool: shoal.Pool) -> None:

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-/// This process's id: asked for once, and again after a fork, however it was made. A system call takes 80 times as long.
+/// This process's id: asked for once, and again after a fork, however it was made.
 pub fn pid() -> u32 {
     let known = KNOWN.get_or_init(forgotten_by_forks);
     let Some(known) = known else { return std::process::id() };

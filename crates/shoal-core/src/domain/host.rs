@@ -166,8 +166,8 @@ impl Host {
         self.registry.budget(limit)
     }
 
-    /// Tries something that takes memory. If there is not enough, workers are asked to give back what they have free, and
-    /// it is tried again for a moment.
+    /// Tries something that takes memory. If there is not enough, workers are asked to give back what they have free,
+    /// and it is tried again for a moment.
     pub(super) fn pressing<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let mut result = attempt();
         for round in 0..TRIES {

@@ -183,8 +183,8 @@ impl Registry {
         state.segments.values_mut().filter(|made| made.owner == Some(owner)).for_each(|made| made.owner = None);
     }
 
-    /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others are
-    /// left.
+    /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others
+    /// are left.
     pub(super) fn bury(&self, heap: &Heap) -> bool {
         let mut state = self.lock();
         state.segments.retain(|id, made| {

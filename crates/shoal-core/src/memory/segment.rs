@@ -319,7 +319,8 @@ impl Segment {
         start.clamp(first, last)..(start + GRANULE).clamp(first, last)
     }
 
-    /// The owner, or the host when that is dead: gives the pages of some granules, in whose data nothing is in use, back to the system.
+    /// The owner, or the host when that is dead: gives the pages of some granules, in whose data nothing is in use, back
+    /// to the system.
     pub fn release(&self, granules: Range<usize>) -> Result<u64> {
         let range = self.unit(granules.start).start..self.unit(granules.end - 1).end;
         let len = range.end - range.start;

@@ -47,8 +47,8 @@ type Settled = (Id, u64, bool);
 /// What an extent is used for.
 #[derive(Debug)]
 pub(super) enum Use {
-    /// Free since the tick `freed_at`. Two neighbours that are both `settled`, and both `cold` or both not, don't exist:
-    /// they would be one.
+    /// Free since the tick `freed_at`. Two neighbours that are both `settled`, and both `cold` or both not, don't
+    /// exist: they would be one.
     Free { freed_at: u64, settled: bool, cold: bool },
     /// One large piece.
     Piece,

@@ -450,8 +450,8 @@ impl Model {
                 if let Some(piece) = self.chosen(choice) {
                     self.free(piece);
                     let again = self.allocate(piece.len);
-                    // An unaligned large place is left for an aligned one, if there is one by now. A short piece of whole
-                    // pages may have been made to be leased, and the next of its length is a slot of a span.
+                    // An unaligned large place is left for an aligned one, if there is one by now. A short piece of
+                    // whole pages may have been made to be leased, and the next of its length is a slot of a span.
                     let aligned = piece.len < 2 * MIB || piece.offset % (2 * MIB) == 0;
                     if aligned && (piece.len > 32 * KIB || piece.len % PAGE != 0) {
                         assert_eq!(again, Some(piece), "the last one freed is the first one reused");
