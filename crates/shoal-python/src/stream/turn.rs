@@ -1,5 +1,6 @@
 //! One thread at a time, without a lock held while Python code runs.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ enum Slot<T> {
 pub struct Turns<T> {
     slot: Mutex<Slot<T>>,
     back: Condvar,
+    /// Threads that wait for their turn, counted under the lock. To tell nobody would cost a system call.
+    waiting: AtomicUsize,
 }
 
 /// What came of waiting for one's turn.
@@ -31,7 +34,7 @@ pub enum Turn<'a, T> {
 
 impl<T> Turns<T> {
     pub fn new(thing: T) -> Self {
-        Turns { slot: Mutex::new(Slot::Free(Box::new(thing))), back: Condvar::new() }
+        Turns { slot: Mutex::new(Slot::Free(Box::new(thing))), back: Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot<T>> {
@@ -67,7 +70,10 @@ impl<T: Send> Turns<T> {
             py.detach(|| {
                 let slot = self.lock();
                 if matches!(*slot, Slot::Taken(_)) {
-                    drop(self.back.wait_timeout(slot, slice));
+                    self.waiting.fetch_add(1, Ordering::Relaxed);
+                    let slot = self.back.wait_timeout(slot, slice);
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    drop(slot);
                 }
             });
             py.check_signals()?;
@@ -124,7 +130,10 @@ impl<T> std::ops::DerefMut for Taken<'_, T> {
 
 impl<T> Drop for Taken<'_, T> {
     fn drop(&mut self) {
-        *self.turns.lock() = self.thing.take().map_or(Slot::Closed, Slot::Free);
-        self.turns.back.notify_one();
+        let mut slot = self.turns.lock();
+        *slot = self.thing.take().map_or(Slot::Closed, Slot::Free);
+        if self.turns.waiting.load(Ordering::Relaxed) > 0 {
+            self.turns.back.notify_all();
+        }
     }
 }
