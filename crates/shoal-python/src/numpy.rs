@@ -59,6 +59,10 @@ pub struct Handler {
     pub allocator: Allocator,
 }
 
+type DescrFromType = unsafe extern "C" fn(c_int) -> *mut ffi::PyObject;
+type SetBaseObject = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> c_int;
+type SetHandler = unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
+type GetHandler = unsafe extern "C" fn() -> *mut ffi::PyObject;
 type NewFromDescr = unsafe extern "C" fn(
     *mut ffi::PyTypeObject,
     *mut ffi::PyObject,
@@ -73,11 +77,11 @@ type NewFromDescr = unsafe extern "C" fn(
 /// numpy, once somebody has imported it.
 pub struct Numpy {
     array_type: *mut ffi::PyTypeObject,
-    descr_from_type: unsafe extern "C" fn(c_int) -> *mut ffi::PyObject,
+    descr_from_type: DescrFromType,
     new_from_descr: NewFromDescr,
-    set_base_object: unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> c_int,
-    set_handler: unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject,
-    get_handler: unsafe extern "C" fn() -> *mut ffi::PyObject,
+    set_base_object: SetBaseObject,
+    set_handler: SetHandler,
+    get_handler: GetHandler,
 }
 
 // SAFETY: addresses in a module that is never unloaded; functions are called with the interpreter attached only.
@@ -138,15 +142,15 @@ impl Numpy {
         // SAFETY: numpy's table has all these places since numpy 1.22.
         let at = |place: usize| unsafe { *table.wrapping_add(place) };
         // SAFETY: the type of the function at that place, by numpy's headers.
-        let descr_from_type = unsafe { std::mem::transmute::<*mut c_void, _>(at(place::DESCR_FROM_TYPE)) };
+        let descr_from_type = unsafe { std::mem::transmute::<*mut c_void, DescrFromType>(at(place::DESCR_FROM_TYPE)) };
         // SAFETY: as above.
-        let new_from_descr = unsafe { std::mem::transmute::<*mut c_void, _>(at(place::NEW_FROM_DESCR)) };
+        let new_from_descr = unsafe { std::mem::transmute::<*mut c_void, NewFromDescr>(at(place::NEW_FROM_DESCR)) };
         // SAFETY: as above.
-        let set_base_object = unsafe { std::mem::transmute::<*mut c_void, _>(at(place::SET_BASE_OBJECT)) };
+        let set_base_object = unsafe { std::mem::transmute::<*mut c_void, SetBaseObject>(at(place::SET_BASE_OBJECT)) };
         // SAFETY: as above.
-        let set_handler = unsafe { std::mem::transmute::<*mut c_void, _>(at(place::SET_HANDLER)) };
+        let set_handler = unsafe { std::mem::transmute::<*mut c_void, SetHandler>(at(place::SET_HANDLER)) };
         // SAFETY: as above.
-        let get_handler = unsafe { std::mem::transmute::<*mut c_void, _>(at(place::GET_HANDLER)) };
+        let get_handler = unsafe { std::mem::transmute::<*mut c_void, GetHandler>(at(place::GET_HANDLER)) };
         let array_type = at(place::ARRAY_TYPE).cast();
         let numpy = Numpy { array_type, descr_from_type, new_from_descr, set_base_object, set_handler, get_handler };
         Ok(NUMPY.get_or_init(|| numpy))

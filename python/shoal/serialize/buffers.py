@@ -35,14 +35,15 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
 def reduce_memoryview(view: memoryview) -> Any:
     """A memory view arrives as one of its format and shape, over memory of its own; a read-only one stays so."""
     flat: Any = view if view.c_contiguous else bytes(view) if view.readonly else bytearray(view)
+    shape: Any = view.shape
     try:
-        _view(memoryview(flat).cast("B"), view.format, view.shape)
+        _view(memoryview(flat).cast("B"), view.format, shape)
     except (TypeError, ValueError):
         # A format or a shape that a memory view itself can't be cast to: numpy has them all.
         import numpy
 
         return _view_of, (numpy.array(view), view.readonly)
-    return _view, (PickleBuffer(flat), view.format, view.shape)
+    return _view, (PickleBuffer(flat), view.format, shape)
 
 
 def _view(data: Any, format: str, shape: tuple[int, ...]) -> memoryview:

@@ -193,7 +193,7 @@ pub fn modules(_: Python<'_>) -> isize {
 fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     static VIEWS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static OTHERS: Mutex<(isize, Option<Py<PyDict>>)> = Mutex::new((0, None));
-    let reducers = |name: &str| PyResult::Ok(py.import("shoal.serialize.buffers")?.getattr(name)?);
+    let reducers = |name: &str| py.import("shoal.serialize.buffers")?.getattr(name);
     // SAFETY: only compares the type.
     if unsafe { ffi::PyMemoryView_Check(object.as_ptr()) } != 0 {
         let reduce = VIEWS.get_or_try_init(py, || PyResult::Ok(reducers("reduce_memoryview")?.unbind()))?;
