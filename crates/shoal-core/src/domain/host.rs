@@ -170,17 +170,13 @@ impl Host {
     /// and it is tried again for a moment.
     pub(super) fn pressing<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let mut result = attempt();
-        for round in 0..TRIES {
-            if !matches!(result, Err(Error::OutOfSharedMemory { .. })) {
+        for _ in 0..TRIES {
+            let pools = self.pools();
+            if !matches!(result, Err(Error::OutOfSharedMemory { .. })) || pools.is_empty() {
                 break;
             }
-            if round == 0 {
-                let pools = self.pools();
-                if pools.is_empty() {
-                    break;
-                }
-                pools.iter().for_each(|pool| pool.ask_for_memory(true));
-            }
+            // Each time: a worker may have got back some more since.
+            pools.iter().for_each(|pool| pool.ask_for_memory(true));
             std::thread::sleep(MOMENT);
             result = attempt();
         }

@@ -139,7 +139,9 @@ impl Worker {
             let more = control.low_water.load(Ordering::Relaxed) > 0;
             control.bell.ring(if more { Tone::Room } else { Tone::Idle });
         }
-        let ready = || ring.queued() > 0 || over();
+        // Whoever is short of memory wakes only those who sleep.
+        let squeezed = || control.squeezes.load(Ordering::Relaxed) != self.squeezes;
+        let ready = || ring.queued() > 0 || over() || squeezed();
         // The client counts as one party that runs: it is busy, or it spins for our result.
         let budget = || control.gate.running() + control.gate.spinning() < control.cpus;
         if budget() && spin::until(ready, budget) != Spun::No {
@@ -231,11 +233,11 @@ impl Worker {
         record.busy.fetch_add(nanos, Ordering::Relaxed);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
-        self.land();
-        self.heed_squeeze();
         if !leases.is_empty() {
             self.in_flight.push_back((written, leases));
         }
+        self.land();
+        self.heed_squeeze();
         Ok(())
     }
 
