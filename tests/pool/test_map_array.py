@@ -122,7 +122,8 @@ def test_records_and_times_are_arrays_like_others(workers: shoal.Pool) -> None:
     people = numpy.array([("a", 1), ("bc", 2), ("d", 3)], dtype=[("name", "U4"), ("age", "i4")])
     assert workers.map_array(tasks.same, people, chunks=1).tolist() == people.tolist()
     days = numpy.arange("2020-01-01", "2020-01-06", dtype="M8[D]")
-    assert workers.map_array(lambda b: b + 1, days, chunks=2).tolist() == (days + 1).tolist()
+    day = numpy.timedelta64(1, "D")
+    assert workers.map_array(lambda b: b + day, days, chunks=2).tolist() == (days + day).tolist()
 
 
 def test_an_empty_array_is_passed_to_the_function_once(workers: shoal.Pool) -> None:
