@@ -11,7 +11,6 @@ import numpy
 import pytest
 
 import shoal
-from tests.pool.support import eventually
 
 MB = 1_000_000
 
