@@ -38,11 +38,12 @@ class Killer(threading.Thread):
             pid = self._victim(phase, draw)
             if not pid:
                 continue
+            # Noted first: the main thread may meet the death before this one goes on.
+            self.killed.add(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            self.killed.add(pid)
             self.phases[phase] += 1
             self.left -= 1
 
