@@ -46,6 +46,14 @@ pub enum Error {
     Os(#[from] io::Error),
 }
 
+impl Error {
+    /// Whether the process at the other end of a socket has closed it, or ended.
+    pub(crate) fn is_end_of_peer(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        matches!(self, Error::Os(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
+    }
+}
+
 /// What limits shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
