@@ -21,6 +21,7 @@ from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from shoal.serialize.names import by_name, global_names
+from shoal.serialize.reducers import find
 
 # The search ends after so many seconds, at the best path it has found, and looks at so many guilty parts of one object.
 _SECONDS = 2.0
@@ -220,12 +221,9 @@ def _parts_of_class(cls: type) -> Iterator[_Part]:
 
 def _parts_of_instance(obj: Any) -> Iterator[_Part]:
     """Anything else: the class, then what `__reduce_ex__` hands out."""
-    from shoal.serialize.by_value import Pickler
-
     kind = type(obj)
     yield _Part(f"class {kind.__name__}", kind)
-    reducer = Pickler.dispatch_table.get(kind)
-    reduction: Any = reducer(obj) if reducer else obj.__reduce_ex__(5)
+    reduction = _reduction(obj)
     if isinstance(reduction, str):
         return
     make, args, state, items, pairs = (*reduction, None, None, None)[:5]
@@ -241,6 +239,18 @@ def _parts_of_instance(obj: Any) -> Iterator[_Part]:
     yield from (_Part(f"[{index}]", item) for index, item in enumerate(items or ()))
     yield from _items(pairs or ())
     yield from _parts_of_state(state)
+
+
+def _reduction(obj: Any) -> Any:
+    """What the pickler by value is told of `obj`."""
+    from shoal.serialize.by_value import Pickler
+
+    reducer = find(type(obj))
+    reduction = reducer(obj) if reducer else NotImplemented
+    if reduction is NotImplemented:
+        reducer = Pickler.dispatch_table.get(type(obj))
+        reduction = reducer(obj) if reducer else obj.__reduce_ex__(5)
+    return reduction
 
 
 def _parts_of_state(state: Any) -> Iterator[_Part]:
