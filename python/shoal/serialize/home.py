@@ -73,9 +73,7 @@ class PoolElsewhere:
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
-        raise PoolClosed(
-            f"this {self._kind} belongs to process {self._pid}: make another one here to use its {attribute}"
-        )
+        raise PoolClosed(f"this {self._kind} belongs to process {self._pid}, so there is no {attribute} here")
 
     def __reduce__(self) -> Any:
         return arrive_pool, (self._name, self._kind, self._pid)

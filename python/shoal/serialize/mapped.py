@@ -1,7 +1,7 @@
 """`numpy.memmap`: what travels is where the file is, not what it holds.
 
-It arrives as a memmap of the same file, mapped once a process, as `shoal.open_array` does it. One of mode "c" travels as
-a copy, for its changes are in no file; so does one whose file was deleted or replaced.
+It arrives as a memmap of the same file, mapped once a process, as `shoal.open_array` does it. One of mode "c" travels
+as a copy, for its changes are in no file; so does one whose file was deleted or replaced.
 """
 
 from __future__ import annotations

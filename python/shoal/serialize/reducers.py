@@ -1,8 +1,8 @@
 """Which types travel in a way of their own, and the reducer of each. The table of all of them is here.
 
-Pickle refuses a lock, an open file or a queue of multiprocessing, for it can't know what becomes of the bytes. Here it is
-known: they go to another process of this machine, and there most of these have one sensible meaning. What has none is
-refused by name, or it would arrive as a heap of attributes: a thread that does not run, a future that nobody will set.
+Pickle refuses a lock, an open file or a queue of multiprocessing, for it can't know what becomes of the bytes. Here it
+is known: they go to another process of this machine, and there most of these have one sensible meaning. What has none
+is refused by name, or it would arrive as a heap of attributes: a thread that does not run, a future that nobody sets.
 
 Types are found by their names, so nothing is imported for a type that a program does not use. A class below one of
 these goes the same way, unless it has a `__reduce__`, `__reduce_ex__` or `__getstate__` of its own: that is its word on

@@ -29,11 +29,8 @@ def refuse_executor(obj: Any) -> NoReturn:
 
 def refuse_queue(obj: Any) -> NoReturn:
     """A queue between threads: others would wait for what only this process puts into it."""
-    name = type(obj).__name__
-    _refuse(
-        obj,
-        f"a queue between threads of this process; shoal.{'SimpleQueue' if 'Simple' in name else 'Queue'} goes anywhere",
-    )
+    ours = "SimpleQueue" if type(obj).__name__ == "SimpleQueue" else "Queue"
+    _refuse(obj, f"it is between threads of this process; shoal.{ours} goes anywhere")
 
 
 def reduce_future(future: Any) -> Any:

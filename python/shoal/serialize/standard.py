@@ -1,9 +1,9 @@
 """The objects of `multiprocessing`: locks, queues, connections, values, and proxies of managers.
 
-multiprocessing can hand these to a child that it is about to start, and refuses all else ("should only be shared between
-processes through inheritance"). What the child gets is a name or a descriptor, and any process of the same user can get
-at those: a named semaphore, a pipe, a file in memory. So they are reduced here as if a child were being started, with a
-descriptor of ours that is opened where it arrives.
+multiprocessing can hand these to a child that it is about to start, and refuses all else ("should only be shared
+between processes through inheritance"). What the child gets is a name or a descriptor, and any process of the same user
+can get at those: a named semaphore, a pipe, a file in memory. So they are reduced here as if a child were being
+started, with a descriptor of ours that is opened where it arrives.
 
 Where there is nothing to get at, because the object was made for children to inherit when they are forked, the error
 names the object of shoal's that goes anywhere.
@@ -90,7 +90,7 @@ def _starting_a_child() -> Iterator[None]:
 
 def reduce_standard(obj: Any) -> Any:
     """Anything of multiprocessing that a child may be given."""
-    if any(lock._semlock.name is None for lock in _semaphores(obj)):
+    if any(semaphore.name is None for semaphore in _semaphores(obj)):
         kind = type(obj).__name__
         raise TypeError(
             f"cannot pickle {kind!r} object: of the fork context, its semaphore has no name by which another process "
@@ -102,14 +102,14 @@ def reduce_standard(obj: Any) -> Any:
 
 
 def reduce_ctype(obj: Any) -> Any:
-    """`multiprocessing.RawValue` and `RawArray`, which pickle would copy; any other value of ctypes goes its own way."""
+    """`multiprocessing.RawValue` and `RawArray`, which pickle would copy; other values of ctypes go their own way."""
     return reduce_standard(obj) if hasattr(obj, "_wrapper") else NotImplemented
 
 
-def _semaphores(obj: Any) -> Iterator[SemLock]:
+def _semaphores(obj: Any) -> Iterator[Any]:
     """The semaphores that an object of multiprocessing is made of."""
     if isinstance(obj, SemLock):
-        yield obj
+        yield vars(obj)["_semlock"]
         return
     for part in getattr(obj, "__dict__", {}).values():
         if type(part).__module__ in _OF_SEMAPHORES:

@@ -38,7 +38,7 @@ __all__ = [
 
 
 class _Primitive:
-    """What stands for a primitive of `threading` in another process: one of shoal's, behind the methods of the original."""
+    """What stands for a primitive of `threading` in another process: one of shoal's, with the original's methods."""
 
     _original = ""
 
