@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.serialize.why import why
+from shoal.serialize.why import obstacles
 from tests.stuck import STUCK, stuck
+
+
+def why(obj: object) -> str | None:
+    """The first obstacle."""
+    return next(iter(obstacles(obj)), None)
 
 
 class Model:
