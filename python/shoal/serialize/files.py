@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reduce_file"]
 
+_KINDS = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
 _STANDARD = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
@@ -30,7 +31,7 @@ def reduce_file(file: Any) -> Any:
         if file is getattr(sys, name, None):
             return getattr, (sys, name)
     kind = type(file)
-    if kind not in (io.TextIOWrapper, io.BufferedReader, io.FileIO):
+    if kind not in _KINDS:
         return NotImplemented
     if file.closed:
         return _closed, (kind is io.TextIOWrapper,)

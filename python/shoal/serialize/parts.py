@@ -75,7 +75,7 @@ def _parts(obj: Any) -> Iterator[Part]:
         yield Part(".args", obj.args)
         yield Part(".keywords", obj.keywords)
         yield from _attributes(vars(obj))
-    elif isinstance(obj, weakref.ReferenceType):
+    elif issubclass(kind, weakref.ReferenceType):
         yield Part("weak reference", obj())
     elif kind is CellType:
         yield Part(".cell_contents", obj.cell_contents)

@@ -13,21 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["reduce_method", "reduce_proxy", "reduce_reference", "reduce_weak_keys", "reduce_weak_values", "referent"]
+__all__ = ["reduce_method", "reduce_proxy", "reduce_reference", "reduce_weak_keys", "reduce_weak_values"]
 
 
 class _Gone:
     """What a dead reference has referred to."""
-
-
-def referent(reference: Any) -> Any:
-    """What a weak reference or proxy refers to; None if it is dead."""
-    if isinstance(reference, weakref.ReferenceType):
-        return reference()
-    try:
-        return reference.__repr__.__self__
-    except ReferenceError:
-        return None
 
 
 def reduce_reference(reference: Any) -> Any:
@@ -40,8 +30,11 @@ def reduce_reference(reference: Any) -> Any:
 
 def reduce_proxy(proxy: Any) -> Any:
     """`weakref.proxy`."""
-    target = referent(proxy)
-    return (_dead_proxy, ()) if target is None else (weakref.proxy, (target,))
+    try:
+        target = proxy.__repr__.__self__  # the proxy passes everything on, so this is a method of the other's
+    except ReferenceError:
+        return _dead_proxy, ()
+    return weakref.proxy, (target,)
 
 
 def reduce_method(method: Any) -> Any:
