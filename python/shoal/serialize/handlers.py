@@ -6,7 +6,9 @@ process has its own; a handler that writes to a file opens it again, to append.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +25,19 @@ def reduce_handler(handler: logging.Handler) -> Any:
     del state["lock"]
     if isinstance(handler, logging.FileHandler):
         state.update(stream=None, mode="a")
+        _append(handler)
     for name in _CONNECTIONS & state.keys():
         state[name] = None  # made anew by the next record
     if hasattr(handler, "shouldFlush"):
         state["buffer"] = []  # what it holds back is written here
     return _new, (type(handler),), state, None, None, _settle
+
+
+def _append(handler: logging.FileHandler) -> None:
+    """From now on this process is not alone: what it writes goes behind what the others write, not over it."""
+    if handler.stream is not None:
+        fd = handler.stream.fileno()
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
 
 
 def _new(kind: type[logging.Handler]) -> logging.Handler:

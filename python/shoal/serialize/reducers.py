@@ -32,7 +32,7 @@ _FIRST = {
     "_ctypes.Union": "standard:reduce_ctype",
     "_ctypes._SimpleCData": "standard:reduce_ctype",
     "multiprocessing.connection.Connection": "standard:reduce_standard",
-    "multiprocessing.managers.BaseProxy": "standard:reduce_standard",
+    "multiprocessing.managers.BaseProxy": "standard:reduce_proxy",
 }
 
 # What it refuses.
@@ -53,6 +53,7 @@ _REFUSED = {
     "multiprocessing.heap.BufferWrapper": "standard:reduce_standard",
     "multiprocessing.pool.Pool": "refusals:refuse_executor",
     "multiprocessing.process.BaseProcess": "refusals:refuse_running",
+    "multiprocessing.queues.JoinableQueue": "standard:reduce_standard",
     "multiprocessing.queues.Queue": "standard:reduce_standard",
     "multiprocessing.queues.SimpleQueue": "standard:reduce_standard",
     "multiprocessing.sharedctypes.SynchronizedBase": "standard:reduce_standard",

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["reduce_ctype", "reduce_standard"]
+__all__ = ["reduce_ctype", "reduce_proxy", "reduce_standard"]
 
 # Whose objects are made of semaphores.
 _OF_SEMAPHORES = frozenset(f"multiprocessing.{name}" for name in ("queues", "sharedctypes", "synchronize"))
@@ -99,6 +99,12 @@ def reduce_standard(obj: Any) -> Any:
     reducer = ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]
     with _starting_a_child():
         return reducer(obj) if reducer else obj.__reduce_ex__(5)
+
+
+def reduce_proxy(proxy: Any) -> Any:
+    """The proxy of a manager's object, with the key that the manager wants to see: a worker has another of its own."""
+    rebuild, (*known, options) = reduce_standard(proxy)
+    return rebuild, (*known, {**options, "authkey": bytes(options["authkey"])})
 
 
 def reduce_ctype(obj: Any) -> Any:
