@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncResult",
     "Counter",
+    "Explanation",
     "FileArray",
     "Lock",
     "LockAbandoned",
@@ -76,6 +78,7 @@ __all__ = [
     "open_array",
     "parallel",
     "tqdm",
+    "why",
     "zeros",
 ]
 
@@ -86,6 +89,7 @@ _LAZY = {
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     **dict.fromkeys(("Counter", "Lock"), "sync"),
     **dict.fromkeys(("default_pool", "map"), "default"),
+    **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "tqdm": "progress",
