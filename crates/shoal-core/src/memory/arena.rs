@@ -40,13 +40,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Twice as much each time, so that a program with a small need starts quickly and one with a large need asks
-    /// rarely. A large piece has a segment of its own, of a power of two, with pages for the piece only: then most of
-    /// the large pieces that follow, longer or shorter ones, fit in segments that are there.
-    pub(super) fn new(reserved: u64, len: u64) -> Plan {
+    /// As much again as is in use, so that a program with a small need starts quickly and one with a large need asks
+    /// rarely; and a power of two, so that most of the pieces that follow, longer or shorter ones, fit in segments that
+    /// are there. A large piece has a segment of its own, with pages for the piece only.
+    pub(super) fn new(used: u64, len: u64) -> Plan {
         let need = Self::exact(len).data;
         if need <= LARGEST_STEP / 2 {
-            let data = need.max(reserved.clamp(FIRST_SEGMENT, LARGEST_STEP));
+            let data = need.max(used.clamp(FIRST_SEGMENT, LARGEST_STEP)).next_power_of_two();
             return Plan { data, backed: data };
         }
         // Room to align it to a huge page.
@@ -78,7 +78,6 @@ pub(super) fn entries_for(data: u64) -> u32 {
 pub(super) struct Arena {
     space: Space,
     tables: FxHashMap<u32, Table>,
-    reserved: u64,
     /// Pieces that were freed last, still allocated as `space` sees it: who frees a length mostly asks for the same
     /// again.
     quick: Vec<Piece>,
@@ -326,7 +325,7 @@ impl Arena {
     }
 
     fn grow(&mut self, source: &dyn Source, len: u64) -> Result<()> {
-        let (plan, exact) = (Plan::new(self.reserved, len), Plan::exact(len));
+        let (plan, exact) = (Plan::new(self.space.stats().used, len), Plan::exact(len));
         let plans = [(plan, false), (exact, false), (exact, true)];
         let mut added = Ok(());
         for (plan, patient) in plans {
@@ -348,7 +347,6 @@ impl Arena {
         if cells.is_none() {
             let whole = Range { segment: id, start: segment.data_at(), end: segment.len() };
             self.space.add_segment(id, whole.start, whole.end);
-            self.reserved += whole.end - whole.start;
             for run in table.runs(0..segment.granules(), |granule| granule.released) {
                 self.space.cool(whole.start, table.range(&run));
             }
