@@ -2,6 +2,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
 
+from typing_extensions import disjoint_base
+
 _R = TypeVar("_R")
 _Q = TypeVar("_Q", bound=RawQueue)
 
@@ -200,6 +202,7 @@ class RawCounter:
     value: int
     def __reduce__(self) -> tuple[Callable[[bytes], RawCounter], tuple[bytes]]: ...
 
+@disjoint_base
 class RawQueue:
     def __new__(cls, maxsize: SupportsIndex = 0, *, handle: bytes | None = None, **_options: object) -> Self: ...
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None: ...

@@ -2,8 +2,8 @@
 
 They live in shared memory and pickle to a handle, with any pickler, at any time: as an argument, inside an object, in a
 closure, on another queue, to workers that are already running. Wherever one arrives, it is the same one. There is no
-server, no pipe and no thread behind them: when `put` returns, the item lies in the queue, whatever becomes of the process
-that put it. A process that is killed, wherever it is, neither blocks the others nor damages an item.
+server, no pipe and no thread behind them: when `put` returns, the item lies in the queue, whatever becomes of the
+process that put it. A process that is killed, wherever it is, neither blocks the others nor damages an item.
 
     >>> import shoal
     >>> queue = shoal.Queue()
@@ -14,9 +14,9 @@ that put it. A process that is killed, wherever it is, neither blocks the others
     >>> sorted(queue.get() for _ in range(3))
     [(0, 0), (1, 1), (2, 4)]
 
-Items are copied once, when they are put: what is done to an object afterwards is not seen by who gets it, and who gets an
-array may write into it. Shared things, such as `shoal.array` or `shoal.Lock`, travel by reference, and live as long as they
-lie in a queue. What one process puts is got in that order.
+Items are copied once, when they are put: what is done to an object afterwards is not seen by who gets it, and who gets
+an array may write into it. Shared things, such as `shoal.array` or `shoal.Lock`, travel by reference, and live as long
+as they lie in a queue. What one process puts is got in that order.
 
 A copy of a queue is the same queue, and it is gone, with all that lies in it, when the last process has dropped it.
 """

@@ -97,6 +97,7 @@ impl RawQueue {
     /// Runs `use_it` with an item for the queue that is `object`.
     fn with_item<T>(&self, object: &Bound<'_, PyAny>, use_it: impl FnOnce(&Item<'_>) -> PyResult<T>) -> PyResult<T> {
         let py = object.py();
+        self.queue.check().or_raise(py)?;
         let heap = self.queue.heap();
         // Taken, as pickling may run Python code that comes back here.
         let mut bytes = BUFFER.take();

@@ -90,6 +90,8 @@ pub(super) struct Arena {
     looked: Option<Instant>,
     /// Whether something may have become free since the last look, or was found then that may be given back.
     restless: bool,
+    /// Whether somebody comes to look again by itself.
+    expected: bool,
 }
 
 /// What follows from a change of the arena, to be done when it is unlocked.
@@ -412,18 +414,21 @@ impl Arena {
         self.restless = true;
     }
 
-    /// Whether there may be something to give back.
-    pub(super) fn is_restless(&self) -> bool {
-        self.restless
+    /// Whether somebody is to be told that there may be something to give back: nobody was told, and nobody comes by itself.
+    pub(super) fn has_news(&mut self) -> bool {
+        self.restless && !std::mem::replace(&mut self.expected, true)
     }
 
     /// Gives back to the system what has been free for a while, if it is time for a look. When to look again; `None`:
     /// there is nothing to give back.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
         self.sweep();
-        if !self.restless {
-            return None;
-        }
+        let next = if self.restless { self.look(now) } else { None };
+        self.expected = next.is_some();
+        next
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Duration> {
         let next = *self.looked.get_or_insert(now) + LOOK;
         if now < next {
             return Some(next - now);

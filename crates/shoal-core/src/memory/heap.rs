@@ -210,6 +210,7 @@ impl Heap {
 
     fn unlock(self: &Arc<Heap>, mut arena: MutexGuard<'_, Arena>) {
         let Aftermath { added, left, parting } = arena.aftermath();
+        let news = arena.has_news();
         drop(arena);
         added.iter().for_each(|segment| self.know(segment));
         for (segment, index) in left {
@@ -219,18 +220,16 @@ impl Heap {
             }
         }
         drop(parting);
+        if news {
+            self.source.freed();
+        }
     }
 
     /// Changes the arena in a way that may make something free.
     pub(super) fn change(self: &Arc<Heap>, change: impl FnOnce(&mut Arena)) {
         let mut arena = lock(&self.arena);
-        let before = arena.is_restless();
         change(&mut arena);
-        let freed = arena.is_restless() && !before;
         self.unlock(arena);
-        if freed {
-            self.source.freed();
-        }
     }
 
     /// Notes that the owner of some block should be told to look.

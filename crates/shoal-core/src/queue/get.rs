@@ -62,6 +62,7 @@ impl Content {
 impl Queue {
     /// Takes an item, waiting for one at most for `timeout`; `None`: for ever.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Got> {
+        self.check()?;
         let deadline = deadline(timeout);
         let mut slept = false;
         let got = loop {

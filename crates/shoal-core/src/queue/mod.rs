@@ -36,7 +36,7 @@ mod shared {
 
     use super::ring::{Chunk, Mapped, STATE};
     use super::state::Side;
-    use crate::error::Result;
+    use crate::error::{Error, Result};
     use crate::memory::heap::{BlockId, Heap, Lease};
     use crate::memory::lease::Kind;
     use crate::sync::futex::Wake;
@@ -112,6 +112,11 @@ mod shared {
         /// The heap that its items lie in.
         pub fn heap(&self) -> &Arc<Heap> {
             self.lease().heap()
+        }
+
+        /// An error in a fork of the process that has the queue: what that would do, it would do in the parent's name.
+        pub fn check(&self) -> Result<()> {
+            if self.heap().is_mine() { Ok(()) } else { Err(Error::Inherited) }
         }
 
         /// How many items lie in it.

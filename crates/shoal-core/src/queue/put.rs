@@ -69,6 +69,7 @@ enum Tried {
 impl Queue {
     /// Puts an item, waiting for room at most for `timeout`; `None`: for ever. An item that was put must not be put again.
     pub fn put(&self, item: &Item<'_>, timeout: Option<Duration>) -> Result<Put> {
+        self.check()?;
         let deadline = deadline(timeout);
         let (mut spare, mut slept) = (None, false);
         let put = loop {

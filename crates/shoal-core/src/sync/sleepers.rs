@@ -130,7 +130,7 @@ mod loom_models {
 
     fn model(act: impl Fn(&Arc<Shared>) -> Vec<thread::JoinHandle<()>> + Send + Sync + 'static) {
         let mut explored = loom::model::Builder::new();
-        explored.preemption_bound = Some(3);
+        explored.preemption_bound = Some(2);
         explored.check(move || {
             let shared = Arc::new(Shared::default());
             act(&shared).into_iter().for_each(|thread| thread.join().expect("ends"));
