@@ -286,11 +286,13 @@ impl RawQueue {
                 break;
             }
         }
-        while immediate {
-            match self.queue.get(Some(SLICE)).or_raise(py)? {
-                Got::Item(_) => _ = self.queue.done(1),
-                Got::Shut => break,
-                Got::Empty | Got::Interrupted => py.check_signals()?,
+        if immediate {
+            loop {
+                match self.queue.get(Some(Duration::ZERO)).or_raise(py)? {
+                    Got::Item(_) => _ = self.queue.done(1),
+                    Got::Shut => break,
+                    Got::Empty | Got::Interrupted => py.check_signals()?,
+                }
             }
         }
         Ok(())
