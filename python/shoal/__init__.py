@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
+    from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
     from shoal.sync import Counter, Lock
     from shoal.usage import MemoryUsage, memory, memory_limit
 
@@ -51,17 +52,21 @@ __all__ = [
     "Counter",
     "Explanation",
     "FileArray",
+    "JoinableQueue",
     "Lock",
     "LockAbandoned",
     "MemoryUsage",
     "OutOfSharedMemory",
     "Pool",
     "PoolClosed",
+    "Queue",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
     "SharedArray",
     "ShoalError",
+    "ShutDown",
+    "SimpleQueue",
     "TaskTimeout",
     "Worker",
     "WorkerDied",
@@ -93,6 +98,7 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "tqdm": "progress",
+    **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (
