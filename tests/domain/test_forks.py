@@ -427,3 +427,47 @@ with shoal.Pool(1) as pool:
     os.kill(child, signal.SIGKILL)
 """
     assert output(run, source) == ""
+
+
+def test_what_lies_in_a_queue_is_there_when_the_parent_was_killed(run: Run) -> None:
+    source = """
+queue, parent = shoal.Queue(), os.getpid()
+queue.put(shoal.full(1000, 7.0))
+queue.put(np.ones(100_000))
+def child():
+    until(lambda: os.getppid() != parent)
+    queue.put(3)
+    print(float(queue.get().sum()), float(queue.get().sum()), queue.get())
+forked(child)
+os.kill(parent, signal.SIGKILL)
+"""
+    assert output(run, source) == "7000.0 100000.0 3\n"
+
+
+def test_parent_and_children_put_and_get(run: Run) -> None:
+    source = """
+queue, sums = shoal.Queue(10), shoal.Queue()
+def put():
+    for n in range(500):
+        queue.put(np.full(5000, n) if n % 10 == 0 else n)
+def get():
+    sums.put(sum(int(np.max(queue.get())) for _ in range(500)))
+children = [forked(put), forked(put), forked(get)]
+get()
+for child in children: ends_well(child)
+print(sums.get() + sums.get() == 2 * sum(range(500)), queue.empty())
+"""
+    assert output(run, source) == "True True\n"
+
+
+def test_what_lies_in_a_queue_is_free_when_it_was_taken_though_a_fork_lives_on(run: Run) -> None:
+    source = """
+queue, taken = shoal.Queue(), shoal.Counter()
+queue.put(shoal.full(10_000_000, 7.0))
+used = shoal.memory().used
+child = forked(lambda: time.sleep(100))
+queue.get()
+until(lambda: shoal.memory().used < used - 50_000_000)
+os.kill(child, signal.SIGKILL)
+"""
+    assert output(run, source) == ""

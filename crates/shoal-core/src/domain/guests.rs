@@ -18,6 +18,7 @@ use shoal_sys::socket::Seqpacket;
 use super::host::{GuestLink, Host, Link, State};
 use super::supervisor::{answer, give_back, receive};
 use crate::error::Result;
+use crate::memory::lease::IN_QUEUE;
 use crate::memory::roster::{self, Claim};
 use crate::pool::messages::{FromHost, ToHost};
 use crate::sync::bits;
@@ -171,7 +172,7 @@ impl Attendance {
         let attended = host.state().attended();
         let mut expected = HashMap::new();
         let mut again = None;
-        for holder in 1..bits::CAPACITY as u16 {
+        for holder in 1..IN_QUEUE {
             let line = host.roster.line(holder);
             let claim = Claim { holder, epoch: line.epoch };
             match line.state {

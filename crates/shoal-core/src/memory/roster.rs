@@ -13,6 +13,7 @@
 //! Each step is one compare-and-swap of a word that also has the epoch, so a holder that comes to settle after its claim
 //! was revoked finds out, even if the number is another's by then. See `docs/design/domain.md`.
 
+use crate::memory::lease::IN_QUEUE;
 use crate::sync::atomics::{AtomicU64, Ordering};
 use crate::sync::bits::CAPACITY;
 
@@ -90,9 +91,9 @@ impl Lines {
         word.compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Claims the lowest free number, but 0, which is the first host's; `None` if there is none. `pid` does it.
+    /// Claims the lowest free number, but 0, which is the host's; `None` if there is none. `pid` does it.
     pub fn claim(&self, pid: u32) -> Option<Claim> {
-        (1..CAPACITY as u16).find_map(|holder| self.claim_number(holder, pid))
+        (1..IN_QUEUE).find_map(|holder| self.claim_number(holder, pid))
     }
 
     fn claim_number(&self, holder: u16, pid: u32) -> Option<Claim> {
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn all_numbers_but_the_first_can_be_claimed() {
         let roster = Lines::default();
-        assert_eq!(std::iter::from_fn(|| roster.claim(7)).count(), CAPACITY - 1);
+        assert_eq!(std::iter::from_fn(|| roster.claim(7)).count(), usize::from(IN_QUEUE) - 1);
     }
 
     #[test]

@@ -83,6 +83,8 @@ impl Still {
         let segments = std::mem::take(&mut *self.segments);
         segments.values().for_each(|segment| segment.disown());
         *books.segments.get_mut().unwrap_or_else(PoisonError::into_inner) = segments;
+        // What the parent's envelopes name, the parent holds. Its arena is in the middle of something only if another thread was.
+        let _let_go = self.heap.books().arena.try_lock().map(|mut arena| arena.let_go_of_enclosed());
         self.heap.me.store(me, Ordering::Relaxed);
         self.heap.books.replace(books);
         self.heap.pid.store(shoal_sys::process::pid(), Ordering::Relaxed);
