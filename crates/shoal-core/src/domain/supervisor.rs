@@ -18,7 +18,7 @@ use super::host::{GuestLink, Host, State};
 use super::registry::Budget;
 use crate::error::{Error, Result};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
-use crate::sync::lock;
+use crate::sync::deaths;
 
 /// How many zygotes may fail before they are ready until the pools are given up.
 const ZYGOTE_TRIES: u32 = 2;
@@ -222,7 +222,7 @@ fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
 
 /// Everything a dead process held is given back; its number is free.
 fn give_back(host: &Arc<Host>, holder: u16) {
-    host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
+    host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
     host.registry.orphan(holder);
     host.registry.bury(host.heap());
     host.state().holders.remove(&holder);
