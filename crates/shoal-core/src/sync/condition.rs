@@ -28,12 +28,9 @@
 //! who dies may have been about to notify: the lock's count of such deaths is looked at by everybody who waits (`Guard::deaths`),
 //! and another one than before is as good as a notification.
 
-#[cfg(not(loom))]
-use std::time::Duration;
-
 use super::atomics::{AtomicU32, Ordering};
 use super::bits::CAPACITY;
-use super::futex::Futex;
+use super::futex::{Futex, Wake};
 use super::lock::{Acquired, Lock};
 use super::patience::{End, Patience};
 use super::rlock::{Owner, RLock};
@@ -207,7 +204,7 @@ impl<'a> Condition<'a> {
                 return Waited::Notified;
             }
             let rested = patience.rest(|timeout| match self.word(me).load(Ordering::SeqCst) {
-                now if now >= ONE_NOTIFIED => super::futex::Wake::Woken,
+                now if now >= ONE_NOTIFIED => Wake::Woken,
                 now => self.futex(me).wait(now, timeout),
             });
             match rested {
@@ -277,6 +274,7 @@ impl<'a> Condition<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::thread::scope;
+    use std::time::Duration;
 
     use super::*;
 
@@ -466,12 +464,12 @@ mod loom_models {
                     whole.locked(2, |whole| {
                         let mut stop = || true;
                         let guard = Plain { cell: &whole.lock, holder: 2 };
-                        whole.condition().wait(
-                            2,
-                            &guard,
-                            &mut Patience::endless().unless(&mut stop),
-                            &mut Patience::endless(),
-                        );
+                        let (mut patience, mut back) = (Patience::endless().unless(&mut stop), Patience::endless());
+                        let (waited, _) = whole.condition().wait(2, &guard, &mut patience, &mut back);
+                        if waited == Waited::Notified {
+                            // It was meant in earnest: the thing is for the other one all the same.
+                            whole.condition().notify(1);
+                        }
                     });
                 }),
             ];

@@ -272,6 +272,11 @@ impl<'a> Lock<'a> {
         self.word().load(Ordering::Relaxed) & ABANDONED != 0
     }
 
+    /// Whether it is strict and abandoned: nobody gets it before somebody repairs it.
+    pub fn is_spoilt(&self) -> bool {
+        self.word().load(Ordering::Relaxed) & (STRICT | ABANDONED) == STRICT | ABANDONED
+    }
+
     /// `dead` has died: if it held the lock, that is free again, and marked. Wakes who may be asleep for it in any case: the
     /// dead one may have been woken to take it.
     pub fn abandon(&self, dead: u16) {

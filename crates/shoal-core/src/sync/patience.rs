@@ -87,10 +87,9 @@ impl<'a> Patience<'a> {
     /// Sleeps once. `Ok`: look again.
     #[cfg(loom)]
     pub fn rest(&mut self, sleep: impl FnOnce(Option<Duration>) -> Wake) -> Result<(), End> {
-        match (sleep(None), &mut self.stop) {
-            (_, Some(stop)) if stop() => Err(End::Stopped),
-            _ => Ok(()),
-        }
+        sleep(None);
+        let stopped = self.stop.as_mut().is_some_and(|stop| stop());
+        if stopped { Err(End::Stopped) } else { Ok(()) }
     }
 }
 

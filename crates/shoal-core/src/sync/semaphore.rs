@@ -104,6 +104,11 @@ impl<'a> Semaphore<'a> {
         self.cell.word.store(most, Ordering::Relaxed);
     }
 
+    /// The most permits there can be.
+    pub fn most(&self) -> u32 {
+        self.cell.word.load(Ordering::Relaxed)
+    }
+
     fn value(&self) -> &'a AtomicU64 {
         &self.cell.number
     }
@@ -218,7 +223,7 @@ impl<'a> Semaphore<'a> {
     /// Gives a permit back, or a new one.
     #[inline]
     pub fn release(&self, who: u16) -> Result<(), TooMany> {
-        let most = self.cell.word.load(Ordering::Relaxed);
+        let most = self.most();
         self.change(who, |value, held| match (permits(value), held) {
             (left, _) if left >= most => Err(TooMany),
             (left, 0) => Ok((SIGNAL | u64::from(left + 1), What::Nothing)),
@@ -236,7 +241,7 @@ impl<'a> Semaphore<'a> {
     /// A process has died: its permits are given back, unless the semaphore signals. Wakes all who sleep: the dead one may
     /// have been woken to take a permit.
     pub fn abandon(&self, dead: u16) {
-        let most = self.cell.word.load(Ordering::Relaxed);
+        let most = self.most();
         let mut back = 0;
         let told = self.change(dead, |value, held| {
             back = if value & SIGNAL == 0 { held } else { 0 };
