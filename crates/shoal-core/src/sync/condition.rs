@@ -424,9 +424,9 @@ mod loom_models {
         }
     }
 
-    fn model(act: impl Fn(Arc<Whole>) -> Vec<thread::JoinHandle<()>> + Send + Sync + 'static) {
+    fn model(bound: usize, act: impl Fn(Arc<Whole>) -> Vec<thread::JoinHandle<()>> + Send + Sync + 'static) {
         let mut explored = loom::model::Builder::new();
-        explored.preemption_bound = Some(2);
+        explored.preemption_bound = Some(bound);
         explored.check(move || act(Arc::new(Whole::default())).into_iter().for_each(|one| one.join().expect("ends")));
     }
 
@@ -437,7 +437,7 @@ mod loom_models {
 
     #[test]
     fn loom_each_thing_wakes_one_who_waits_for_it() {
-        model(|whole| {
+        model(1, |whole| {
             let threads = vec![go(&whole, |whole| whole.take(1)), go(&whole, |whole| whole.take(2))];
             whole.put(0);
             whole.put(0);
@@ -447,7 +447,7 @@ mod loom_models {
 
     #[test]
     fn loom_threads_of_one_process_are_notified_as_well() {
-        model(|whole| {
+        model(1, |whole| {
             let threads = vec![go(&whole, |whole| whole.take(1)), go(&whole, |whole| whole.take(1))];
             whole.put(0);
             whole.put(0);
@@ -457,7 +457,7 @@ mod loom_models {
 
     #[test]
     fn loom_who_gives_up_takes_no_notification_with_it() {
-        model(|whole| {
+        model(2, |whole| {
             let threads = vec![
                 go(&whole, |whole| whole.take(1)),
                 go(&whole, |whole| {
@@ -480,7 +480,7 @@ mod loom_models {
 
     #[test]
     fn loom_the_notification_of_a_dead_one_goes_to_another() {
-        model(|whole| {
+        model(3, |whole| {
             assert!(whole.condition().enter(1), "1 waits, and dies before it reads anything");
             let threads = vec![go(&whole, |whole| whole.take(2)), go(&whole, |whole| whole.condition().abandon(1))];
             whole.put(0);

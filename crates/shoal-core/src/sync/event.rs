@@ -148,7 +148,9 @@ mod loom_models {
 
     #[test]
     fn loom_who_waits_sees_what_was_done_before() {
-        loom::model(|| {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(2);
+        explored.check(|| {
             let shared = Arc::new((Cell::default(), DataCell::new(0u32)));
             let waiters = [1, 2].map(|_| {
                 let shared = shared.clone();

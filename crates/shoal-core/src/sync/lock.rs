@@ -466,7 +466,9 @@ mod loom_models {
 
     #[test]
     fn loom_who_waits_for_a_strict_one_is_told_of_a_death_in_it() {
-        loom::model(|| {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(2);
+        explored.check(|| {
             let cell = Arc::new(Cell::default());
             Lock::new(&cell).make_strict();
             assert!(Lock::new(&cell).try_acquire(1));

@@ -87,7 +87,8 @@ impl<'a> Patience<'a> {
     /// Sleeps once. `Ok`: look again.
     #[cfg(loom)]
     pub fn rest(&mut self, sleep: impl FnOnce(Option<Duration>) -> Wake) -> Result<(), End> {
-        sleep(None);
+        // With somebody to ask the sleep ends at once: it may end at any time.
+        sleep(self.stop.is_some().then_some(Duration::ZERO));
         let stopped = self.stop.as_mut().is_some_and(|stop| stop());
         if stopped { Err(End::Stopped) } else { Ok(()) }
     }

@@ -230,7 +230,7 @@ mod loom_models {
     #[test]
     fn loom_reentrant_holders_exclude_each_other() {
         let mut explored = loom::model::Builder::new();
-        explored.preemption_bound = Some(2);
+        explored.preemption_bound = Some(1);
         explored.check(|| {
             let shared = Arc::new((Cell::default(), DataCell::new(0u32)));
             let work = |holder, thread| {
