@@ -40,11 +40,13 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from shoal.events import Barrier, Condition, Event
+    from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
+    from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
     from shoal.usage import MemoryUsage, memory, memory_limit
     from shoal.values import Array, RawArray, RawValue, Value
 
@@ -56,13 +58,16 @@ __all__ = [
     "Condition",
     "Counter",
     "Event",
+    "Explanation",
     "FileArray",
+    "JoinableQueue",
     "Lock",
     "LockAbandoned",
     "MemoryUsage",
     "OutOfSharedMemory",
     "Pool",
     "PoolClosed",
+    "Queue",
     "RLock",
     "RawArray",
     "RawValue",
@@ -72,6 +77,8 @@ __all__ = [
     "SerializationError",
     "SharedArray",
     "ShoalError",
+    "ShutDown",
+    "SimpleQueue",
     "TaskTimeout",
     "Value",
     "Worker",
@@ -89,6 +96,7 @@ __all__ = [
     "open_array",
     "parallel",
     "tqdm",
+    "why",
     "zeros",
 ]
 
@@ -102,9 +110,11 @@ _LAZY = {
     **dict.fromkeys(("BoundedSemaphore", "Lock", "RLock", "Semaphore"), "locks"),
     **dict.fromkeys(("Array", "RawArray", "RawValue", "Value"), "values"),
     **dict.fromkeys(("default_pool", "map"), "default"),
+    **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "tqdm": "progress",
+    **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (

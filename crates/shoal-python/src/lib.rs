@@ -9,6 +9,7 @@ mod job;
 mod message;
 mod numpy;
 mod pool;
+mod queue;
 mod stream;
 mod sync;
 mod wire;
@@ -80,6 +81,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;
     module.add_class::<block::SmallBlock>()?;
+    module.add_class::<queue::RawQueue>()?;
+    module.add_function(wrap_pyfunction!(queue::open_queue, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_small_block, module)?)?;
     sync::add(module)?;

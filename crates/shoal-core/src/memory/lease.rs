@@ -71,13 +71,20 @@ pub enum Kind {
     Barrier = 8,
     /// A cell that holds a small value.
     Value = 9,
+    /// A cell with a room, the state of a queue: see `docs/design/queue.md`.
+    Queue = 16,
+    /// A block that names other blocks, which its owner holds as long as it is open: see [`Entry::seal`].
+    Envelope = 17,
 }
+
+/// The holder that stands for all queues: whose bit is set in a block that lies in one.
+pub const IN_QUEUE: u16 = crate::sync::bits::CAPACITY as u16 - 1;
 
 impl Kind {
     /// The kind behind a number read from shared memory.
     pub fn from_u32(number: u32) -> Option<Kind> {
         let locks = [Kind::Lock, Kind::RLock, Kind::Event, Kind::Semaphore, Kind::Condition, Kind::Barrier];
-        let kinds = [Kind::Block, Kind::Cell, Kind::Value].into_iter().chain(locks);
+        let kinds = [Kind::Block, Kind::Cell, Kind::Value, Kind::Queue, Kind::Envelope].into_iter().chain(locks);
         kinds.into_iter().find(|kind| *kind as u32 == number)
     }
 }
@@ -171,6 +178,21 @@ impl Entry {
     /// The owner: marks a closed entry as describing nothing.
     pub fn retire(&self) {
         self.kind.store(0, Ordering::Relaxed);
+    }
+
+    /// The owner: its new block is written, and names others. From now on, should the owner die, the host holds those in its
+    /// place as long as this one is open.
+    pub fn seal(&self) {
+        self.kind.store(Kind::Envelope as u32, Ordering::Release);
+    }
+
+    /// Somebody who has a lease puts the block into a queue, or has taken it out of one.
+    pub fn set_in_queue(&self, is: bool) {
+        if is {
+            self.holders.insert(IN_QUEUE);
+        } else {
+            self.holders.remove(IN_QUEUE);
+        }
     }
 
     /// Whether `holder` has a lease.

@@ -16,6 +16,8 @@ pub(crate) fn tell(segment: &Segment, entry: &Entry, kind: Kind, dead: u16) {
         Kind::RLock => rlock::abandon(cell, dead),
         Kind::Event => event::stir(cell),
         Kind::Block | Kind::Cell | Kind::Value | Kind::Semaphore | Kind::Condition | Kind::Barrier => {}
+        // Those come first: see `queue::recover`.
+        Kind::Queue | Kind::Envelope => {}
     }
     let told: Result<()> = match kind {
         Kind::Semaphore => segment.words(entry.offset()).map(|held| Semaphore::new(cell, held).abandon(dead)),

@@ -149,7 +149,7 @@ mod loom_models {
     #[test]
     fn loom_who_waits_sees_what_was_done_before() {
         let mut explored = loom::model::Builder::new();
-        explored.preemption_bound = Some(2);
+        explored.preemption_bound = Some(3);
         explored.check(|| {
             let shared = Arc::new((Cell::default(), DataCell::new(0u32)));
             let waiters = [1, 2].map(|_| {

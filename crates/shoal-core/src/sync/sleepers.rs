@@ -58,6 +58,11 @@ impl Sleepers {
     pub fn sleep(&self, ready: impl FnOnce() -> bool, timeout: Option<Duration>) -> Wake {
         self.on().sleep(ready, timeout)
     }
+
+    /// Nobody is there any more: as new.
+    pub fn reset(&self) {
+        self.0.word().store(0, Ordering::SeqCst);
+    }
 }
 
 /// Those that sleep on a word that is somewhere else, all zero when new.
@@ -145,7 +150,7 @@ mod loom_models {
 
     fn model(act: impl Fn(&Arc<Shared>) -> Vec<thread::JoinHandle<()>> + Send + Sync + 'static) {
         let mut explored = loom::model::Builder::new();
-        explored.preemption_bound = Some(3);
+        explored.preemption_bound = Some(2);
         explored.check(move || {
             let shared = Arc::new(Shared::default());
             act(&shared).into_iter().for_each(|thread| thread.join().expect("ends"));
