@@ -22,3 +22,5 @@ mod size_class;
 pub mod space;
 #[cfg(not(loom))]
 pub mod view;
+#[cfg(not(loom))]
+pub mod words;
