@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.executor import Executor
     from shoal.files import FileArray, open_array
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncResult",
     "Counter",
+    "Executor",
     "FileArray",
     "Lock",
     "LockAbandoned",
@@ -87,6 +89,7 @@ _LAZY = {
     **dict.fromkeys(("Counter", "Lock"), "sync"),
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
+    "Executor": "executor",
     "parallel": "loops",
     "tqdm": "progress",
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),

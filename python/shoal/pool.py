@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
 # Inputs that a map has no reason to read piece by piece.
-_AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -52,6 +52,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
+            that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
+            task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -74,7 +77,10 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        kind: str = "process",
     ) -> None:
+        if kind != "process":
+            raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
@@ -83,11 +89,19 @@ class Pool:
         self._owner = os.getpid()
         self._terminated = False
         self._callbacks: Callbacks | None = None
+        self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
-        _pools.add(self)
+        register(self)
+
+    def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kind == "thread" and cls is Pool:
+            from shoal.threads import ThreadPool
+
+            return object.__new__(ThreadPool)  # type: ignore[return-value]
+        return object.__new__(cls)
 
     # ---- one call ----------------------------------------------------------------------------------------------------
 
@@ -164,9 +178,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
-        from shoal.futures import Future
-
-        return Future(self._base.submit_call(fn, args, kwargs or None), self._callbacks or self._threads())
+        task = self._base.submit_call(fn, args, kwargs or None)
+        return (self._future or self._load_future())(task, self._callbacks)
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -420,8 +433,23 @@ class Pool:
     def _threads(self) -> Callbacks:
         with self._lock:
             if self._callbacks is None:
-                self._callbacks = Callbacks(self._base)
+                self._callbacks = Callbacks(self._inbox())
             return self._callbacks
+
+    def _inbox(self) -> _engine.Inbox:
+        return _engine.Inbox(self._base)
+
+    def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
+        """A function for many submits, serialized once, as it is now."""
+        return self._base.prepare(func)  # type: ignore[return-value]
+
+    def _load_future(self) -> Callable[..., Future[Any]]:
+        # An import statement in each submit would take longer than all the rest of it in Python.
+        from shoal.futures import Future
+
+        self._threads()
+        self._future = Future
+        return Future
 
     def _stream(
         self,
@@ -453,7 +481,7 @@ class Pool:
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
         ahead = _checks.buffersize(buffersize)
-        if ahead is None and isinstance(iterable, _AT_HAND):
+        if ahead is None and isinstance(iterable, AT_HAND):
             items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
             return _engine.Job(self._base, func, items, chunksize, star)
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
@@ -484,6 +512,11 @@ class Pool:
         if more or callback is not None or error_callback is not None:
             self._threads().spawn(result.wait)
         return result
+
+
+def register(pool: Pool) -> None:
+    """The end of the interpreter ends this pool."""
+    _pools.add(pool)
 
 
 @atexit.register

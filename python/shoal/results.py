@@ -166,8 +166,8 @@ class Callbacks:
     """A pool's threads for what must go on while nobody waits: who is to be told of a task's end, and maps with more to
     send."""
 
-    def __init__(self, base: _engine.PoolBase) -> None:
-        self._inbox = _engine.Inbox(base)
+    def __init__(self, inbox: _engine.Inbox) -> None:
+        self._inbox = inbox
         # Who is told of which task's end, by tag.
         self._watching: dict[int, Callable[[], object]] = {}
         self._tags = itertools.count()

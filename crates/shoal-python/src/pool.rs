@@ -303,9 +303,10 @@ impl PoolBase {
         py.detach(|| self.pool.close());
     }
 
-    /// End the workers now.
-    fn terminate_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.terminate());
+    /// End the workers now; with SIGKILL at once, if `kill`.
+    #[pyo3(signature = (kill = false))]
+    fn terminate_now(&self, py: Python<'_>, kill: bool) {
+        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use shoal_sys::process::Signal;
+
 use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
 use super::messages::Place as Seat;
 use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
@@ -447,9 +449,19 @@ impl Pool {
     }
 
     /// Ends the workers now. Tasks that have not ended get [`Outcome::Terminated`](super::tasks::Outcome::Terminated).
+    /// Workers that don't heed SIGTERM are killed half a second later.
     pub fn terminate(&self) {
+        self.end(Signal::TERM);
+    }
+
+    /// As [`terminate`](Self::terminate), by SIGKILL.
+    pub fn kill(&self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&self, how: Signal) {
         if self.0.host.is_mine() {
-            self.0.terminate(State::Terminated);
+            self.0.terminate(State::Terminated, how);
         }
     }
 
