@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from shoal.aio import AsyncMethods
     from shoal.futures import Future
 
     R = TypeVar("R")
@@ -371,6 +372,20 @@ class Pool:
         from shoal.blocks import map_blocks
 
         return map_blocks(self, func, a, others, axis, chunks, out)
+
+    @property
+    def aio(self) -> AsyncMethods:
+        """The methods for asyncio: `apply`, `map` and `starmap` to await, `imap` and `imap_unordered` for `async for`.
+
+        Example:
+            >>> async def main():
+            ...     return await pool.aio.map(abs, [-1, 2]), [x async for x in pool.aio.imap(abs, [-1, 2])]
+            >>> asyncio.run(main())
+            ([1, 2], [1, 2])
+        """
+        from shoal.aio import AsyncMethods
+
+        return AsyncMethods(self)
 
     # ---- its life ----------------------------------------------------------------------------------------------------
 

@@ -54,9 +54,9 @@ class Stream:
 
     def pump(self) -> None:
         """Read and submit as much as may be."""
-        while self._items is not None and (not self._out or self._out + self._chunksize <= self._window):
+        while (items := self._items) is not None and (not self._out or self._out + self._chunksize <= self._window):
             try:
-                piece = list(itertools.islice(self._items, self._chunksize))
+                piece = list(itertools.islice(items, self._chunksize))
             except BaseException as error:
                 # As in the standard library: a chunk in which the input fails is not sent.
                 piece, self._last = [], error
@@ -147,6 +147,14 @@ class Stream:
         self._values.extend(values)
         return True
 
+    def stop(self, why: BaseException) -> None:
+        """Read no more of the input, and take back what no thread has taken; `why` comes behind what is left."""
+        if self._items is None and not self._sent:
+            return
+        self._items, self._last = None, why
+        for task, _ in list(self._sent.values()):
+            task.cancel()
+
     def close(self) -> None:
         """Read no more of the input and let go of all results. What threads are at, they end."""
         with self._turn:
@@ -219,6 +227,12 @@ class Job:
                 if what == "end":
                     return True
             del value
+
+    def stop(self) -> None:
+        """Submit no more, and take back what no thread has taken: then `result` raises CancelledError."""
+        from concurrent.futures import CancelledError
+
+        self._stream.stop(CancelledError("the map was cancelled"))
 
     def result(self) -> list[Any]:
         """The results, or the first exception."""

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import shoal
-from tests.executor.test_future import Gate, fail, gate  # noqa: F401
+from tests.executor.support import fail
 from tests.pool import tasks
 from tests.pool.support import ended, eventually
 
@@ -92,7 +92,7 @@ def test_a_buffer_limits_how_far_the_input_is_read(executor):
     results.close()
 
 
-def test_an_exception_comes_in_its_place_and_cancels_what_waits(executor, gate):  # noqa: F811
+def test_an_exception_comes_in_its_place_and_cancels_what_waits(executor, gate):
     def item(n):
         if n == 1:
             raise LookupError(n)
@@ -108,7 +108,7 @@ def test_an_exception_comes_in_its_place_and_cancels_what_waits(executor, gate):
         next(results)
 
 
-def test_a_map_that_is_late_raises_a_time_out(executor, gate):  # noqa: F811
+def test_a_map_that_is_late_raises_a_time_out(executor, gate):
     results = executor.map(gate.wait, [0], timeout=0.05)
     with pytest.raises(TimeoutError):
         next(results)
@@ -163,7 +163,7 @@ def test_after_shutdown_it_takes_nothing(executor):
     executor.shutdown()
 
 
-def test_shutdown_need_not_wait(executor, gate):  # noqa: F811
+def test_shutdown_need_not_wait(executor, gate):
     futures = [executor.submit(gate.wait, n) for n in range(10)]
     executor.shutdown(wait=False)
     assert not any(future.done() for future in futures)
@@ -171,7 +171,7 @@ def test_shutdown_need_not_wait(executor, gate):  # noqa: F811
     assert [future.result() for future in futures] == list(range(10))
 
 
-def test_shutdown_can_cancel_what_waits(executor, gate):  # noqa: F811
+def test_shutdown_can_cancel_what_waits(executor, gate):
     running = [executor.submit(gate.wait, n) for n in range(2)]
     assert eventually(lambda: all(future.running() for future in running))
     waiting = [executor.submit(tasks.square, n) for n in range(3000)]
@@ -184,7 +184,7 @@ def test_shutdown_can_cancel_what_waits(executor, gate):  # noqa: F811
 
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
-def test_workers_can_be_ended_at_once(processes, method, gate):  # noqa: F811
+def test_workers_can_be_ended_at_once(processes, method, gate):
     running = [processes.submit(gate.wait, n) for n in range(2)]
     assert eventually(lambda: all(future.running() for future in running))
     waiting = processes.submit(pow, 2, 2)
@@ -206,7 +206,7 @@ def test_a_failing_initializer_fails_the_tasks(caplog):
                 future.result()
 
 
-def test_an_executor_that_is_forgotten_does_what_it_was_given(gate):  # noqa: F811
+def test_an_executor_that_is_forgotten_does_what_it_was_given(gate):
     executor = shoal.Executor(1)
     (worker,) = executor.workers
     futures = [executor.submit(gate.wait, n) for n in range(3)]

@@ -1,4 +1,4 @@
-"""`Pool(kind="thread")`: what holds for pools of processes holds for pools of threads. The same tests, and a few more."""
+"""`Pool(kind="thread")`: what holds for pools of processes holds for threads. The same tests, and a few more."""
 
 import os
 import threading
@@ -8,7 +8,6 @@ import pytest
 
 import shoal
 from tests.executor import test_future
-from tests.executor.test_future import gate  # noqa: F401
 from tests.pool import tasks, test_apply, test_async_results, test_imap, test_map, test_map_array, test_streaming
 from tests.pool.support import eventually
 
@@ -114,7 +113,7 @@ def test_a_task_that_exits_fails_alone(pool):
     assert pool.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
 
 
-def test_terminating_ends_tasks_though_a_function_goes_on(gate):  # noqa: F811
+def test_terminating_ends_tasks_though_a_function_goes_on(gate):
     with shoal.Pool(1, kind="thread") as pool:
         running, queued = pool.submit(gate.wait), pool.submit(tasks.square, 2)
         assert eventually(running.running)

@@ -430,6 +430,13 @@ impl Pool {
         }
     }
 
+    /// Wakes all who wait, to look again.
+    pub fn wake(&self) {
+        if self.0.host.is_mine() {
+            self.0.changed();
+        }
+    }
+
     /// No more tasks: the workers end when all submitted ones are done.
     pub fn close(&self) {
         if !self.0.host.is_mine() {
