@@ -134,7 +134,7 @@ impl State {
                 let reply = Reply::Inbox(self.inbox.clone(), tag);
                 let kind = kind | if self.named.stable { 0 } else { ONCE };
                 match self.pool.submit_quietly(&self.named.function, kind, &payload, leases, reply).or_raise(py) {
-                    Ok(()) => {
+                    Ok(_) => {
                         self.tag += 1;
                         self.sent.insert(tag, chunk);
                     }

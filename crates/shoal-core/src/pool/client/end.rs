@@ -31,6 +31,22 @@ impl Shared {
         control.gate.wake_all(|worker| self.memory.park(worker));
     }
 
+    /// Tells of tasks that were taken back.
+    pub(super) fn cancelled(&self, tasks: impl IntoIterator<Item = Task>) {
+        let mut any = false;
+        for task in tasks {
+            task.reply.send(Outcome::Cancelled);
+            any = true;
+        }
+        if any {
+            let mut core = lock(&self.core);
+            self.move_backlog(&mut core);
+            self.end_if_done(&core);
+            drop(core);
+            self.changed();
+        }
+    }
+
     pub(super) fn terminate(&self, state: State) {
         let tasks = {
             let mut core = lock(&self.core);
