@@ -46,8 +46,7 @@ pub fn become_stderr(fd: impl AsFd) -> io::Result<()> {
 ///
 /// Past the lock that the standard library has on it: another thread may hold that for ever.
 pub fn write_to_stderr(mut bytes: &[u8]) -> io::Result<()> {
-    // SAFETY: descriptor 2 is the standard error for as long as the process lives, whatever lies behind it.
-    let stderr = unsafe { rustix::stdio::stderr() };
+    let stderr = rustix::stdio::stderr();
     while !bytes.is_empty() {
         match rustix::io::write(stderr, bytes) {
             Ok(count) => bytes = &bytes[count..],

@@ -9,6 +9,7 @@ pub mod guest;
 pub mod host;
 pub(crate) mod registry;
 pub(crate) mod supervisor;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -14,11 +14,13 @@ use shoal_sys::poll;
 use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Packet, Seqpacket};
 
-use super::host::{GuestLink, Host, State};
+use super::host::{GuestLink, Host};
 use super::registry::Budget;
+use super::words::lock;
 use crate::error::{Error, Result};
+use crate::pool::death::{Cause, Death};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
-use crate::sync::lock;
+use crate::sync::lock::abandon;
 
 /// How many zygotes may fail before they are ready until the pools are given up.
 const ZYGOTE_TRIES: u32 = 2;
@@ -35,6 +37,7 @@ enum Peer {
     Listener,
     Zygote,
     Seat(Place),
+    Words(Place),
     Guest(u64),
 }
 
@@ -77,12 +80,15 @@ impl Chores {
 }
 
 fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
-    let (peers, sockets, listener) = watched(&host.state());
-    let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
-    let timeout = overdue.into_iter().chain(chores.look(host)).min();
+    // Before the times are looked at: who wants an earlier look after that finds the notifier watched.
+    let (peers, sources, listener) = watched(host);
+    let pools = host.pools();
+    let overdue = pools.iter().filter_map(|pool| pool.overdue(Instant::now()));
+    let timeout = overdue.chain(pools.iter().filter_map(|pool| pool.watch())).chain(chores.look(host)).min();
+    drop(pools);
     let mut fds: Vec<BorrowedFd<'_>> = vec![host.notifier.as_fd()];
     fds.extend(listener.iter().map(|listener| listener.as_fd()));
-    fds.extend(sockets.iter().map(|socket| socket.as_fd()));
+    fds.extend(sources.iter().map(|source| source.as_fd()));
     let ready = poll::poll(&fds, timeout)?;
     let mut outcome = Ok(());
     for (peer, _) in peers.iter().zip(ready).filter(|(_, ready)| *ready) {
@@ -98,6 +104,10 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
             },
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
+            Peer::Words(place) => {
+                hear(host, place);
+                Ok(())
+            }
             Peer::Guest(number) => guest_spoke(host, number),
         };
         // What goes wrong with one is no reason to leave the others unheard.
@@ -106,28 +116,41 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
     outcome
 }
 
-type Watched = (Vec<Peer>, Vec<Arc<Seqpacket>>, Option<Arc<shoal_sys::socket::Listener>>);
+type Watched = (Vec<Peer>, Vec<Arc<dyn AsFd>>, Option<Arc<shoal_sys::socket::Listener>>);
 
-fn watched(state: &State) -> Watched {
-    let (mut peers, mut sockets) = (vec![Peer::Notifier], vec![]);
+fn watched(host: &Host) -> Watched {
+    let state = host.state();
+    let (mut peers, mut sources): (_, Vec<Arc<dyn AsFd>>) = (vec![Peer::Notifier], vec![]);
     if state.listener.is_some() {
         peers.push(Peer::Listener);
     }
     if let Some(zygote) = &state.zygote {
         peers.push(Peer::Zygote);
-        sockets.push(zygote.socket.clone());
+        sources.push(zygote.socket.clone());
     }
+    let listens = !host.voice.is_behind();
     for (place, seat) in &state.seats {
         if let Some(control) = &seat.control {
             peers.push(Peer::Seat(*place));
-            sockets.push(control.clone());
+            sources.push(control.clone());
+        }
+        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| lock(words).pipe()) {
+            peers.push(Peer::Words(*place));
+            sources.push(pipe);
         }
     }
     for (number, guest) in &state.guests {
         peers.push(Peer::Guest(*number));
-        sockets.push(guest.socket.clone());
+        sources.push(guest.socket.clone());
     }
-    (peers, sockets, state.listener.clone())
+    (peers, sources, state.listener.clone())
+}
+
+fn hear(host: &Arc<Host>, place: Place) {
+    let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
+    if let Some(words) = words {
+        host.voice.say(lock(&words).listen(), host);
+    }
 }
 
 /// What lies in a socket: `None` at its end, an empty list when nothing does.
@@ -163,6 +186,7 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
                 state.by_pid.insert(pid, place);
                 if let Some(seat) = state.seats.get_mut(&place) {
                     seat.pid = pid;
+                    seat.since = Instant::now();
                     // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
                     // as it is only reaped by the zygote, which says so.
                     let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
@@ -180,7 +204,7 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
             FromZygote::Exited { pid, code } => {
                 let place = host.state().by_pid.remove(&pid);
                 if let Some(place) = place {
-                    vacate(host, place, Ended::Exited { pid, code });
+                    vacate(host, place, Ended::Exited(Death::of(pid, code)));
                 }
             }
         }
@@ -191,13 +215,8 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
 /// How a worker ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
-    /// It ended with that exit code, or by that signal, negative.
-    Exited {
-        /// Its process.
-        pid: u32,
-        /// Exit code, or minus the signal.
-        code: i32,
-    },
+    /// It has died.
+    Exited(Death),
     /// It could not be started.
     NotStarted(String),
     /// The zygote ended before it was started.
@@ -205,7 +224,10 @@ pub(crate) enum Ended {
 }
 
 /// The one way that every dead worker goes.
-fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
+fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
+    if let Ended::Exited(death) = &mut ended {
+        inquire(host, place, death);
+    }
     let pool = host.pool(place.pool);
     if let Some(pool) = &pool {
         // First: completions that lie in the ring carry leases that the client still has to take.
@@ -220,9 +242,24 @@ fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
     }
 }
 
+/// Finds out what can be known of a death.
+fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
+    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
+    let Some((since, words)) = seat else { return };
+    death.uptime = since.elapsed();
+    if let Some(words) = words {
+        let (said, last) = lock(&words).end();
+        host.voice.say(said, host);
+        death.words = last;
+    }
+    if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
+        death.cause = Cause::OutOfMemory;
+    }
+}
+
 /// Everything a dead process held is given back; its number is free.
 fn give_back(host: &Arc<Host>, holder: u16) {
-    host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
+    host.heap().give_back_all(holder, |entry| abandon(entry.cell(), holder));
     host.registry.orphan(holder);
     host.registry.bury(host.heap());
     host.state().holders.remove(&holder);
@@ -253,7 +290,7 @@ fn zygote_died(host: &Arc<Host>) -> Result<()> {
         let ended = match pidfd {
             Some(pidfd) => {
                 end_for_sure(&pidfd);
-                Ended::Exited { pid, code: -9 }
+                Ended::Exited(Death::of(pid, -9))
             }
             None => Ended::Lost,
         };

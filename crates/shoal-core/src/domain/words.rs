@@ -22,6 +22,11 @@ const BEHIND: usize = 1 << 20;
 /// Bytes read at a time.
 const GULP: usize = 64 << 10;
 
+/// Listens to somebody.
+pub(super) fn lock(words: &Mutex<Words>) -> MutexGuard<'_, Words> {
+    words.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A worker's pipe, and what came out of it.
 #[derive(Debug)]
 pub(super) struct Words {

@@ -6,18 +6,24 @@
 //! the pool's own thread collects, but only when a ring fills up or the backlog can move (and once a second, to be sure):
 //! until somebody asks, a result may as well lie where it is.
 
+mod backlog;
 mod collect;
 mod end;
+mod fate;
 mod submit;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
+use self::backlog::Backlog;
+use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
-use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
+use super::table::Table;
+use super::tasks::{Function, Remains, Reply, Task};
+use super::terms::Terms;
 use crate::domain::host::{Host, Launch};
 use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
@@ -75,8 +81,8 @@ pub struct Shared {
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
     yields: AtomicU32,
-    /// Whether tasks wait for room in the ring.
-    backlogged: AtomicBool,
+    /// How many tasks wait for room in the ring.
+    backlogged: AtomicUsize,
     /// Jobs that want to hear when the ring runs low.
     feeders: AtomicU32,
     feed_at: AtomicUsize,
@@ -89,7 +95,17 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
-    backlog: VecDeque<u64>,
+    backlog: Backlog,
+    /// The lowest priority of what was put into the ring since that was empty, or a lower one.
+    floor: i32,
+    /// Whether tasks of several priorities wait: then the ring is kept shallow.
+    mixed: bool,
+    /// Tasks that are to be tried again, and when.
+    later: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Tasks that are to be stopped.
+    stopping: Vec<u64>,
+    /// When the supervisor looks at the tasks' times next: nothing has to be told before.
+    look_at: Option<Instant>,
     crew: Vec<Crew>,
     failed_starts: u32,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
@@ -190,7 +206,12 @@ impl Pool {
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
-                    backlog: VecDeque::new(),
+                    backlog: Backlog::default(),
+                    floor: 0,
+                    mixed: false,
+                    later: BinaryHeap::new(),
+                    stopping: Vec::new(),
+                    look_at: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
                     remains: Vec::new(),
@@ -202,7 +223,7 @@ impl Pool {
                 wanted: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
-                backlogged: AtomicBool::new(false),
+                backlogged: AtomicUsize::new(0),
                 feeders: AtomicU32::new(0),
                 feed_at: AtomicUsize::new(0),
                 functions: AtomicU32::new(1),
@@ -269,17 +290,21 @@ impl Pool {
         leases: Vec<Lease>,
         reply: Reply,
     ) -> Result<u64> {
+        self.submit_on(None, function, kind, arguments, leases, reply)
+    }
+
+    /// As [`submit_quietly`](Self::submit_quietly), on terms.
+    pub fn submit_on(
+        &self,
+        terms: Option<&Arc<Terms>>,
+        function: &Arc<Function>,
+        kind: u16,
+        arguments: &[u8],
+        leases: Vec<Lease>,
+        reply: Reply,
+    ) -> Result<u64> {
         self.check()?;
-        let leases = if leases.is_empty() { None } else { Some(leases.into()) };
-        let task = Task {
-            function: function.clone(),
-            kind,
-            arguments: Arguments::copy_of(arguments),
-            reply,
-            in_ring: false,
-            position: 0,
-            _leases: leases,
-        };
+        let task = Task::new(function, kind, arguments, leases, terms, reply);
         // A single call has no business in a pool that closes.
         let late = matches!(task.reply, Reply::Inbox(..));
         let mut core = lock(&self.0.core);
@@ -325,7 +350,8 @@ impl Pool {
 
     /// Tasks the ring can take at once.
     pub fn room(&self) -> usize {
-        self.0.memory.slots() - (self.0.memory.tasks().queued() as usize).min(self.0.memory.slots())
+        let waiting = self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed);
+        self.0.memory.slots().saturating_sub(waiting)
     }
 
     /// Tasks that have not ended.
@@ -463,7 +489,7 @@ impl Pool {
         if !self.0.host.is_mine() {
             return 0;
         }
-        self.0.memory.tasks().queued() as usize + lock(&self.0.core).backlog.len()
+        self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed)
     }
 
     /// Whether tasks may be submitted.
@@ -489,9 +515,7 @@ impl Pool {
             let (pid, state) = match crew {
                 Crew::Gone => (None, WorkerState::Gone),
                 Crew::Starting { .. } => (None, WorkerState::Starting),
-                Crew::Running { pid, .. } if record.current.load(Ordering::Relaxed) != NO_TASK => {
-                    (Some(pid), WorkerState::Busy)
-                }
+                Crew::Running { pid, .. } if !record.current.is_idle() => (Some(pid), WorkerState::Busy),
                 Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
             };
             let (tasks, busy_nanos) = (record.tasks.load(Ordering::Relaxed), record.busy.load(Ordering::Relaxed));

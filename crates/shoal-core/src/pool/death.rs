@@ -29,6 +29,8 @@ pub enum Cause {
     Unknown,
     /// The kernel killed it for want of memory.
     OutOfMemory,
+    /// It was stopped, as its task took longer than that.
+    TimedOut(Duration),
     /// It had more memory to itself than its pool allows.
     MemoryLimit {
         /// Bytes that it had.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use shoal_sys::memory::{self, Mapping};
 
 use super::completion_ring::Cursors;
+use super::current::Current;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::sync::bell::Bell;
@@ -17,13 +18,10 @@ use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
-
-/// No task: what [`WorkerRecord::current`] holds between tasks.
-pub const NO_TASK: u64 = u64::MAX;
 
 /// What the workers are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +73,10 @@ pub struct WorkerRecord {
     pub tasks: AtomicU64,
     /// Nanoseconds it has spent on them.
     pub busy: AtomicU64,
-    /// The task it is at, or [`NO_TASK`]. Written before the task's slot is released.
-    pub current: AtomicU64,
+    /// The task it is at. Written before the task's slot is released.
+    pub current: Current,
+    /// When it took that: nanoseconds on the clock that all processes share.
+    pub started: AtomicU64,
     /// The cursors of its completion ring.
     pub cursors: Cursors,
 }
@@ -135,7 +135,7 @@ impl PoolMemory {
         }
         let memory = PoolMemory { fd, map, workers, slots, completion_bytes };
         for worker in 0..workers {
-            memory.record(worker as u16).current.store(NO_TASK, std::sync::atomic::Ordering::Relaxed);
+            memory.record(worker as u16).current.done();
         }
         Ok(memory)
     }

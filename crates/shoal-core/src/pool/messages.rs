@@ -18,7 +18,7 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket and the pool's segment.
+    /// Fork a worker. With it come its control socket and the pool's segment, and mostly what becomes its standard error.
     Fork {
         /// Its place.
         place: Place,

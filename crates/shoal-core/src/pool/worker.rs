@@ -7,14 +7,16 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use shoal_sys::clock;
+use shoal_sys::pipe;
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
 use super::in_block;
-use super::layout::{NO_TASK, Phase, PoolMemory};
+use super::layout::{Phase, PoolMemory};
 use super::messages;
 use super::task_ring::{Body, Place};
 use crate::domain::guest::Member;
@@ -35,6 +37,8 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
+    /// What becomes its standard error, if somebody listens.
+    pub(super) words: Option<OwnedFd>,
 }
 
 /// What came of waiting.
@@ -57,7 +61,8 @@ pub struct Worker {
     seat: messages::Place,
     searching: bool,
     body: Body,
-    started: Instant,
+    /// When the current task was taken.
+    started: u64,
     /// The squeezes that it has heeded.
     squeezes: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
@@ -71,6 +76,9 @@ impl Worker {
         if process::parent_pid() != seat.zygote {
             // The zygote died before the kernel was told to take this process along.
             return Err(Error::Os(std::io::ErrorKind::BrokenPipe.into()));
+        }
+        if let Some(words) = &seat.words {
+            pipe::become_stderr(words)?;
         }
         let memory = PoolMemory::open(seat.pool)?;
         let me = seat.place.worker;
@@ -86,7 +94,7 @@ impl Worker {
             seat: seat.place,
             searching: false,
             body: Body::EMPTY,
-            started: Instant::now(),
+            started: 0,
             squeezes: 0,
             in_flight: VecDeque::new(),
         })
@@ -106,7 +114,10 @@ impl Worker {
     pub fn try_next(&mut self) -> bool {
         let (control, ring) = (self.memory.control(), self.memory.tasks());
         let Some(taken) = ring.try_take(self.me, self.seat.epoch as u8) else { return false };
-        self.memory.record(self.me).current.store(taken.body.task, Ordering::Release);
+        let record = self.memory.record(self.me);
+        self.started = clock::nanos();
+        record.started.store(self.started, Ordering::Relaxed);
+        record.current.begin(taken.body.task);
         self.body = ring.release(taken);
         if self.searching {
             self.searching = false;
@@ -118,7 +129,6 @@ impl Worker {
         }
         // Whoever sent it has mostly read the results before: their memory is free for this task's.
         self.land();
-        self.started = Instant::now();
         true
     }
 
@@ -202,7 +212,7 @@ impl Worker {
         let (bytes, capacity) = self.memory.completion_bytes(self.me);
         // SAFETY: the ring's bytes, aligned to a page's part, written by this process only.
         let ring = unsafe { CompletionRing::new(&record.cursors, bytes, capacity) };
-        let nanos = self.started.elapsed().as_nanos() as u64;
+        let nanos = clock::nanos() - self.started;
         let mut head =
             Head { task: self.body.task, nanos, kind, leases: leases.len() as u16, len: payload.len() as u32, units };
         let mut leases = leases;
@@ -218,6 +228,12 @@ impl Worker {
             leases.push(block);
             (head.leases, head.len, inline) = (1, IN_BLOCK, &[]);
         }
+        if !record.current.end(self.body.task) {
+            // It was stopped. Nobody is to hear of its end, and whoever stopped it kills this process.
+            loop {
+                std::thread::park();
+            }
+        }
         let written = loop {
             match ring.try_write(&head, &places, inline) {
                 Some(end) => break end,
@@ -228,7 +244,7 @@ impl Worker {
                 }
             }
         };
-        record.current.store(NO_TASK, Ordering::Release);
+        record.current.done();
         record.tasks.fetch_add(1, Ordering::Relaxed);
         record.busy.fetch_add(nanos, Ordering::Relaxed);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;

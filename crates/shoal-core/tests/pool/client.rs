@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use shoal_core::domain::{self, host::Host};
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Pool, Waited};
-use shoal_core::pool::tasks::{Death, Inbox, Outcome, Reply, TaskCell};
+use shoal_core::pool::death::Death;
+use shoal_core::pool::tasks::{Inbox, Outcome, Reply, TaskCell};
+use shoal_core::pool::terms::Terms;
 use shoal_core::sync::bell::Tone;
 use shoal_sys::poll::poll;
 use shoal_sys::process::{self, Signal};
@@ -41,6 +43,16 @@ impl Client {
         let function = self.pool.function(function.as_bytes(), vec![]).expect("there is memory");
         self.pool.submit(&function, 0, payload, vec![], Reply::Cell(cell.clone())).expect("the pool is open");
         cell
+    }
+
+    /// Submits a call on terms; its number besides.
+    pub fn call_on(&self, terms: Terms, function: &str, payload: &[u8]) -> (u64, Arc<TaskCell>) {
+        let cell = Arc::new(TaskCell::default());
+        let function = self.pool.function(function.as_bytes(), vec![]).expect("there is memory");
+        let reply = Reply::Cell(cell.clone());
+        let number = self.pool.submit_on(Some(&Arc::new(terms)), &function, 0, payload, vec![], reply);
+        self.pool.publish();
+        (number.expect("the pool is open"), cell)
     }
 
     /// Submits a call for each payload, its place being the tag.
@@ -85,7 +97,7 @@ impl Client {
     /// How the worker of a call dies.
     pub fn death(&self, function: &str, payload: &[u8]) -> Death {
         match self.outcome(&self.call(function, payload)) {
-            Outcome::Died(death) => death,
+            Outcome::Died(failed) => failed.last().clone(),
             other => panic!("{function:?} should have killed its worker: {other:?}"),
         }
     }
@@ -99,6 +111,14 @@ impl Client {
     pub fn all_pids(&self) -> Vec<u32> {
         eventually("all workers are there", || self.pids().len() == self.pool.size());
         self.pids()
+    }
+}
+
+/// Who died at a task, and how: its process and code.
+pub fn death(outcome: &Outcome) -> (u32, i32) {
+    match outcome {
+        Outcome::Died(failed) => (failed.last().pid, failed.last().code),
+        other => panic!("the task should have killed its worker: {other:?}"),
     }
 }
 

@@ -7,9 +7,10 @@ use shoal_sys::process::Signal;
 
 use super::{Core, Crew, Shared, State, lock};
 use crate::domain::supervisor::Ended;
-use crate::pool::layout::{NO_TASK, Phase};
+use crate::pool::death::Death;
+use crate::pool::layout::Phase;
 use crate::pool::messages::Place as Seat;
-use crate::pool::tasks::{Death, Outcome, Task};
+use crate::pool::tasks::{Outcome, Task};
 
 /// How often in a row workers may end before they are ready until the pool is given up: so often if they are killed,
 const START_TRIES: u32 = 99;
@@ -35,7 +36,7 @@ impl Shared {
     pub(super) fn cancelled(&self, tasks: impl IntoIterator<Item = Task>) {
         let mut any = false;
         for task in tasks {
-            task.reply.send(Outcome::Cancelled);
+            task.tell(Outcome::Cancelled);
             any = true;
         }
         if any {
@@ -55,7 +56,10 @@ impl Shared {
             }
             core.state = state.clone();
             core.kill_at = Some(Instant::now() + GRACE);
-            core.backlog.clear();
+            core.backlog.drain();
+            core.later.clear();
+            core.stopping.clear();
+            core.look_at = None;
             self.memory.tasks().retract_all(|_| ());
             self.end_workers();
             core.tasks.drain()
@@ -65,7 +69,7 @@ impl Shared {
         }
         let (replies, remains): (Vec<_>, Vec<_>) = tasks.into_iter().map(Task::cut_off).unzip();
         lock(&self.core).remains = remains;
-        for reply in replies {
+        for reply in replies.into_iter().flatten() {
             reply.send(match &state {
                 State::Broken(why) => Outcome::NoWorkers(why.clone()),
                 _ => Outcome::Terminated,
@@ -130,10 +134,12 @@ impl Shared {
 
     /// A worker has been forked.
     pub(crate) fn forked(&self, seat: Seat, pid: u32) {
-        let terminated = {
+        let unwanted = {
             let mut core = lock(&self.core);
             core.crew[usize::from(seat.worker)] = Crew::Running { epoch: seat.epoch, pid };
-            matches!(core.state, State::Terminated | State::Broken(_))
+            // Its task may have been stopped before anybody could send it a signal.
+            let stopped = self.memory.record(seat.worker).current.is_stopped();
+            stopped || matches!(core.state, State::Terminated | State::Broken(_))
         };
         let control = self.memory.control();
         control.gate.add(seat.worker);
@@ -141,7 +147,7 @@ impl Shared {
             // It may have gone to sleep before it counted as one to be woken.
             control.gate.wake_all(|worker| self.memory.park(worker));
         }
-        if terminated {
+        if unwanted {
             self.signal(seat.worker, Signal::KILL);
         }
         self.changed();
@@ -158,24 +164,24 @@ impl Shared {
         let mut lost = vec![];
         self.memory.tasks().recover(worker, |task| lost.push(task));
         let record = self.memory.record(worker);
-        lost.push(record.current.swap(NO_TASK, Ordering::AcqRel));
+        lost.extend(record.current.take());
         record.cursors.reset();
         drop(collecting);
-        let death = match ended {
-            Ended::Exited { pid, code } => Death { pid: *pid, code: *code },
-            Ended::NotStarted(_) | Ended::Lost => Death { pid: 0, code: 0 },
-        };
-        let tasks: Vec<Task> = {
+        let unknown = Death::of(0, 0);
+        let death = if let Ended::Exited(death) = ended { death } else { &unknown };
+        let ends: Vec<_> = {
             let mut core = lock(&self.core);
             // Who hears of the death does not find the dead one among the workers any more.
             core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
-            let tasks = lost.into_iter().filter_map(|number| core.tasks.remove(number)).collect();
+            let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
             // Its slots are free again.
             self.move_backlog(&mut core);
-            tasks
+            ends
         };
-        for task in tasks {
-            task.reply.send(Outcome::Died(death));
+        for (reply, outcome) in ends {
+            if let Some(reply) = reply {
+                reply.send(outcome);
+            }
         }
         self.memory.control().gate.remove(worker, |worker| self.memory.park(worker));
     }
@@ -188,7 +194,7 @@ impl Shared {
             let mut core = lock(&self.core);
             let ready = self.memory.record(seat.worker).ready.load(Ordering::Acquire) == seat.epoch + 1;
             // Killed from outside, it says little about whether the next one will be able to start.
-            let killed = matches!(ended, Ended::Exited { code, .. } if [-9, -15].contains(code));
+            let killed = matches!(ended, Ended::Exited(death) if [-9, -15].contains(&death.code));
             core.failed_starts = if ready || matches!(ended, Ended::Lost) {
                 0
             } else {
@@ -201,9 +207,7 @@ impl Shared {
             };
             if wanted && core.failed_starts >= START_TRIES {
                 give_up = Some(match ended {
-                    Ended::Exited { code, .. } => {
-                        format!("workers end before they are ready, the last with {}", Death { pid: 0, code: *code })
-                    }
+                    Ended::Exited(death) => format!("workers end before they are ready, the last with {death}"),
                     Ended::NotStarted(why) => why.clone(),
                     Ended::Lost => "the zygote ended".into(),
                 });

@@ -1,0 +1,195 @@
+//! What becomes of tasks that do not come to an end by themselves: their worker dies, their time is over, nobody wants
+//! them any more. Another try, or an end.
+//!
+//! All of it is decided under the `core` lock: a task that is not in the table has ended, once. Who is to be stopped
+//! is marked first; then the word that says what its worker is at is swapped (`current`), so that the signal hits
+//! nobody else. See `docs/design/faults.md`.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_sys::clock;
+use shoal_sys::process::Signal;
+
+use super::{Core, Crew, Pool, Shared, lock};
+use crate::pool::death::{Cause, Death};
+use crate::pool::messages::Place as Seat;
+use crate::pool::tasks::{Outcome, Reply, Stop};
+
+/// How often to look for a worker that has taken a task which is to be stopped, but not yet noted it.
+const MOMENT: Duration = Duration::from_millis(1);
+
+impl Pool {
+    /// Takes a task back, or stops it by ending its worker if one runs it. `false`: it has ended.
+    ///
+    /// Its outcome is [`Outcome::Cancelled`], at once.
+    pub fn stop(&self, number: u64) -> bool {
+        if !self.0.host.is_mine() {
+            return false;
+        }
+        // What lies in the rings has ended.
+        self.collect();
+        if self.cancel(number) {
+            return true;
+        }
+        let (reply, victims) = {
+            let mut core = lock(&self.0.core);
+            let Some(number) = core.tasks.now(number) else { return false };
+            let Some(task) = core.tasks.get_mut(number).filter(|task| task.stop() != Some(Stop::Cancelled)) else {
+                return false;
+            };
+            let reply = task.reply.clone();
+            task.more().stop = Some(Stop::Cancelled);
+            core.stopping.push(number);
+            let victims = self.0.stop_workers(&mut core);
+            if !core.stopping.is_empty() {
+                self.0.look_within(&mut core, MOMENT);
+            }
+            (reply, victims)
+        };
+        self.0.kill(victims);
+        reply.send(Outcome::Cancelled);
+        self.0.changed();
+        true
+    }
+}
+
+impl Shared {
+    /// Lets a task that has ended without a result be tried again, if its terms are so. `false`: that was the end.
+    pub(super) fn try_again(&self, core: &mut Core, number: u64) -> bool {
+        let Some(task) = core.tasks.get_mut(number) else { return false };
+        let Some(terms) = task.terms().copied() else { return false };
+        let more = task.more();
+        more.tried += 1;
+        if more.tried > terms.retries || more.stop == Some(Stop::Cancelled) {
+            return false;
+        }
+        let pause = terms.pause_after(more.tried);
+        more.stop = None;
+        task.in_ring = false;
+        let number = core.tasks.renew(number);
+        if pause.is_zero() {
+            self.queue(core, number);
+            self.memory.control().gate.published(|worker| self.memory.park(worker));
+        } else {
+            core.later.push(Reverse((Instant::now() + pause, number)));
+            self.look_within(core, pause);
+        }
+        true
+    }
+
+    /// The worker that was at a task has died. Whom to tell what, if that ends the task.
+    pub(super) fn died_at(&self, core: &mut Core, number: u64, death: &Death) -> Option<(Option<Reply>, Outcome)> {
+        let task = core.tasks.get_mut(number)?;
+        let terms = task.terms().copied().unwrap_or_default();
+        let overran = terms.timeout.filter(|_| task.stop() == Some(Stop::TimedOut));
+        let cause = overran.map_or(death.cause, Cause::TimedOut);
+        task.more().deaths.push(Death { cause, ..death.clone() });
+        if (overran.is_none() || terms.retry_timeouts) && self.try_again(core, number) {
+            return None;
+        }
+        let (reply, failed) = core.tasks.remove(number)?.failed();
+        let outcome = match overran {
+            Some(limit) => Outcome::TimedOut(limit, failed),
+            None => Outcome::Died(failed),
+        };
+        Some((reply, outcome))
+    }
+
+    /// Marks the workers of tasks that are to be stopped: from now on these do not end. Who is to be killed for it.
+    fn stop_workers(&self, core: &mut Core) -> Vec<Seat> {
+        let mut victims = vec![];
+        let Core { stopping, tasks, crew, .. } = core;
+        stopping.retain(|number| {
+            // One that has ended meanwhile needs nothing more.
+            let worker = tasks.get_mut(*number).map(|_| self.worker_at(*number));
+            victims.extend(worker.flatten().and_then(|worker| self.seat(crew, worker)));
+            worker == Some(None)
+        });
+        victims
+    }
+
+    fn worker_at(&self, number: u64) -> Option<u16> {
+        (0..self.memory.workers() as u16).find(|worker| self.memory.record(*worker).current.stop(number))
+    }
+
+    fn seat(&self, crew: &[Crew], worker: u16) -> Option<Seat> {
+        match crew[usize::from(worker)] {
+            Crew::Starting { epoch } | Crew::Running { epoch, .. } => Some(Seat { pool: self.number, worker, epoch }),
+            Crew::Gone => None,
+        }
+    }
+
+    fn kill(&self, victims: Vec<Seat>) {
+        for seat in victims {
+            // One whose descriptor is not there yet is killed when it is known to have been forked.
+            let _ = self.host.signal(seat, Signal::KILL);
+        }
+    }
+
+    /// The supervisor is to look at the tasks' times within so long.
+    pub(super) fn look_within(&self, core: &mut Core, time: Duration) {
+        let at = Instant::now() + time;
+        if core.look_at.is_none_or(|look_at| look_at > at) {
+            core.look_at = Some(at);
+            self.host.look_again();
+        }
+    }
+
+    /// Stops tasks whose time is over, and lets those begin whose pause is. How long until the next look.
+    pub(crate) fn watch(&self) -> Option<Duration> {
+        let mut core = lock(&self.core);
+        core.look_at?;
+        let now = Instant::now();
+        while core.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((_, number))) = core.later.pop() else { break };
+            self.queue(&mut core, number);
+            self.memory.control().gate.published(|worker| self.memory.park(worker));
+        }
+        let mut victims = self.stop_workers(&mut core);
+        let mut next = core.later.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
+        if !core.stopping.is_empty() {
+            next = earlier(next, MOMENT);
+        }
+        if let Some(shortest) = core.tasks.shortest_limit() {
+            // What begins from now on is not over before that.
+            next = earlier(next, shortest.max(MOMENT));
+            for worker in 0..self.memory.workers() as u16 {
+                match self.left(&mut core, worker) {
+                    Some(left) if left.is_zero() => victims.extend(self.seat(&core.crew, worker)),
+                    Some(left) => next = earlier(next, left),
+                    None => {}
+                }
+            }
+        }
+        core.look_at = next.map(|next| now + next);
+        drop(core);
+        self.kill(victims);
+        next
+    }
+
+    /// How long the task of a worker may still run. When it is stopped, no longer.
+    fn left(&self, core: &mut Core, worker: u16) -> Option<Duration> {
+        let record = self.memory.record(worker);
+        let number = record.current.running()?;
+        let task = core.tasks.get_mut(number)?;
+        let timeout = task.terms()?.timeout?;
+        // Of a later task, perhaps; but then that has begun since, and this one is not stopped below.
+        let spent = Duration::from_nanos(clock::nanos().saturating_sub(record.started.load(Ordering::Relaxed)));
+        if spent < timeout {
+            return Some(timeout - spent);
+        }
+        task.more().stop = Some(Stop::TimedOut);
+        if record.current.stop(number) {
+            return Some(Duration::ZERO);
+        }
+        // It has just ended.
+        task.more().stop = None;
+        None
+    }
+}
+
+fn earlier(one: Option<Duration>, other: Duration) -> Option<Duration> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
