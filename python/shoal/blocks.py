@@ -100,21 +100,22 @@ class _Run:
         ahead = min(self.pool._base.size, len(self.spans))
         inbox = _engine.Inbox(self.pool._base)
         on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
-        for tag in range(ahead):
-            self.pool._base.submit_to(inbox, tag, on_block, (self.spans[tag],))
+        tasks = {tag: self.pool._base.submit_call(on_block, (self.spans[tag],)) for tag in range(ahead)}
+        come = [tag for tag, task in tasks.items() if not task.watch(inbox, tag)]
         # What has come of those that are ahead.
         pieces: dict[int, Any] = {}
         errors: dict[int, BaseException] = {}
 
         def take(timeout: float | None) -> bool:
-            end = inbox.pop(timeout)
-            if end is None:
+            if not come:
+                come.extend(inbox.take(timeout))
+            if not come:
                 return False
-            tag, succeeded, value = end
-            if succeeded:
-                pieces[tag] = value
-            else:
-                errors[tag] = value
+            tag = come.pop(0)
+            try:
+                pieces[tag] = tasks.pop(tag).get()
+            except BaseException as error:
+                errors[tag] = error
             return True
 
         take(None)

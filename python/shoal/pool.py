@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from shoal.futures import Future
+
     R = TypeVar("R")
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
@@ -138,9 +140,33 @@ class Pool:
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None
             )
         _checks.callbacks(callback, error_callback)
-        if not self._base.is_open:
-            raise closed()
-        return self._threads().call(func, tuple(args), dict(kwds), callback, error_callback)  # type: ignore[return-value]
+        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None)
+        return self._threads().call(task, callback, error_callback)  # type: ignore[return-value]
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """Call `fn(*args, **kwargs)` in a worker; returns at once. As `concurrent.futures.Executor.submit`.
+
+        Args:
+            fn: what to call.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            A `concurrent.futures.Future`, for `concurrent.futures.wait`, `as_completed`, `asyncio.wrap_future` and the
+            like. Its `cancel` takes the task out of the queue.
+
+        Raises:
+            SerializationError: `fn` or an argument can't be pickled.
+            PoolClosed: the pool is closed.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     pool.submit(pow, 2, 10).result()
+            1024
+        """
+        from shoal.futures import Future
+
+        return Future(self._base.submit_call(fn, args, kwargs or None), self._callbacks or self._threads())
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -394,7 +420,7 @@ class Pool:
     def _threads(self) -> Callbacks:
         with self._lock:
             if self._callbacks is None:
-                self._callbacks = Callbacks(self)
+                self._callbacks = Callbacks(self._base)
             return self._callbacks
 
     def _stream(
@@ -456,7 +482,7 @@ class Pool:
         more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
         result: MapResult[R] = MapResult(job, callback, error_callback)
         if more or callback is not None or error_callback is not None:
-            self._threads().drive(result)
+            self._threads().spawn(result.wait)
         return result
 
 
