@@ -38,7 +38,6 @@ impl Shared {
                 self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
             }
         }
-        number
     }
 
     /// Takes everything back from the ring, as something more urgent has come. What is in the ring goes in the order it
