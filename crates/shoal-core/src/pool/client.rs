@@ -23,7 +23,6 @@ use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
 use super::tasks::{Function, Remains, Reply, Task};
-use super::terms::Terms;
 use crate::domain::host::{Host, Launch};
 use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
@@ -266,7 +265,7 @@ impl Pool {
         Ok(Arc::new(Function::new(self.0.host.heap(), id, bytes, leases, budget)?))
     }
 
-    /// Submits a task: `function` on `arguments`, which may name shared things, whose `leases` are kept until the
+    /// Submits a task: `function`, on its terms, on `arguments`, which may name shared things, whose `leases` are kept until the
     /// task has ended. `kind` is the caller's own tag. Returns the task's number, by which it can be cancelled.
     pub fn submit(
         &self,
@@ -290,21 +289,8 @@ impl Pool {
         leases: Vec<Lease>,
         reply: Reply,
     ) -> Result<u64> {
-        self.submit_on(None, function, kind, arguments, leases, reply)
-    }
-
-    /// As [`submit_quietly`](Self::submit_quietly), on terms.
-    pub fn submit_on(
-        &self,
-        terms: Option<&Arc<Terms>>,
-        function: &Arc<Function>,
-        kind: u16,
-        arguments: &[u8],
-        leases: Vec<Lease>,
-        reply: Reply,
-    ) -> Result<u64> {
         self.check()?;
-        let task = Task::new(function, kind, arguments, leases, terms, reply);
+        let task = Task::new(function, kind, arguments, leases, reply);
         // A single call has no business in a pool that closes.
         let late = matches!(task.reply, Reply::Inbox(..));
         let mut core = lock(&self.0.core);

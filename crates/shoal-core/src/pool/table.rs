@@ -43,7 +43,7 @@ impl Table {
             self.free.extend((first + 1..first + CHUNK as u32).rev());
             first
         });
-        if let Some(limit) = task.terms().and_then(|terms| terms.timeout) {
+        if let Some(limit) = task.terms().timeout {
             self.timed += 1;
             self.shortest = Some(self.shortest.map_or(limit, |shortest| shortest.min(limit)));
         }
@@ -89,7 +89,7 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(number as u32);
         self.len -= 1;
-        if task.terms().is_some_and(|terms| terms.timeout.is_some()) {
+        if task.terms().timeout.is_some() {
             self.timed -= 1;
             self.shortest = self.shortest.filter(|_| self.timed > 0);
         }

@@ -12,16 +12,23 @@ use crate::domain::registry::{Budget, Charge};
 use crate::error::{Limit, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
 
-/// A function, serialized once and read by each worker once.
+/// A function, serialized once and read by each worker once; and the terms it is called on.
 #[derive(Debug)]
 pub struct Function {
+    pub(super) code: Arc<Code>,
+    pub(super) terms: Terms,
+}
+
+/// Its serialized form.
+#[derive(Debug)]
+pub(super) struct Code {
     pub(super) id: u32,
     pub(super) block: PlainBlock,
     pub(super) len: u64,
     /// What it counts for in the pool's limit.
     _charge: Option<Charge>,
     /// What the serialized function refers to by handle stays alive as long as it does.
-    pub(super) _leases: Vec<Lease>,
+    _leases: Vec<Lease>,
 }
 
 impl Function {
@@ -35,7 +42,13 @@ impl Function {
         let charge = budget.map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
         let mut block = heap.allocate_plain(bytes.len() as u64)?;
         block.write(bytes);
-        Ok(Function { id, block, len: bytes.len() as u64, _charge: charge, _leases: leases })
+        let code = Code { id, block, len: bytes.len() as u64, _charge: charge, _leases: leases };
+        Ok(Function { code: Arc::new(code), terms: Terms::default() })
+    }
+
+    /// The same function, to be called on these terms.
+    pub fn on(&self, terms: Terms) -> Arc<Function> {
+        Arc::new(Function { code: self.code.clone(), terms })
     }
 }
 
@@ -274,8 +287,7 @@ pub(super) struct Task {
 #[derive(Debug, Default)]
 pub(super) struct More {
     /// What the arguments refer to by handle.
-    pub(super) _leases: Vec<Lease>,
-    pub(super) terms: Option<Arc<Terms>>,
+    _leases: Vec<Lease>,
     /// Tries that have ended.
     pub(super) tried: u32,
     /// What its workers died of.
@@ -302,26 +314,17 @@ pub(super) struct Remains {
 }
 
 impl Task {
-    pub(super) fn new(
-        function: &Arc<Function>,
-        kind: u16,
-        arguments: &[u8],
-        leases: Vec<Lease>,
-        terms: Option<&Arc<Terms>>,
-        reply: Reply,
-    ) -> Task {
-        let more = (!leases.is_empty() || terms.is_some())
-            .then(|| Box::new(More { _leases: leases, terms: terms.cloned(), ..More::default() }));
-        let arguments = Arguments::copy_of(arguments);
+    pub(super) fn new(function: &Arc<Function>, kind: u16, arguments: &[u8], leases: Vec<Lease>, reply: Reply) -> Task {
+        let more = (!leases.is_empty()).then(|| Box::new(More { _leases: leases, ..More::default() }));
+        let arguments = match &function.terms.rider[..] {
+            [] => Arguments::copy_of(arguments),
+            rider => Arguments::copy_of(&[arguments, rider].concat()),
+        };
         Task { function: function.clone(), kind, arguments, reply, in_ring: false, position: 0, more }
     }
 
-    pub(super) fn terms(&self) -> Option<&Terms> {
-        self.more.as_ref()?.terms.as_deref()
-    }
-
-    pub(super) fn priority(&self) -> i32 {
-        self.terms().map_or(0, |terms| terms.priority)
+    pub(super) fn terms(&self) -> &Terms {
+        &self.function.terms
     }
 
     pub(super) fn more(&mut self) -> &mut More {

@@ -8,8 +8,8 @@ pub const AGAIN: u16 = 0x8000;
 /// No pause before a try is longer, however many there were.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What all tasks of a call agree on. The default: no limit, one try, as it comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// On what terms a function is called. The default: no limit, one try, as it comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// How long it may run, from the moment a worker takes it.
     pub timeout: Option<Duration>,
@@ -21,6 +21,8 @@ pub struct Terms {
     pub pause: Duration,
     /// What is higher goes first.
     pub priority: i32,
+    /// Bytes of the caller's own that travel behind the arguments of each task.
+    pub rider: Box<[u8]>,
 }
 
 impl Terms {

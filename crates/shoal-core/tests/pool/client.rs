@@ -49,9 +49,7 @@ impl Client {
     pub fn call_on(&self, terms: Terms, function: &str, payload: &[u8]) -> (u64, Arc<TaskCell>) {
         let cell = Arc::new(TaskCell::default());
         let function = self.pool.function(function.as_bytes(), vec![]).expect("there is memory");
-        let reply = Reply::Cell(cell.clone());
-        let number = self.pool.submit_on(Some(&Arc::new(terms)), &function, 0, payload, vec![], reply);
-        self.pool.publish();
+        let number = self.pool.submit(&function.on(terms), 0, payload, vec![], Reply::Cell(cell.clone()));
         (number.expect("the pool is open"), cell)
     }
 

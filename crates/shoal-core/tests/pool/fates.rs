@@ -131,7 +131,7 @@ fn an_overrun_is_tried_again_if_the_terms_say_so() {
         Outcome::TimedOut(_, failed) => (failed.tries(), failed.all().len()),
         other => panic!("it sleeps for ever: {other:?}"),
     };
-    assert_eq!(tries(terms), (1, 1));
+    assert_eq!(tries(terms.clone()), (1, 1));
     assert_eq!(tries(Terms { retry_timeouts: true, ..terms }), (3, 3));
 }
 
@@ -203,9 +203,9 @@ fn what_matters_more_goes_first() {
     // More than the ring holds, of five priorities.
     let priorities: Vec<i32> = (0..6_000u64).map(|n| (n * n * 7 % 5) as i32 - 2).collect();
     for (tag, priority) in priorities.iter().enumerate() {
-        let terms = Arc::new(Terms { priority: *priority, ..Terms::default() });
+        let function = function.on(Terms { priority: *priority, ..Terms::default() });
         let reply = Reply::Inbox(inbox.clone(), tag as u64);
-        client.pool.submit_on(Some(&terms), &function, 0, &handle(&order), vec![], reply).expect("it is open");
+        client.pool.submit(&function, 0, &handle(&order), vec![], reply).expect("it is open");
     }
     gate.cell().word.store(1, Ordering::SeqCst);
     client.outcome(&before);

@@ -59,15 +59,16 @@ impl Shared {
     /// Lets a task that has ended without a result be tried again, if its terms are so. `false`: that was the end.
     pub(super) fn try_again(&self, core: &mut Core, number: u64) -> bool {
         let Some(task) = core.tasks.get_mut(number) else { return false };
-        let Some(terms) = task.terms().copied() else { return false };
+        let retries = task.terms().retries;
         let more = task.more();
         more.tried += 1;
-        if more.tried > terms.retries || more.stop == Some(Stop::Cancelled) {
+        let tried = more.tried;
+        if tried > retries || more.stop == Some(Stop::Cancelled) {
             return false;
         }
-        let pause = terms.pause_after(more.tried);
         more.stop = None;
         task.in_ring = false;
+        let pause = task.terms().pause_after(tried);
         let number = core.tasks.renew(number);
         if pause.is_zero() {
             self.queue(core, number);
@@ -82,11 +83,11 @@ impl Shared {
     /// The worker that was at a task has died. Whom to tell what, if that ends the task.
     pub(super) fn died_at(&self, core: &mut Core, number: u64, death: &Death) -> Option<(Option<Reply>, Outcome)> {
         let task = core.tasks.get_mut(number)?;
-        let terms = task.terms().copied().unwrap_or_default();
-        let overran = terms.timeout.filter(|_| task.stop() == Some(Stop::TimedOut));
+        let (timeout, retry_timeouts) = (task.terms().timeout, task.terms().retry_timeouts);
+        let overran = timeout.filter(|_| task.stop() == Some(Stop::TimedOut));
         let cause = overran.map_or(death.cause, Cause::TimedOut);
         task.more().deaths.push(Death { cause, ..death.clone() });
-        if (overran.is_none() || terms.retry_timeouts) && self.try_again(core, number) {
+        if (overran.is_none() || retry_timeouts) && self.try_again(core, number) {
             return None;
         }
         let (reply, failed) = core.tasks.remove(number)?.failed();
@@ -174,7 +175,7 @@ impl Shared {
         let record = self.memory.record(worker);
         let number = record.current.running()?;
         let task = core.tasks.get_mut(number)?;
-        let timeout = task.terms()?.timeout?;
+        let timeout = task.terms().timeout?;
         // Of a later task, perhaps; but then that has begun since, and this one is not stopped below.
         let spent = Duration::from_nanos(clock::nanos().saturating_sub(record.started.load(Ordering::Relaxed)));
         if spent < timeout {

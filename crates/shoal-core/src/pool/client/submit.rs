@@ -12,7 +12,7 @@ const SHALLOW: usize = 4;
 
 impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
-        let timeout = task.terms().and_then(|terms| terms.timeout);
+        let timeout = task.terms().timeout;
         let number = core.tasks.insert(task);
         self.queue(core, number);
         if let Some(timeout) = timeout {
@@ -23,7 +23,7 @@ impl Shared {
 
     /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
     pub(super) fn queue(&self, core: &mut Core, number: u64) {
-        let Some(priority) = core.tasks.get_mut(number).map(|task| task.priority()) else { return };
+        let Some(priority) = core.tasks.get_mut(number).map(|task| task.terms().priority) else { return };
         if priority > core.floor && self.memory.tasks().queued() > 0 {
             self.withdraw(core);
             core.backlog.push_back(priority, number);
@@ -48,7 +48,7 @@ impl Shared {
         for number in numbers.into_iter().rev() {
             if let Some(task) = core.tasks.get_mut(number) {
                 task.in_ring = false;
-                core.backlog.push_front(task.priority(), number);
+                core.backlog.push_front(task.terms().priority, number);
             }
         }
         core.mixed = true;
@@ -66,7 +66,7 @@ impl Shared {
             return false;
         }
         let Some(task) = core.tasks.get_mut(number) else { return true };
-        let priority = task.priority();
+        let priority = task.terms().priority;
         if priority != core.floor {
             core.floor = if ring.queued() == 0 { priority } else { core.floor.min(priority) };
         }
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     pub(super) fn body(&self, number: u64, task: &mut Task) -> Result<Body> {
-        let function = &task.function;
+        let function = &task.function.code;
         let mut body = Body {
             task: number,
             function: function.id,
