@@ -20,6 +20,7 @@ __all__ = [
     "Seat",
     "Seated",
     "StreamJob",
+    "Terms",
     "Worker",
     "Zygote",
     "__version__",
@@ -59,9 +60,13 @@ class PoolBase:
         initializer: object,
         memory_limit: int | None = None,
     ) -> Self: ...
-    def prepare(self, func: Callable[..., _R]) -> Prepared: ...
+    def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(
-        self, func: Callable[..., _R] | Prepared, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., _R] | Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        terms: Terms | None = None,
     ) -> AsyncResult[_R]: ...
     def cancel_queued(self) -> None: ...
     def close_now(self) -> None: ...
@@ -93,7 +98,7 @@ class AsyncResult(Generic[_R]):
     def wait(self, timeout: float | None = None) -> None: ...
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
-    def cancel(self) -> bool: ...
+    def cancel(self, *, running: bool = False) -> bool: ...
     def cancelled(self) -> bool: ...
     def queued(self) -> bool: ...
     def watch(self, inbox: Inbox, tag: int) -> bool: ...
@@ -104,6 +109,18 @@ class AsyncResult(Generic[_R]):
 class Prepared: ...
 
 @final
+class Terms:
+    def __new__(
+        cls,
+        timeout: float | None,
+        retries: int,
+        retry_on: bytes,
+        retry_timeouts: bool,
+        pause: float,
+        priority: int,
+    ) -> Self: ...
+
+@final
 class Inbox:
     def __new__(cls, pool: PoolBase) -> Self: ...
     def take(self, timeout: float | None = None) -> list[int]: ...
@@ -111,7 +128,12 @@ class Inbox:
 @final
 class Job:
     def __new__(
-        cls, pool: PoolBase, func: Callable[..., Any], items: Sequence[Any], chunksize: int | None, star: bool
+        cls,
+        pool: PoolBase,
+        func: Callable[..., Any] | Prepared,
+        items: Sequence[Any],
+        chunksize: int | None,
+        star: bool,
     ) -> Self: ...
     def start(self, everything: bool) -> bool: ...
     def run(self, timeout: float | None = None) -> bool: ...
@@ -123,7 +145,7 @@ class IMapIterator(Generic[_R]):
         cls,
         base: PoolBase,
         owner: object,
-        func: Callable[..., _R],
+        func: Callable[..., _R] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
@@ -142,7 +164,7 @@ class StreamJob:
     def __new__(
         cls,
         pool: PoolBase,
-        func: Callable[..., Any],
+        func: Callable[..., Any] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,

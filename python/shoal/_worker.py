@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import sys
 
@@ -22,6 +23,8 @@ def work(seat: _engine.Seat) -> NoReturn:
     code = 1
     try:
         worker = _engine.Seated(seat)
+        # Should it crash, the client is to know where: what is written to stderr is kept.
+        faulthandler.enable(file=2, all_threads=False)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)

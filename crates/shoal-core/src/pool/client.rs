@@ -105,6 +105,8 @@ struct Core {
     stopping: Vec<u64>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
+    /// From one look to the next it takes no longer, while there are tasks with a limit.
+    look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
@@ -211,6 +213,7 @@ impl Pool {
                     later: BinaryHeap::new(),
                     stopping: Vec::new(),
                     look_at: None,
+                    look_every: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
                     remains: Vec::new(),

@@ -59,7 +59,7 @@ impl Shared {
             core.backlog.drain();
             core.later.clear();
             core.stopping.clear();
-            core.look_at = None;
+            (core.look_at, core.look_every) = (None, None);
             self.memory.tasks().retract_all(|_| ());
             self.end_workers();
             core.tasks.drain()

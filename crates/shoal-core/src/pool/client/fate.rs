@@ -138,6 +138,14 @@ impl Shared {
         }
     }
 
+    /// A task with this limit has come. Costs nothing, not even a look at the clock, if the supervisor looks as often.
+    pub(super) fn look_every(&self, core: &mut Core, limit: Duration) {
+        if core.look_every.is_none_or(|period| period > limit) {
+            core.look_every = Some(limit);
+            self.look_within(core, limit);
+        }
+    }
+
     /// Stops tasks whose time is over, and lets those begin whose pause is. How long until the next look.
     pub(crate) fn watch(&self) -> Option<Duration> {
         let mut core = lock(&self.core);
@@ -153,7 +161,8 @@ impl Shared {
         if !core.stopping.is_empty() {
             next = earlier(next, MOMENT);
         }
-        if let Some(shortest) = core.tasks.shortest_limit() {
+        core.look_every = core.tasks.shortest_limit();
+        if let Some(shortest) = core.look_every {
             // What begins from now on is not over before that.
             next = earlier(next, shortest.max(MOMENT));
             for worker in 0..self.memory.workers() as u16 {

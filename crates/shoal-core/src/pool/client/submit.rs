@@ -16,7 +16,7 @@ impl Shared {
         let number = core.tasks.insert(task);
         self.queue(core, number);
         if let Some(timeout) = timeout {
-            self.look_within(core, timeout);
+            self.look_every(core, timeout);
         }
         number
     }
