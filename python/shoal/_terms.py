@@ -64,7 +64,7 @@ def _timeout(value: object) -> float | None:
     seconds = _seconds(value, "timeout", "None or ")
     if seconds <= 0:
         raise ValueError(f"timeout must be None or more than 0 seconds, not {value!r}")
-    return seconds
+    return None if math.isinf(seconds) else seconds
 
 
 def _delay(value: object) -> float:

@@ -38,9 +38,7 @@ def worker_died(name: str, call: tuple[str, Any, Any] | None, tries: int, deaths
     return _death(deaths[-1], task, tries, earlier)
 
 
-def task_timeout(
-    name: str, call: tuple[str, Any, Any] | None, tries: int, timeout: float, facts: Facts
-) -> TaskTimeout:
+def task_timeout(name: str, call: tuple[str, Any, Any] | None, tries: int, timeout: float, facts: Facts) -> TaskTimeout:
     """The error of a task that took too long."""
     pid, *_, words = facts
     return TaskTimeout(describe(name, call), timeout, pid, tries, _last(words))

@@ -225,7 +225,9 @@ class Pool:
         """
         from shoal.futures import Future
 
-        return Future(self._base.submit_call(fn, args, kwargs or None, self._terms.engine), self._callbacks or self._threads())
+        return Future(
+            self._base.submit_call(fn, args, kwargs or None, self._terms.engine), self._callbacks or self._threads()
+        )
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 

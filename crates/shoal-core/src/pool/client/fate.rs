@@ -74,7 +74,7 @@ impl Shared {
             self.queue(core, number);
             self.memory.control().gate.published(|worker| self.memory.park(worker));
         } else {
-            core.later.push(Reverse((Instant::now() + pause, number)));
+            core.later.push(Reverse((from_now(pause), number)));
             self.look_within(core, pause);
         }
         true
@@ -131,7 +131,7 @@ impl Shared {
 
     /// The supervisor is to look at the tasks' times within so long.
     pub(super) fn look_within(&self, core: &mut Core, time: Duration) {
-        let at = Instant::now() + time;
+        let at = from_now(time);
         if core.look_at.is_none_or(|look_at| look_at > at) {
             core.look_at = Some(at);
             self.host.look_again();
@@ -173,7 +173,7 @@ impl Shared {
                 }
             }
         }
-        core.look_at = next.map(|next| now + next);
+        core.look_at = next.map(from_now);
         drop(core);
         self.kill(victims);
         next
@@ -198,6 +198,11 @@ impl Shared {
         task.more().stop = None;
         None
     }
+}
+
+/// A moment that is so far away; one that no clock will show is as good as any other.
+fn from_now(time: Duration) -> Instant {
+    Instant::now() + time.min(Duration::from_secs(1 << 30))
 }
 
 fn earlier(one: Option<Duration>, other: Duration) -> Option<Duration> {
