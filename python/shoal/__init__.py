@@ -38,28 +38,35 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
+    from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
     from shoal.sync import Counter, Lock
     from shoal.usage import MemoryUsage, memory, memory_limit
 
 __all__ = [
     "AsyncResult",
     "Counter",
+    "Explanation",
     "FileArray",
+    "JoinableQueue",
     "Lock",
     "LockAbandoned",
     "MemoryUsage",
     "OutOfSharedMemory",
     "Pool",
     "PoolClosed",
+    "Queue",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
     "SharedArray",
     "ShoalError",
+    "ShutDown",
+    "SimpleQueue",
     "TaskTimeout",
     "Worker",
     "WorkerDied",
@@ -76,6 +83,7 @@ __all__ = [
     "open_array",
     "parallel",
     "tqdm",
+    "why",
     "zeros",
 ]
 
@@ -86,9 +94,11 @@ _LAZY = {
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     **dict.fromkeys(("Counter", "Lock"), "sync"),
     **dict.fromkeys(("default_pool", "map"), "default"),
+    **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "tqdm": "progress",
+    **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (

@@ -10,6 +10,7 @@ mod job;
 mod message;
 mod numpy;
 mod pool;
+mod queue;
 mod stream;
 mod terms;
 mod wire;
@@ -85,6 +86,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<block::RawLock>()?;
     module.add_class::<block::RawCounter>()?;
+    module.add_class::<queue::RawQueue>()?;
+    module.add_function(wrap_pyfunction!(queue::open_queue, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_lock, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_counter, module)?)?;

@@ -16,11 +16,12 @@ use shoal_sys::socket::{Packet, Seqpacket};
 
 use super::host::{GuestLink, Host};
 use super::registry::Budget;
-use super::words::lock;
+use super::words;
 use crate::error::{Error, Result};
 use crate::pool::death::{Cause, Death};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
-use crate::sync::lock::abandon;
+use crate::queue;
+use crate::sync::lock;
 
 /// How many zygotes may fail before they are ready until the pools are given up.
 const ZYGOTE_TRIES: u32 = 2;
@@ -134,7 +135,7 @@ fn watched(host: &Host) -> Watched {
             peers.push(Peer::Seat(*place));
             sources.push(control.clone());
         }
-        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| lock(words).pipe()) {
+        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| words::lock(words).pipe()) {
             peers.push(Peer::Words(*place));
             sources.push(pipe);
         }
@@ -149,7 +150,7 @@ fn watched(host: &Host) -> Watched {
 fn hear(host: &Arc<Host>, place: Place) {
     let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
     if let Some(words) = words {
-        host.voice.say(lock(&words).listen(), host);
+        host.voice.say(words::lock(&words).listen(), host);
     }
 }
 
@@ -248,7 +249,7 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
     let Some((since, words)) = seat else { return };
     death.uptime = since.elapsed();
     if let Some(words) = words {
-        let (said, last) = lock(&words).end();
+        let (said, last) = words::lock(&words).end();
         host.voice.say(said, host);
         death.words = last;
     }
@@ -259,8 +260,13 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
 
 /// Everything a dead process held is given back; its number is free.
 fn give_back(host: &Arc<Host>, holder: u16) {
-    host.heap().give_back_all(holder, |entry| abandon(entry.cell(), holder));
-    host.registry.orphan(holder);
+    // First what others rely on: queues, and what lies in them.
+    let recovered = queue::recover(host.heap(), holder).and(host.registry.orphan(host.heap(), holder));
+    if let Err(error) = recovered {
+        // It keeps memory; nothing else is lost by it.
+        eprintln!("shoal: supervisor: what lies in queues of holder {holder}: {error}");
+    }
+    host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
     host.registry.bury(host.heap());
     host.state().holders.remove(&holder);
 }
