@@ -6,9 +6,7 @@ keeps to it.
 
 from __future__ import annotations
 
-import math
-
-from shoal import _engine
+from shoal import _checks, _engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class Terms:
             if name not in NAMES:
                 raise TypeError(f"unexpected keyword argument {name!r}; the options of a task are {', '.join(NAMES)}")
         self.options = dict(options)
-        limit = _timeout(options.get("timeout"))
+        limit = _checks.period(options.get("timeout"), "timeout")
         retries = _retries(options.get("retries", 0))
         reasons = _reasons(options.get("retry_on", ()))
         delay = _delay(options.get("retry_delay", 0))
@@ -58,28 +56,12 @@ class Terms:
         return Terms({**self.options, **options})
 
 
-def _timeout(value: object) -> float | None:
-    if value is None:
-        return None
-    seconds = _seconds(value, "timeout", "None or ")
-    if seconds <= 0:
-        raise ValueError(f"timeout must be None or more than 0 seconds, not {value!r}")
-    return None if math.isinf(seconds) else seconds
-
-
 def _delay(value: object) -> float:
-    seconds = _seconds(value, "retry_delay", "")
-    if seconds < 0:
-        raise ValueError(f"retry_delay must be 0 seconds or more, not {value!r}")
-    return seconds
-
-
-def _seconds(value: object, name: str, besides: str) -> float:
     if isinstance(value, (bool, str)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise TypeError(f"{name} must be {besides}a number of seconds, not {type(value).__name__}")
+        raise TypeError(f"retry_delay must be a number of seconds, not {type(value).__name__}")
     seconds = float(value)  # type: ignore[arg-type]
-    if math.isnan(seconds):
-        raise ValueError(f"{name} must be {besides}a number of seconds, not nan")
+    if not seconds >= 0:
+        raise ValueError(f"retry_delay must be 0 seconds or more, not {value!r}")
     return seconds
 
 

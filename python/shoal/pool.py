@@ -54,6 +54,19 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        worker_memory_limit: the most memory, in bytes, that a worker may have to itself (resident and not shared). One
+            that has more is ended, and its task raises `WorkerDied` which says so. Looked at every 50 ms. Default: as
+            much as there is.
+        maxmemoryperchild: a worker that has more memory than this to itself when it has ended a task, in bytes, is
+            replaced. Default: never.
+        idle_timeout: a worker without a task for so many seconds ends, and comes back when there is work. Default:
+            None, workers stay.
+        affinity: which CPUs workers run on. "compact": one each, near each other; "spread": one each, far from each
+            other; or a list of CPUs, or of lists of CPUs, for one worker after the other, from the front again if there
+            are more workers. Default: None, on all that this process may use.
+        unresponsive_after: a worker that has been at a task for so many seconds is asked for a sign of life (by
+            SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
+            said on stderr, once, and by its state in `workers`. Default: 30. None: never.
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
 
     Raises:
@@ -77,12 +90,26 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: str | Iterable[int | Iterable[int]] | None = None,
+        unresponsive_after: float | None = 30.0,
         **options: Unpack[TaskOptions],
     ) -> None:
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
-        setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
+        setup = _launch.setup(
+            _cpus(affinity),
+            _checks.maxtasksperchild(maxtasksperchild),
+            _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
+        )
+        limits = (
+            _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
+            _checks.period(idle_timeout, "idle_timeout"),
+            _checks.period(unresponsive_after, "unresponsive_after"),
+        )
         limit = _checks.memory_limit(memory_limit)
         program, args, envs = _launch.command()
         self._owner = os.getpid()
@@ -94,7 +121,7 @@ class Pool:
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         _pools.add(self)
 
     def options(self, **options: Unpack[TaskOptions]) -> Self:
@@ -581,6 +608,14 @@ class Pool:
         if more or callback is not None or error_callback is not None:
             self._threads().spawn(result.wait)
         return result
+
+
+def _cpus(affinity: object) -> list[list[int]]:
+    if affinity is None:
+        return []
+    from shoal.affinity import cpus_of_workers
+
+    return cpus_of_workers(affinity)
 
 
 @atexit.register

@@ -11,7 +11,7 @@ WRONG = [
     ({"timeout": 0}, ValueError, "timeout must be None or more than 0 seconds, not 0"),
     ({"timeout": -1.5}, ValueError, "timeout must be None or more than 0 seconds, not -1.5"),
     ({"timeout": "1"}, TypeError, "timeout must be None or a number of seconds, not str"),
-    ({"timeout": float("nan")}, ValueError, "timeout must be None or a number of seconds, not nan"),
+    ({"timeout": float("nan")}, ValueError, "timeout must be None or more than 0 seconds, not nan"),
     ({"retries": -1}, ValueError, "retries must be 0 or more, and less than 2\\*\\*31, not -1"),
     ({"retries": 1.5}, TypeError, "retries must be an integer, not float"),
     ({"retry_on": 3}, TypeError, "retry_on must be an exception class or a tuple of them, not 3"),

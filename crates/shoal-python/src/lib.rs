@@ -81,6 +81,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::StreamJob>()?;
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
+    module.add_class::<worker::Answerer>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;

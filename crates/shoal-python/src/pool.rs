@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use shoal_core::domain::host::{Host, Launch};
 use shoal_core::memory::heap::{Heap, Lease};
-use shoal_core::pool::client::{Config, Pool, Waited, WorkerInfo, WorkerState as State};
+use shoal_core::pool::client::{Config, Limits, Pool, Waited, WorkerInfo, WorkerState as State};
 use shoal_core::pool::tasks::{Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
 use shoal_core::sync::bell::Tone;
 
@@ -282,7 +282,7 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit = None))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -294,6 +294,7 @@ impl PoolBase {
         setup: &Bound<'_, PyAny>,
         initializer: &Bound<'_, PyAny>,
         memory_limit: Option<u64>,
+        limits: (Option<u64>, Option<f64>, Option<f64>),
     ) -> PyResult<Self> {
         let launch = Launch {
             program: program.into(),
@@ -310,7 +311,10 @@ impl PoolBase {
         });
         written?;
         let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
-        let config = Config { workers, launch, preload, setup, memory_limit };
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let (private_memory, idle, answer) = limits;
+        let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
+        let config = Config { workers, launch, preload, setup, memory_limit, limits };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), on_terms: Mutex::default(), _setup_leases: setup_leases })
     }
@@ -392,19 +396,23 @@ impl WorkerState {
         self.0.number
     }
 
-    /// Its process id; None while it is starting, or when it is gone.
+    /// Its process id; None while it is starting, when it rests or is gone.
     #[getter]
     fn pid(&self) -> Option<u32> {
         self.0.pid
     }
 
-    /// "starting", "idle", "busy" or "gone".
+    /// "starting", "idle", "busy", "unresponsive" (at a task, and gives no sign of life), "stopped" (by a signal), "resting"
+    /// (ended for want of work) or "gone".
     #[getter]
     fn state(&self) -> &'static str {
         match self.0.state {
             State::Starting => "starting",
             State::Idle => "idle",
             State::Busy => "busy",
+            State::Stopped => "stopped",
+            State::Silent => "unresponsive",
+            State::Resting => "resting",
             State::Gone => "gone",
         }
     }

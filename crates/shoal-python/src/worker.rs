@@ -15,6 +15,7 @@ use shoal_core::pool::chunks::TARGET;
 use shoal_core::pool::packed::unpack;
 use shoal_core::pool::terms::AGAIN;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
+use shoal_sys::{process, procfs};
 
 use crate::allocator;
 use crate::errors::OrRaise;
@@ -43,6 +44,17 @@ pub struct Seated {
     views: Arc<Views>,
     /// Whether numpy allocates in this process's arena.
     numpy: bool,
+}
+
+/// Gives the sign of life that the client has asked for. A signal handler.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Answerer(Box<dyn Fn() + Send + Sync>);
+
+#[pymethods]
+impl Answerer {
+    fn __call__(&self, _signal: &Bound<'_, PyAny>, _frame: &Bound<'_, PyAny>) {
+        (self.0)();
+    }
 }
 
 /// A function of one call or map: kept until another comes, or until the client has let go of its memory.
@@ -89,15 +101,30 @@ impl Seated {
         message::unpickle(py, &initializer, &self.reader())
     }
 
-    /// Run tasks until the pool is over, or `most` are done. SystemExit of a task is raised.
-    #[pyo3(signature = (most = None))]
-    fn run(&mut self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+    /// Its place in the pool, from 0.
+    #[getter]
+    fn number(&self) -> u16 {
+        self.worker.number()
+    }
+
+    /// What to call when SIGURG comes in: the client wants to know whether this interpreter still runs.
+    fn answerer(&self) -> Answerer {
+        Answerer(Box::new(self.worker.answerer()))
+    }
+
+    /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to
+    /// itself. SystemExit of a task is raised.
+    #[pyo3(signature = (most = None, most_memory = None))]
+    fn run(&mut self, py: Python<'_>, most: Option<u64>, most_memory: Option<u64>) -> PyResult<()> {
         self.worker.ready();
         let mut left = most.unwrap_or(u64::MAX);
         while left > 0 && self.next(py)? {
             let ended = self.perform(py);
             self.finish(py, ended)?;
             left -= 1;
+            if most_memory.is_some_and(|most| procfs::private_memory(process::pid()).is_some_and(|has| has > most)) {
+                break;
+            }
         }
         Ok(())
     }

@@ -293,6 +293,11 @@ impl Host {
         Ok(())
     }
 
+    /// Writes a line to the standard error, without waiting for it.
+    pub(crate) fn say(self: &Arc<Host>, line: String) {
+        self.voice.say(line.into_bytes(), self);
+    }
+
     /// Passes on what workers have said so far, and waits until it is written, for so long at most.
     pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
         let words: Vec<_> = self.state().seats.values().filter_map(|seat| seat.words.clone()).collect();

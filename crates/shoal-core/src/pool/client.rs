@@ -10,7 +10,9 @@ mod backlog;
 mod collect;
 mod end;
 mod fate;
+mod rest;
 mod submit;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,6 +21,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use self::backlog::Backlog;
+use self::watch::Watched;
+use shoal_sys::procfs;
+
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
@@ -43,6 +48,20 @@ pub struct Config {
     /// The most shared memory that its workers' segments, and the arguments and functions on their way to them, may
     /// take together, in bytes. `None`: as much as there is.
     pub memory_limit: Option<u64>,
+    /// What each worker may take.
+    pub limits: Limits,
+}
+
+/// What a worker may take. The default: as much as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory that it may have to itself; with more it is ended, and the task that it is at.
+    pub private_memory: Option<u64>,
+    /// How long it may be idle; then it ends, and comes back when there is work.
+    pub idle: Option<Duration>,
+    /// How long it may be at a task until it is asked for a sign of life, by SIGURG: its process has to call what
+    /// [`Worker::answerer`](super::worker::Worker::answerer) gave it.
+    pub answer: Option<Duration>,
 }
 
 /// The longest a wait goes without a look at signals and the clock.
@@ -65,6 +84,9 @@ pub struct Shared {
     number: u32,
     host: Arc<Host>,
     memory: PoolMemory,
+    limits: Limits,
+    /// Workers that rest.
+    resting: AtomicUsize,
     _setup: PlainBlock,
     /// What its limit of memory is counted against.
     pub(super) budget: Option<Arc<Budget>>,
@@ -105,6 +127,9 @@ struct Core {
     stopping: Vec<u64>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
+    watched: Vec<Watched>,
+    /// When the workers' memory was looked at last.
+    weighed: Option<Instant>,
     /// From one look to the next it takes no longer, while there are tasks with a limit.
     look_every: Option<Duration>,
     crew: Vec<Crew>,
@@ -128,6 +153,11 @@ pub enum Crew {
         epoch: u32,
         /// Its process.
         pid: u32,
+    },
+    /// Ended for want of work.
+    Resting {
+        /// Which process of that number.
+        epoch: u32,
     },
     /// Ended, and not to be replaced.
     Gone,
@@ -157,6 +187,12 @@ pub enum WorkerState {
     Idle,
     /// At a task.
     Busy,
+    /// Stopped by a signal.
+    Stopped,
+    /// At a task, and gives no sign of life.
+    Silent,
+    /// Not there for want of work.
+    Resting,
     /// Not there any more.
     Gone,
 }
@@ -197,11 +233,15 @@ impl Pool {
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
         let memory = PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?;
+        let idle = config.limits.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        memory.control().idle.store(idle, Ordering::Relaxed);
         let shared = host.add_pool(|number| {
             Arc::new(Shared {
                 number,
                 host: host.clone(),
                 memory,
+                limits: config.limits,
+                resting: AtomicUsize::new(0),
                 _setup: setup,
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
                 core: Mutex::new(Core {
@@ -214,6 +254,8 @@ impl Pool {
                     stopping: Vec::new(),
                     look_at: None,
                     look_every: None,
+                    watched: vec![Watched::default(); config.workers],
+                    weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
                     remains: Vec::new(),
@@ -309,7 +351,7 @@ impl Pool {
 
     /// Wakes a worker for what was submitted quietly, if none is awake.
     pub fn publish(&self) {
-        self.0.memory.control().gate.published(|worker| self.0.memory.park(worker));
+        self.0.announce();
     }
 
     /// Takes a task back, unless a worker has taken it or it has ended: then `false`. Its outcome is
@@ -497,13 +539,20 @@ impl Pool {
         if !self.0.host.is_mine() {
             return Vec::new();
         }
-        let crew = lock(&self.0.core).crew.clone();
+        let (crew, watched) = {
+            let core = lock(&self.0.core);
+            (core.crew.clone(), core.watched.clone())
+        };
         let info = |(number, crew): (usize, Crew)| {
+            let silent = watched[number].silent;
             let number = number as u16;
             let record = self.0.memory.record(number);
             let (pid, state) = match crew {
                 Crew::Gone => (None, WorkerState::Gone),
                 Crew::Starting { .. } => (None, WorkerState::Starting),
+                Crew::Resting { .. } => (None, WorkerState::Resting),
+                Crew::Running { pid, .. } if procfs::is_stopped(pid) == Some(true) => (Some(pid), WorkerState::Stopped),
+                Crew::Running { pid, .. } if silent => (Some(pid), WorkerState::Silent),
                 Crew::Running { pid, .. } if !record.current.is_idle() => (Some(pid), WorkerState::Busy),
                 Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
             };

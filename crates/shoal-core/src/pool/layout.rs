@@ -52,6 +52,8 @@ pub struct Control {
     pub low_water: AtomicU64,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
+    /// Nanoseconds that a worker may be idle; then it leaves.
+    pub idle: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
@@ -69,6 +71,12 @@ pub struct WorkerRecord {
     pub pid: AtomicU32,
     /// One more than the epoch of the last process that got as far as taking tasks.
     pub ready: AtomicU32,
+    /// One more than the epoch of the last process that left for want of work.
+    pub left: AtomicU32,
+    /// How often it was asked for a sign of life,
+    pub asked: AtomicU32,
+    /// and what of that it has answered.
+    pub answered: AtomicU32,
     /// Tasks it has ended.
     pub tasks: AtomicU64,
     /// Nanoseconds it has spent on them.
@@ -122,6 +130,7 @@ impl PoolMemory {
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
             squeezes: AtomicU32::new(0),
+            idle: AtomicU64::new(u64::MAX),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),

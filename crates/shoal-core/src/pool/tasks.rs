@@ -300,6 +300,13 @@ pub(super) struct More {
 pub(super) enum Stop {
     /// Its time is over.
     TimedOut,
+    /// Its worker has more memory to itself than it may.
+    OverMemory {
+        /// Bytes that it has.
+        used: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
     /// Nobody wants it any more. Whoever waited for it was told.
     Cancelled,
 }

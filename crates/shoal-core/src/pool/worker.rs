@@ -55,11 +55,13 @@ pub enum Waited {
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
-    memory: PoolMemory,
+    memory: Arc<PoolMemory>,
     heap: Arc<Heap>,
     me: u16,
     seat: messages::Place,
     searching: bool,
+    /// When it began to search.
+    idle_since: u64,
     body: Body,
     /// When the current task was taken.
     started: u64,
@@ -80,7 +82,7 @@ impl Worker {
         if let Some(words) = &seat.words {
             pipe::become_stderr(words)?;
         }
-        let memory = PoolMemory::open(seat.pool)?;
+        let memory = Arc::new(PoolMemory::open(seat.pool)?);
         let me = seat.place.worker;
         if usize::from(me) >= memory.workers() {
             return Err(Error::Damaged("seat"));
@@ -93,6 +95,7 @@ impl Worker {
             me,
             seat: seat.place,
             searching: false,
+            idle_since: 0,
             body: Body::EMPTY,
             started: 0,
             squeezes: 0,
@@ -144,6 +147,7 @@ impl Worker {
         }
         if !self.searching {
             self.searching = true;
+            self.idle_since = clock::nanos();
             control.gate.search(self.me);
             // Out of tasks: whoever waits for all of them should know, or has more.
             let more = control.low_water.load(Ordering::Relaxed) > 0;
@@ -160,12 +164,44 @@ impl Worker {
         // What is still on its way is let go of when it has arrived, which nobody tells. What is free goes back to the
         // system after a while; when all of it has, this process sleeps until it is woken.
         let landing = (restless || !self.in_flight.is_empty()).then_some(Duration::from_millis(100));
-        let timeout = landing.into_iter().chain(self.heap.tick()).min();
+        let most = control.idle.load(Ordering::Relaxed);
+        let rest = (most < u64::MAX).then(|| most.saturating_sub(clock::nanos() - self.idle_since));
+        if rest == Some(0) {
+            return if self.leave() { Waited::Over } else { Waited::Look };
+        }
+        let timeout = landing.into_iter().chain(self.heap.tick()).chain(rest.map(Duration::from_nanos)).min();
         match control.gate.sleep(self.me, self.memory.park(self.me), ready, timeout) {
             Wake::Interrupted => Waited::Interrupted,
             _ if over() => Waited::Over,
             _ => Waited::Look,
         }
+    }
+
+    /// Ends for want of work, unless there is some. Nobody relies on a worker that is not at the gate: a task that comes
+    /// after the look is seen by whoever publishes it, or when this process has ended.
+    fn leave(&mut self) -> bool {
+        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        self.searching = false;
+        control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
+        let leaves = ring.queued() == 0;
+        if leaves {
+            self.memory.record(self.me).left.store(self.seat.epoch + 1, Ordering::Release);
+        }
+        leaves
+    }
+
+    /// Gives the sign of life that the client has asked for: to be called when SIGURG came in, from any thread.
+    pub fn answerer(&self) -> impl Fn() + Send + Sync + 'static {
+        let (memory, me) = (self.memory.clone(), self.me);
+        move || {
+            let record = memory.record(me);
+            record.answered.store(record.asked.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// Its number in the pool.
+    pub fn number(&self) -> u16 {
+        self.me
     }
 
     /// Whether some worker waits while no task does: work given back would be taken at once.

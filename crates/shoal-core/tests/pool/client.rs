@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_core::domain::{self, host::Host};
 use shoal_core::memory::heap::{Heap, Lease};
-use shoal_core::pool::client::{Config, Pool, Waited};
+use shoal_core::pool::client::{Config, Limits, Pool, Waited};
 use shoal_core::pool::death::Death;
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply, TaskCell};
 use shoal_core::pool::terms::Terms;
@@ -28,7 +28,7 @@ pub struct Client {
 /// The usual pool: this executable's.
 pub fn config(workers: usize) -> Config {
     let launch = support::launch().expect("this executable is somewhere");
-    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None }
+    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None, limits: Limits::default() }
 }
 
 impl Client {

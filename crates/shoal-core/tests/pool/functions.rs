@@ -40,6 +40,12 @@ pub fn run(_: &mut (), worker: &Worker) -> Result<Answer> {
         b"sleep" => loop {
             std::thread::sleep(std::time::Duration::MAX);
         },
+        // As many bytes as the number says, touched and kept; then it waits.
+        b"hoard" => {
+            std::hint::black_box(vec![1u8; number(&payload) as usize]).leak();
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+            vec![]
+        }
         b"nap" => {
             std::thread::sleep(std::time::Duration::from_micros(number(&payload)));
             vec![]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_sys::process::Signal;
 
+use super::watch::Watched;
 use super::{Core, Crew, Shared, State, lock};
 use crate::domain::supervisor::Ended;
 use crate::pool::death::Death;
@@ -88,7 +89,7 @@ impl Shared {
     pub(super) fn signal(&self, worker: u16, signal: Signal) {
         let epoch = match lock(&self.core).crew[usize::from(worker)] {
             Crew::Starting { epoch } | Crew::Running { epoch, .. } => epoch,
-            Crew::Gone => return,
+            Crew::Resting { .. } | Crew::Gone => return,
         };
         // It fails only if the process is not ours to signal, and then there is nothing else to be done.
         let _ = self.host.signal(Seat { pool: self.number, worker, epoch }, signal);
@@ -101,7 +102,7 @@ impl Shared {
     }
 
     pub(super) fn is_over(&self, core: &Core) -> bool {
-        core.state != State::Open && core.crew.iter().all(|crew| *crew == Crew::Gone)
+        core.state != State::Open && core.crew.iter().all(|crew| matches!(crew, Crew::Resting { .. } | Crew::Gone))
     }
 
     pub(super) fn end_if_over(&self) {
@@ -137,6 +138,9 @@ impl Shared {
         let unwanted = {
             let mut core = lock(&self.core);
             core.crew[usize::from(seat.worker)] = Crew::Running { epoch: seat.epoch, pid };
+            core.watched[usize::from(seat.worker)] = Watched::default();
+            let record = self.memory.record(seat.worker);
+            record.answered.store(record.asked.load(Ordering::Relaxed), Ordering::Relaxed);
             // Its task may have been stopped before anybody could send it a signal.
             let stopped = self.memory.record(seat.worker).current.is_stopped();
             stopped || matches!(core.state, State::Terminated | State::Broken(_))
@@ -149,6 +153,10 @@ impl Shared {
         }
         if unwanted {
             self.signal(seat.worker, Signal::KILL);
+        }
+        if self.resting.load(Ordering::Relaxed) > 0 {
+            // One is here, and there may be more to do.
+            self.call_back();
         }
         self.changed();
     }
@@ -213,13 +221,19 @@ impl Shared {
                 });
             }
             let epoch = seat.epoch + 1;
-            core.crew[number] = if wanted && give_up.is_none() { Crew::Starting { epoch } } else { Crew::Gone };
+            let rests = wanted && ready && self.rests(&core, seat);
+            core.crew[number] = match wanted && give_up.is_none() {
+                true if rests => Crew::Resting { epoch: seat.epoch },
+                true => Crew::Starting { epoch },
+                false => Crew::Gone,
+            };
+            self.resting.fetch_add(usize::from(rests), Ordering::Relaxed);
             drop(core);
-            if wanted && give_up.is_none() {
-                if let Err(error) = self.host.fork(Seat { epoch, ..seat }, self.memory.fd()) {
-                    lock(&self.core).crew[number] = Crew::Gone;
-                    give_up = Some(error.to_string());
-                }
+            if rests {
+                // What was published meanwhile did not find it resting.
+                self.call_back();
+            } else if wanted && give_up.is_none() {
+                self.fork(Seat { epoch, ..seat });
             } else {
                 self.end_if_done(&lock(&self.core));
             }

@@ -6,19 +6,18 @@
 //! nobody else. See `docs/design/faults.md`.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
+use super::watch::from_now;
 use super::{Core, Crew, Pool, Shared, lock};
 use crate::pool::death::{Cause, Death};
 use crate::pool::messages::Place as Seat;
 use crate::pool::tasks::{Outcome, Reply, Stop};
 
 /// How often to look for a worker that has taken a task which is to be stopped, but not yet noted it.
-const MOMENT: Duration = Duration::from_millis(1);
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
 impl Pool {
     /// Takes a task back, or stops it by ending its worker if one runs it. `false`: it has ended.
@@ -85,7 +84,11 @@ impl Shared {
         let task = core.tasks.get_mut(number)?;
         let (timeout, retry_timeouts) = (task.terms().timeout, task.terms().retry_timeouts);
         let overran = timeout.filter(|_| task.stop() == Some(Stop::TimedOut));
-        let cause = overran.map_or(death.cause, Cause::TimedOut);
+        let cause = match (overran, task.stop()) {
+            (Some(limit), _) => Cause::TimedOut(limit),
+            (None, Some(Stop::OverMemory { used, limit })) => Cause::MemoryLimit { used, limit },
+            _ => death.cause,
+        };
         task.more().deaths.push(Death { cause, ..death.clone() });
         if (overran.is_none() || retry_timeouts) && self.try_again(core, number) {
             return None;
@@ -99,7 +102,7 @@ impl Shared {
     }
 
     /// Marks the workers of tasks that are to be stopped: from now on these do not end. Who is to be killed for it.
-    fn stop_workers(&self, core: &mut Core) -> Vec<Seat> {
+    pub(super) fn stop_workers(&self, core: &mut Core) -> Vec<Seat> {
         let mut victims = vec![];
         let Core { stopping, tasks, crew, .. } = core;
         stopping.retain(|number| {
@@ -115,96 +118,17 @@ impl Shared {
         (0..self.memory.workers() as u16).find(|worker| self.memory.record(*worker).current.stop(number))
     }
 
-    fn seat(&self, crew: &[Crew], worker: u16) -> Option<Seat> {
+    pub(super) fn seat(&self, crew: &[Crew], worker: u16) -> Option<Seat> {
         match crew[usize::from(worker)] {
             Crew::Starting { epoch } | Crew::Running { epoch, .. } => Some(Seat { pool: self.number, worker, epoch }),
-            Crew::Gone => None,
+            Crew::Resting { .. } | Crew::Gone => None,
         }
     }
 
-    fn kill(&self, victims: Vec<Seat>) {
+    pub(super) fn kill(&self, victims: Vec<Seat>) {
         for seat in victims {
             // One whose descriptor is not there yet is killed when it is known to have been forked.
             let _ = self.host.signal(seat, Signal::KILL);
         }
     }
-
-    /// The supervisor is to look at the tasks' times within so long.
-    pub(super) fn look_within(&self, core: &mut Core, time: Duration) {
-        let at = from_now(time);
-        if core.look_at.is_none_or(|look_at| look_at > at) {
-            core.look_at = Some(at);
-            self.host.look_again();
-        }
-    }
-
-    /// A task with this limit has come. Costs nothing, not even a look at the clock, if the supervisor looks as often.
-    pub(super) fn look_every(&self, core: &mut Core, limit: Duration) {
-        if core.look_every.is_none_or(|period| period > limit) {
-            core.look_every = Some(limit);
-            self.look_within(core, limit);
-        }
-    }
-
-    /// Stops tasks whose time is over, and lets those begin whose pause is. How long until the next look.
-    pub(crate) fn watch(&self) -> Option<Duration> {
-        let mut core = lock(&self.core);
-        core.look_at?;
-        let now = Instant::now();
-        while core.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            let Some(Reverse((_, number))) = core.later.pop() else { break };
-            self.queue(&mut core, number);
-            self.memory.control().gate.published(|worker| self.memory.park(worker));
-        }
-        let mut victims = self.stop_workers(&mut core);
-        let mut next = core.later.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
-        if !core.stopping.is_empty() {
-            next = earlier(next, MOMENT);
-        }
-        core.look_every = core.tasks.shortest_limit();
-        if let Some(shortest) = core.look_every {
-            // What begins from now on is not over before that.
-            next = earlier(next, shortest.max(MOMENT));
-            for worker in 0..self.memory.workers() as u16 {
-                match self.left(&mut core, worker) {
-                    Some(left) if left.is_zero() => victims.extend(self.seat(&core.crew, worker)),
-                    Some(left) => next = earlier(next, left),
-                    None => {}
-                }
-            }
-        }
-        core.look_at = next.map(from_now);
-        drop(core);
-        self.kill(victims);
-        next
-    }
-
-    /// How long the task of a worker may still run. When it is stopped, no longer.
-    fn left(&self, core: &mut Core, worker: u16) -> Option<Duration> {
-        let record = self.memory.record(worker);
-        let number = record.current.running()?;
-        let task = core.tasks.get_mut(number)?;
-        let timeout = task.terms().timeout?;
-        // Of a later task, perhaps; but then that has begun since, and this one is not stopped below.
-        let spent = Duration::from_nanos(clock::nanos().saturating_sub(record.started.load(Ordering::Relaxed)));
-        if spent < timeout {
-            return Some(timeout - spent);
-        }
-        task.more().stop = Some(Stop::TimedOut);
-        if record.current.stop(number) {
-            return Some(Duration::ZERO);
-        }
-        // It has just ended.
-        task.more().stop = None;
-        None
-    }
-}
-
-/// A moment that is so far away; one that no clock will show is as good as any other.
-fn from_now(time: Duration) -> Instant {
-    Instant::now() + time.min(Duration::from_secs(1 << 30))
-}
-
-fn earlier(one: Option<Duration>, other: Duration) -> Option<Duration> {
-    Some(one.map_or(other, |one| one.min(other)))
 }

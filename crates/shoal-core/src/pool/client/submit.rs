@@ -12,11 +12,11 @@ const SHALLOW: usize = 4;
 
 impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
-        let timeout = task.terms().timeout;
+        let period = self.period_of(&task);
         let number = core.tasks.insert(task);
         self.queue(core, number);
-        if let Some(timeout) = timeout {
-            self.look_every(core, timeout);
+        if let Some(period) = period {
+            self.look_every(core, period);
         }
         number
     }
