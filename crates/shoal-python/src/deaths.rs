@@ -31,12 +31,7 @@ fn made(error: PyResult<Bound<'_, PyAny>>) -> PyErr {
     error.map_or_else(|error| error, PyErr::from_value)
 }
 
-fn worker_died_of<'py>(
-    py: Python<'py>,
-    heap: &Arc<Heap>,
-    name: &str,
-    failed: &Failed,
-) -> PyResult<Bound<'py, PyAny>> {
+fn worker_died_of<'py>(py: Python<'py>, heap: &Arc<Heap>, name: &str, failed: &Failed) -> PyResult<Bound<'py, PyAny>> {
     let deaths: Vec<_> = failed.all().iter().map(|death| facts(py, death)).collect::<PyResult<_>>()?;
     let make = py.import("shoal.deaths")?.getattr("worker_died")?;
     make.call1((name, call_of(py, heap, failed), failed.tries(), deaths))

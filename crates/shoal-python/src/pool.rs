@@ -316,7 +316,12 @@ impl PoolBase {
         let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
         let config = Config { workers, launch, preload, setup, memory_limit, limits };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
-        Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), on_terms: Mutex::default(), _setup_leases: setup_leases })
+        Ok(PoolBase {
+            pool: Arc::new(pool),
+            known: Mutex::default(),
+            on_terms: Mutex::default(),
+            _setup_leases: setup_leases,
+        })
     }
 
     /// Serialize `func`, for many calls that are to use it as it is now, and on these terms.

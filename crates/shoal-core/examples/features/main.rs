@@ -177,7 +177,14 @@ fn on_all_cores(
         unsafe { &mut *support::part(&desk.photos, start..end)? }.copy_from_slice(&photo.pixels);
     }
     let (launch, setup) = (support::launch()?, desk.handles()?);
-    let pool = Pool::new(&Config { workers: options.workers, launch, preload: vec![], setup, memory_limit: None, limits: Limits::default() })?;
+    let pool = Pool::new(&Config {
+        workers: options.workers,
+        launch,
+        preload: vec![],
+        setup,
+        memory_limit: None,
+        limits: Limits::default(),
+    })?;
     let shared = Instant::now();
 
     let bands = bands(photos, options.bytes, BAND_ROWS);

@@ -178,7 +178,8 @@ impl Shared {
                 "it runs native code that does not come back to the interpreter"
             };
             let seconds = spent.as_secs();
-            self.host.say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
+            self.host
+                .say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
         }
         None
     }
