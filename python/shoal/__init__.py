@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.executor import Executor
     from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.loops import parallel
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncResult",
     "Counter",
+    "Executor",
     "Explanation",
     "FileArray",
     "JoinableQueue",
@@ -96,6 +98,7 @@ _LAZY = {
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
+    "Executor": "executor",
     "parallel": "loops",
     "tqdm": "progress",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),

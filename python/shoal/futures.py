@@ -42,6 +42,8 @@ class Future(concurrent.futures.Future[R]):
         1024
     """
 
+    _full = False
+
     def __init__(self, task: AsyncResult[R], callbacks: Callbacks) -> None:
         # The standard library's __init__ makes a lock and two lists. It is called when somebody wants these.
         self._task, self._callbacks = task, callbacks
@@ -52,16 +54,12 @@ class Future(concurrent.futures.Future[R]):
         self._fill()
         return object.__getattribute__(self, name)
 
-    @property
-    def _full(self) -> bool:
-        return "_is_full" in self.__dict__
-
     def _fill(self) -> None:
         with _filling:
             if self._full:
                 return
             super().__init__()
-            self._is_full = True
+            self._full = True
             watched = self._callbacks.watch(self._task, self._settle)
         if not watched:
             self._settle()
@@ -89,7 +87,8 @@ class Future(concurrent.futures.Future[R]):
         """
         if self._full:
             return super().result(timeout)
-        self._wait(timeout)
+        if timeout is not None:
+            self._wait(timeout)
         return self._task.get()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

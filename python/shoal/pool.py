@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeVar, Unpack
 
     from shoal._terms import TaskOptions
+    from shoal.aio import AsyncMethods
     from shoal.futures import Future
 
     R = TypeVar("R")
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
 # Inputs that a map has no reason to read piece by piece.
-_AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -68,6 +69,9 @@ class Pool:
             SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
             said on stderr, once, and by its state in `workers`. Default: 30. None: never.
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
+        kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
+            that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
+            task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -95,8 +99,11 @@ class Pool:
         idle_timeout: float | None = None,
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
+        kind: str = "process",
         **options: Unpack[TaskOptions],
     ) -> None:
+        if kind != "process":
+            raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
@@ -118,11 +125,19 @@ class Pool:
         self._last_terms: tuple[Mapping[str, Any], Terms] = ({}, terms)
         self._terminated = False
         self._callbacks: Callbacks | None = None
+        self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
-        _pools.add(self)
+        register(self)
+
+    def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kind == "thread" and cls is Pool:
+            from shoal.threads import ThreadPool
+
+            return object.__new__(ThreadPool)  # type: ignore[return-value]
+        return object.__new__(cls)
 
     def options(self, **options: Unpack[TaskOptions]) -> Self:
         """This pool, with other terms for the tasks that are submitted through it.
@@ -250,11 +265,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
-        from shoal.futures import Future
-
-        return Future(
-            self._base.submit_call(fn, args, kwargs or None, self._terms.engine), self._callbacks or self._threads()
-        )
+        task = self._base.submit_call(fn, args, kwargs or None, self._terms.engine)
+        return (self._future or self._load_future())(task, self._callbacks or self._threads())
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -456,6 +468,20 @@ class Pool:
 
         return map_blocks(self, func, a, others, axis, chunks, out)
 
+    @property
+    def aio(self) -> AsyncMethods:
+        """The methods for asyncio: `apply`, `map` and `starmap` to await, `imap` and `imap_unordered` for `async for`.
+
+        Example:
+            >>> async def main():
+            ...     return await pool.aio.map(abs, [-1, 2]), [x async for x in pool.aio.imap(abs, [-1, 2])]
+            >>> asyncio.run(main())
+            ([1, 2], [1, 2])
+        """
+        from shoal.aio import AsyncMethods
+
+        return AsyncMethods(self)
+
     # ---- its life ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -520,8 +546,23 @@ class Pool:
             return self._root._threads()
         with self._lock:
             if self._callbacks is None:
-                self._callbacks = Callbacks(self._base)
+                self._callbacks = Callbacks(self._inbox())
             return self._callbacks
+
+    def _inbox(self) -> _engine.Inbox:
+        return _engine.Inbox(self._base)
+
+    def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
+        """A function for many submits, serialized once, as it is now."""
+        return self._base.prepare(func, self._terms.engine)  # type: ignore[return-value]
+
+    def _load_future(self) -> Callable[..., Future[Any]]:
+        # An import statement in each submit would take longer than all the rest of it in Python.
+        from shoal.futures import Future
+
+        self._threads()
+        self._future = Future
+        return Future
 
     def _stream(
         self,
@@ -553,7 +594,7 @@ class Pool:
             raise closed()
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
-        if ahead is None and isinstance(iterable, _AT_HAND):
+        if ahead is None and isinstance(iterable, AT_HAND):
             items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
             return _engine.Job(self._base, func, items, chunksize, star)
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
@@ -616,6 +657,11 @@ def _cpus(affinity: object) -> list[list[int]]:
     from shoal.affinity import cpus_of_workers
 
     return cpus_of_workers(affinity)
+
+
+def register(pool: Pool) -> None:
+    """The end of the interpreter ends this pool."""
+    _pools.add(pool)
 
 
 @atexit.register

@@ -84,6 +84,16 @@ class MapResult(Generic[R]):
             return False
         return True
 
+    def cancel(self) -> bool:
+        """Send no more, and take back what no worker has taken: then `get` raises `concurrent.futures.CancelledError`,
+        when what workers are at has ended. False if all tasks have ended."""
+        if self._done:
+            return False
+        self._job.stop()
+        # Whoever is waiting sees to it; and if nobody is, this thread does.
+        self._advance(0)
+        return True
+
     def _advance(self, timeout: float | None) -> bool:
         """Feed and collect until all is done; one thread at a time, the others wait for it."""
         if self._done:
@@ -167,8 +177,8 @@ class Callbacks:
     """A pool's threads for what must go on while nobody waits: who is to be told of a task's end, and maps with more to
     send."""
 
-    def __init__(self, base: _engine.PoolBase) -> None:
-        self._inbox = _engine.Inbox(base)
+    def __init__(self, inbox: _engine.Inbox) -> None:
+        self._inbox = inbox
         # Who is told of which task's end, by tag.
         self._watching: dict[int, Callable[[], object]] = {}
         self._tags = itertools.count()

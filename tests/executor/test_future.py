@@ -4,52 +4,17 @@ import asyncio
 import concurrent.futures
 import gc
 import threading
-import time
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import shoal
+from tests.executor.support import fail, occupy
 from tests.pool.support import eventually
-
-
-class Gate:
-    """Tasks wait at it until it is open: a file, which any process sees."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def wait(self, value: object = None) -> object:
-        while not self.path.exists():
-            time.sleep(0.002)
-        return value
-
-    def open(self) -> None:
-        self.path.touch()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-def fail(message: str) -> None:
-    raise LookupError(message)
 
 
 def is_full(future: concurrent.futures.Future[object]) -> bool:
     return "_condition" in vars(future)
-
-
-def occupy(pool: shoal.Pool, gate: Gate) -> list["concurrent.futures.Future[object]"]:
-    """All workers are at tasks that wait at the gate."""
-    held = [pool.submit(gate.wait, n) for n in range(len(pool.workers))]
-    assert eventually(lambda: all(future.running() for future in held))
-    return held
 
 
 def test_a_future_is_one_of_the_standard_library(pool):

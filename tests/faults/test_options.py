@@ -75,3 +75,12 @@ def test_a_pool_seen_with_options_is_the_same_pool(pool: shoal.Pool) -> None:
 def test_the_keyword_arguments_of_submit_are_the_functions(pool: shoal.Pool) -> None:
     assert pool.submit(dict, timeout=3, retries=4).result() == {"timeout": 3, "retries": 4}
     assert pool.options(timeout=60).submit(dict, timeout=3).result() == {"timeout": 3}
+
+
+def test_threads_have_none_of_them_as_they_cannot_be_stopped() -> None:
+    with shoal.Pool(1, kind="thread") as pool:
+        with pytest.raises(ValueError, match="timeout is for processes"):
+            pool.apply(square, (3,), timeout=3)
+        with pytest.raises(ValueError, match="retries is for processes"):
+            pool.map(square, [3], retries=3)
+        assert pool.apply(square, (3,)) == 9

@@ -266,11 +266,14 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
         Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
-        Outcome::Cancelled => {
-            let error = py.import("concurrent.futures")?.getattr("CancelledError")?;
-            Err(PyErr::from_value(error.call1((format!("{name} was cancelled"),))?))
-        }
+        Outcome::Cancelled => Err(cancelled(py, name)),
     }
+}
+
+/// The error of what was taken back.
+pub fn cancelled(py: Python<'_>, name: &str) -> PyErr {
+    let make = || py.import("concurrent.futures")?.getattr("CancelledError")?.call1((format!("{name} was cancelled"),));
+    make().map_or_else(|error| error, PyErr::from_value)
 }
 
 /// An exception, as the worker dumped it.
@@ -356,9 +359,10 @@ impl PoolBase {
         py.detach(|| self.pool.close());
     }
 
-    /// End the workers now.
-    fn terminate_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.terminate());
+    /// End the workers now; with SIGKILL at once, if `kill`.
+    #[pyo3(signature = (kill = false))]
+    fn terminate_now(&self, py: Python<'_>, kill: bool) {
+        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use self::backlog::Backlog;
 use self::watch::Watched;
+use shoal_sys::process::Signal;
 use shoal_sys::procfs;
 
 use super::layout::{MAX_WORKERS, PoolMemory};
@@ -485,6 +486,13 @@ impl Pool {
         }
     }
 
+    /// Wakes all who wait, to look again.
+    pub fn wake(&self) {
+        if self.0.host.is_mine() {
+            self.0.changed();
+        }
+    }
+
     /// No more tasks: the workers end when all submitted ones are done.
     pub fn close(&self) {
         if !self.0.host.is_mine() {
@@ -504,9 +512,19 @@ impl Pool {
     }
 
     /// Ends the workers now. Tasks that have not ended get [`Outcome::Terminated`](super::tasks::Outcome::Terminated).
+    /// Workers that don't heed SIGTERM are killed half a second later.
     pub fn terminate(&self) {
+        self.end(Signal::TERM);
+    }
+
+    /// As [`terminate`](Self::terminate), by SIGKILL.
+    pub fn kill(&self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&self, how: Signal) {
         if self.0.host.is_mine() {
-            self.0.terminate(State::Terminated);
+            self.0.terminate(State::Terminated, how);
         }
     }
 

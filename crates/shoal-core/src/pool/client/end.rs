@@ -49,7 +49,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn terminate(&self, state: State) {
+    pub(super) fn terminate(&self, state: State, how: Signal) {
         let tasks = {
             let mut core = lock(&self.core);
             if matches!(core.state, State::Terminated | State::Broken(_)) {
@@ -66,7 +66,7 @@ impl Shared {
             core.tasks.drain()
         };
         for worker in 0..self.memory.workers() as u16 {
-            self.signal(worker, Signal::TERM);
+            self.signal(worker, how);
         }
         let (replies, remains): (Vec<_>, Vec<_>) = tasks.into_iter().map(Task::cut_off).unzip();
         lock(&self.core).remains = remains;
@@ -83,7 +83,7 @@ impl Shared {
 
     /// Nobody will ever run a task here.
     pub(crate) fn give_up(&self, why: &str) {
-        self.terminate(State::Broken(why.into()));
+        self.terminate(State::Broken(why.into()), Signal::TERM);
     }
 
     pub(super) fn signal(&self, worker: u16, signal: Signal) {
