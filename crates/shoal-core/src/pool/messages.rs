@@ -19,7 +19,8 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket, the pool's segment and the domain's roster.
+    /// Fork a worker. With it come its control socket, the pool's segment, the domain's roster, and mostly what becomes its
+    /// standard error.
     Fork {
         /// Its place.
         place: Place,
