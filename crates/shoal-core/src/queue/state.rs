@@ -95,7 +95,8 @@ impl Name {
 
     /// What it names.
     pub fn get(&self) -> [u32; 3] {
-        [&self.segment, &self.line, &self.generation].map(|number| number.load(Ordering::Relaxed))
+        let read = |number: &AtomicU32| number.load(Ordering::Relaxed);
+        [read(&self.segment), read(&self.line), read(&self.generation)]
     }
 }
 
