@@ -104,9 +104,12 @@ pub fn clear(heap: &Arc<Heap>, segment: &Arc<Segment>, index: u32) -> Result<boo
         put.release();
         return Ok(false);
     }
+    crash::point("clear: locked");
     match empty(heap, &state) {
         Ok(()) => {
+            crash::point("clear: emptied");
             state.reset();
+            crash::point("clear: as new");
             Ok(true)
         }
         Err(error) => {

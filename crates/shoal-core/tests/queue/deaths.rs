@@ -2,7 +2,7 @@
 //! ever at one of the engine's `crash` points: what it has written stands, what it holds it holds, and it does nothing more.
 //! How real processes fare that are killed there, `killed.rs` shows.
 
-use std::ops::RangeInclusive;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -59,10 +59,9 @@ impl Act {
     }
 
     /// What must lie in the queue afterwards, if it came past these points.
-    fn left(&self, passed: &[&str]) -> RangeInclusive<usize> {
-        let last = self.before.len();
+    fn left(&self, passed: &[&str]) -> Range<usize> {
         let (put, got) = (passed.contains(&"put: done"), passed.contains(&"get: taken"));
-        self.taken + usize::from(got)..=if put { last } else { last.wrapping_sub(1) }
+        self.taken + usize::from(got)..self.before.len() + usize::from(put)
     }
 }
 
@@ -150,21 +149,23 @@ impl Scene {
     }
 }
 
-fn clean_up(process: &Process, dead: u16) {
+/// What the host's supervisor does after a death.
+fn clean_up(machine: &Machine, process: &Process, dead: u16) {
+    machine.map_all(process);
     queue::recover(&process.heap, dead).expect("all is sound");
     process.heap.give_back_all(dead, |_| ());
 }
 
 #[test]
 fn whoever_dies_at_any_step_neither_blocks_others_nor_damages_an_item() {
-    let mut steps = Vec::new();
+    let mut steps: Vec<&str> = Vec::new();
     for act in ACTS {
         for lives in 0.. {
             let scene = Scene::new(&act);
             let victim = scene.victim.clone();
             let Some(passed) = die(move |passed| passed.len() > lives, move || act.run(&victim)) else { break };
             let bystander = scene.bystander();
-            clean_up(&scene.host, scene.dead());
+            clean_up(&scene.machine, &scene.host, scene.dead());
             steps.extend(passed.last());
             scene.check(&act, &passed, bystander);
         }
@@ -188,14 +189,11 @@ fn whoever_dies_while_it_cleans_up_leaves_it_to_the_next() {
                 };
                 let bystander = scene.bystander();
                 let (cleaner, dead) = (scene.machine.process(), scene.dead());
-                // As the host has: mapped what there is.
-                for segment in scene.host.heap.segments().iter().chain(&scene.victim.heap().segments()) {
-                    cleaner.heap.segment(segment.id()).expect("there");
-                }
-                let died = cleaner.heap.me();
+                let (machine, died) = (scene.machine.clone(), cleaner.heap.me());
                 let ended =
-                    die(move |passed| passed.len() > lives_of_cleaner, move || clean_up(&cleaner, dead)).is_none();
-                [dead, died].into_iter().for_each(|dead| clean_up(&scene.host, dead));
+                    die(move |passed| passed.len() > lives_of_cleaner, move || clean_up(&machine, &cleaner, dead))
+                        .is_none();
+                [dead, died].into_iter().for_each(|dead| clean_up(&scene.machine, &scene.host, dead));
                 scene.check(&act, &passed, bystander);
                 if ended {
                     break;
@@ -204,6 +202,36 @@ fn whoever_dies_while_it_cleans_up_leaves_it_to_the_next() {
             if !again {
                 break;
             }
+        }
+    }
+}
+
+#[test]
+fn whoever_dies_while_it_clears_a_queue_that_nobody_has_leaves_the_rest_to_the_host() {
+    for lives in 0.. {
+        let machine = Machine::new();
+        let [host, producer, owner] = std::array::from_fn(|_| machine.process());
+        let blocks = machine.blocks();
+        let queue = Queue::new(&owner.heap, 0).expect("memory");
+        let id = queue.lease().id();
+        let theirs = producer.open(&queue);
+        for number in 0..20 {
+            put(&queue, &item(number, if number % 2 == 0 { LARGE } else { 900 }));
+            put(&theirs, &item(number, LARGE));
+        }
+        drop(theirs);
+        let dead = owner.heap.me();
+        let died = die(move |passed| passed.len() > lives, move || drop(queue)).is_some();
+        if died {
+            clean_up(&machine, &host, dead);
+        }
+        let segment = host.heap.segment(id.segment).expect("there");
+        assert!(queue::clear(&host.heap, &segment, id.entry).expect("sound"), "nobody else is about it");
+        assert!(queue::clear(&host.heap, &segment, id.entry).expect("sound"), "twice does no harm");
+        producer.heap.tick();
+        assert_eq!(machine.blocks(), blocks, "after {lives} steps");
+        if !died {
+            break;
         }
     }
 }
@@ -218,6 +246,6 @@ fn who_sleeps_for_an_item_hears_of_a_death() {
     let dead = victim.heap.me();
     // Before it wakes anybody.
     die(|passed| passed.ends_with(&["put: done"]), move || put(&theirs, b"here")).expect("it dies there");
-    clean_up(&host, dead);
+    clean_up(&machine, &host, dead);
     assert_eq!(sleeping.join().expect("is woken"), b"here");
 }
