@@ -3,6 +3,8 @@
 
 #[cfg(feature = "crash-points")]
 mod deaths;
+#[cfg(feature = "crash-points")]
+mod killed;
 mod support;
 
 use std::time::Duration;
