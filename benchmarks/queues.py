@@ -47,16 +47,16 @@ def _consume_small(queue: Any, count: int) -> None:
 
 
 def _produce_arrays(queue: Any, count: int) -> None:
-    array = np.zeros(ARRAY_BYTES // 8)
-    for i in range(count):
-        array[0] = array[-1] = i
+    # One for all: who pickles in a thread, as multiprocessing.Queue does, would send what is written later.
+    array = np.arange(ARRAY_BYTES // 8)
+    for _ in range(count):
         queue.put(array)
 
 
 def _consume_arrays(queue: Any, count: int) -> None:
     for i in range(count):
         array = queue.get()
-        if not (array.nbytes == ARRAY_BYTES and array[0] == array[-1] == i):
+        if not (array.nbytes == ARRAY_BYTES and array[-1] == len(array) - 1):
             raise ValueError(f"array {i} is damaged")
 
 
@@ -75,7 +75,7 @@ def _rate(make: Callable[[Any], Any], produce: Act, consume: Act, pairs: int, co
     processes, ends = [], []
     for act in [produce, consume] * pairs:
         times, child = context.Pipe(duplex=False)
-        process = context.Process(target=_run, args=(act, queue, count // pairs, ready, child))
+        process = context.Process(target=_run, args=(act, queue, count // pairs, ready, child), daemon=True)
         process.start()
         child.close()
         processes.append(process)
