@@ -18,12 +18,10 @@ install(
         "_TestQueue.test_queue_feeder_donot_stop_onexc": AT_ONCE,
         "_TestQueue.test_queue_feeder_on_queue_feeder_error": AT_ONCE,
     },
-    methods=["forkserver", "spawn"],
 )
 install(
     globals(),
     ["TestSimpleQueue"],
     patched={"multiprocessing.SimpleQueue": shoal.SimpleQueue, "multiprocessing.Event": shoal.Event},
     deviations={"TestSimpleQueue.test_closed": "there is no pipe whose ends could be closed"},
-    methods=["forkserver", "spawn"],
 )

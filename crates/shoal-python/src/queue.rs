@@ -259,7 +259,8 @@ impl RawQueue {
         Self::get(slf, false, None)
     }
 
-    /// Take what lies there, `n` items at most; wait as `get` does for the first.
+    /// Take what lies there, `n` items at most; wait as `get` does for the first. If one of them can't be unpickled, its error
+    /// has the others as `got`.
     #[pyo3(signature = (n = None, timeout = None))]
     fn get_many<'py>(slf: &Bound<'py, Self>, n: Option<i64>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
         Self::check_open(slf)?;
@@ -273,11 +274,16 @@ impl RawQueue {
         };
         let mut items = vec![first];
         this.queue.get_more(most - 1, &mut items).or_raise(py)?;
-        let list = PyList::empty(py);
+        let (list, mut failed) = (PyList::empty(py), None);
         for content in items {
-            list.append(this.decode(py, &content)?)?;
+            match this.decode(py, &content) {
+                Ok(item) => list.append(item)?,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(list)
+        let Some(error) = failed else { return Ok(list) };
+        error.value(py).setattr("got", list)?;
+        Err(error)
     }
 
     /// Put all items, in their order, waiting for room if need be. queue.Full, with the number of those that were put, if
