@@ -31,7 +31,7 @@ fn bytes_of(number: usize, named: Option<BlockId>) -> Vec<u8> {
 
 fn put_item(queue: &Queue, number: usize) {
     // Every other one names something that the producer has made: it must outlive it.
-    let named = (number % 2 == 0).then(|| queue.heap().allocate(5000).expect("memory"));
+    let named = number.is_multiple_of(2).then(|| queue.heap().allocate(5000).expect("memory"));
     let bytes = bytes_of(number, named.as_ref().map(Lease::id));
     let item = Item::new(queue.heap(), &bytes, named.into_iter().collect()).expect("memory");
     assert_eq!(queue.put(&item, LONG).expect("put"), Put::Done);
@@ -46,7 +46,7 @@ fn take_item(queue: &Queue) -> usize {
     let named = BlockId { segment: word(8), entry: word(12), generation: word(16) };
     let named = (named.generation != 0).then_some(named);
     assert_eq!(bytes, bytes_of(number, named), "it is whole");
-    assert_eq!(named.is_some(), number % 2 == 0);
+    assert_eq!(named.is_some(), number.is_multiple_of(2));
     if let Some(id) = named {
         assert_eq!(queue.heap().take(id).expect("there").len(), 5000);
     }
