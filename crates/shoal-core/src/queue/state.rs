@@ -317,10 +317,16 @@ mod loom_models {
 
     const STEPS: u32 = 6;
 
+    fn explored() -> loom::model::Builder {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(3);
+        explored
+    }
+
     #[test]
     fn loom_a_producer_that_dies_at_any_step_leaves_a_whole_item_or_none() {
         for lives in 0..=STEPS {
-            loom::model(move || {
+            explored().check(move || {
                 let queue = Small::<2>::new();
                 let victim = {
                     let queue = queue.clone();
@@ -345,7 +351,7 @@ mod loom_models {
     #[test]
     fn loom_a_consumer_that_dies_at_any_step_takes_one_item_along_or_none() {
         for lives in 0..=STEPS {
-            loom::model(move || {
+            explored().check(move || {
                 let queue = Small::<1>::new();
                 queue.put(OTHER, 1, u32::MAX).expect("lives");
                 let victim = {
