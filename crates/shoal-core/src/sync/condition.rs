@@ -36,6 +36,7 @@ use super::patience::{End, Patience};
 use super::rlock::{Owner, RLock};
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 const WAITING: u32 = 0xffff;
@@ -185,7 +186,9 @@ impl<'a> Condition<'a> {
         if !self.enter(me) {
             return (Waited::Refused, Acquired::Yes);
         }
+        crash::point("condition: entered");
         let times = guard.let_go();
+        crash::point("condition: let go");
         if times == 0 {
             if self.leave(me) {
                 self.notify(1);
@@ -193,6 +196,7 @@ impl<'a> Condition<'a> {
             return (Waited::Refused, Acquired::Yes);
         }
         let waited = self.sleep(me, || guard.deaths() != deaths, patience);
+        crash::point("condition: left");
         (waited, guard.take_back(times, back))
     }
 
@@ -207,6 +211,7 @@ impl<'a> Condition<'a> {
                 now if now >= ONE_NOTIFIED => Wake::Woken,
                 now => self.futex(me).wait(now, timeout),
             });
+            crash::point("condition: woken");
             match rested {
                 Ok(()) if !bereft() => {}
                 Ok(()) => {
@@ -251,6 +256,7 @@ impl<'a> Condition<'a> {
         let notify = |now: u32| (now >> NOTIFIED < now & WAITING).then(|| now + ONE_NOTIFIED);
         let notified = self.word(holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, notify).is_ok();
         if notified {
+            crash::point("condition: notified");
             self.futex(holder).wake(1);
         }
         notified

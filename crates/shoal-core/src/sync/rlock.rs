@@ -8,6 +8,7 @@
 use super::atomics::{AtomicU64, Ordering};
 use super::lock::{self, Acquired, Lock};
 use super::patience::Patience;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 /// Which thread of which process.
@@ -109,6 +110,7 @@ impl<'a> RLock<'a> {
     fn first(&self, owner: Owner, acquired: Acquired) -> Acquired {
         if acquired == Acquired::Yes {
             self.set(owner, 1);
+            crash::point("rlock: entered");
         }
         acquired
     }
@@ -120,6 +122,7 @@ impl<'a> RLock<'a> {
             0 => return false,
             1 => {
                 self.held.store(0, Ordering::Relaxed);
+                crash::point("rlock: cleared");
                 self.lock.release();
             }
             times => self.set(owner, times - 1),

@@ -32,6 +32,7 @@ use super::patience::{End, Patience};
 use super::sleepers;
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 /// The most permits there can be.
@@ -180,7 +181,9 @@ impl<'a> Semaphore<'a> {
             let count = ((held >> 32) as u32).wrapping_add(1) & COUNTS;
             let next = left | u64::from(who) << WHO | (what as u64) << WHAT | u64::from(count) << COUNT;
             if self.value().compare_exchange(value, next, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                crash::point("semaphore: changed");
                 self.settle(next);
+                crash::point("semaphore: entered");
                 return Ok(());
             }
         }
@@ -209,7 +212,9 @@ impl<'a> Semaphore<'a> {
                 break Ok(());
             }
             slept = true;
-            if let Err(end) = patience.rest(|timeout| self.sleepers().sleep(|| self.permits() > 0, timeout)) {
+            let rested = patience.rest(|timeout| self.sleepers().sleep(|| self.permits() > 0, timeout));
+            crash::point("semaphore: woken");
+            if let Err(end) = rested {
                 // The time may be up for one who was woken just now.
                 break if self.try_acquire(who) { Ok(()) } else { Err(end) };
             }
