@@ -59,6 +59,28 @@ enum What {
     Died = 3,
 }
 
+impl What {
+    /// The point at which it has been made.
+    fn changed(self) -> &'static str {
+        match self {
+            What::Nothing => "semaphore: signalled",
+            What::Acquired => "semaphore: acquired",
+            What::Released => "semaphore: released",
+            What::Died => "semaphore: buried",
+        }
+    }
+
+    /// The point at which it is in the table.
+    fn entered(self) -> &'static str {
+        match self {
+            What::Nothing => "semaphore: signal entered",
+            What::Acquired => "semaphore: acquisition entered",
+            What::Released => "semaphore: release entered",
+            What::Died => "semaphore: death entered",
+        }
+    }
+}
+
 /// The permits that each process has. All zero when new.
 #[repr(C)]
 #[derive(Debug)]
@@ -181,9 +203,9 @@ impl<'a> Semaphore<'a> {
             let count = ((held >> 32) as u32).wrapping_add(1) & COUNTS;
             let next = left | u64::from(who) << WHO | (what as u64) << WHAT | u64::from(count) << COUNT;
             if self.value().compare_exchange(value, next, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                crash::point("semaphore: changed");
+                crash::point(what.changed());
                 self.settle(next);
-                crash::point("semaphore: entered");
+                crash::point(what.entered());
                 return Ok(());
             }
         }

@@ -6,7 +6,7 @@ use pyo3::types::PyBytes;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
 use shoal_core::memory::words::Shared;
-use shoal_core::sync::condition::{Condition, Plain, Reentrant, Waited, Waiters};
+use shoal_core::sync::condition::{Condition, MOST, Plain, Reentrant, Waited, Waiters};
 use shoal_core::sync::lock::{Acquired, Lock};
 use shoal_core::sync::patience::{End, Patience};
 use shoal_core::sync::rlock::RLock;
@@ -152,7 +152,9 @@ impl RawCondition {
         }
         match (waited, back) {
             (_, Acquired::Abandoned | Acquired::Interrupted | Acquired::TimedOut) => Ok(false),
-            (Waited::Refused, _) => Err(PyRuntimeError::new_err("65535 threads of this process wait already")),
+            (Waited::Refused, _) => {
+                Err(PyRuntimeError::new_err(format!("{MOST} threads of this process wait already")))
+            }
             _ if Lock::new(cell).is_spoilt() => Err(abandoned(py)),
             (Waited::Notified, _) => Ok(true),
             (Waited::Ended(End::TimedOut | End::Stopped), _) => Ok(false),
