@@ -33,12 +33,17 @@ impl Owner {
 #[cfg(not(loom))]
 #[inline]
 fn thread_number() -> u32 {
+    use std::cell::Cell;
     use std::sync::atomic::AtomicU32;
     static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
-        static MINE: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
+        // A constant at first: then there is no state of initialisation to be looked at.
+        static MINE: Cell<u32> = const { Cell::new(0) };
     }
-    MINE.with(|mine| *mine)
+    if MINE.get() == 0 {
+        MINE.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    MINE.get()
 }
 
 /// The reentrant lock in a cell.

@@ -242,7 +242,7 @@ impl<'a> Semaphore<'a> {
             }
         };
         if slept && self.permits() > 0 {
-            self.sleepers().wake_one();
+            self.sleepers().wake_one_in_order();
         }
         result
     }
@@ -256,7 +256,7 @@ impl<'a> Semaphore<'a> {
             (left, 0) => Ok((SIGNAL | u64::from(left + 1), What::Nothing)),
             (left, _) => Ok((value & SIGNAL | u64::from(left + 1), What::Released)),
         })?;
-        self.sleepers().wake_one();
+        self.sleepers().wake_one_in_order();
         Ok(())
     }
 

@@ -190,18 +190,23 @@ impl RawCondition {
         self.notify(i64::MAX)
     }
 
-    fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.guard.object(py).call_method0("__enter__")
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        match &self.guard {
+            Guard::Plain(lock) => lock.get().__enter__(py),
+            Guard::Reentrant(lock) => lock.get().__enter__(py),
+        }
     }
 
-    fn __exit__<'py>(
+    fn __exit__(
         &self,
-        py: Python<'py>,
-        kind: &Bound<'py, PyAny>,
-        error: &Bound<'py, PyAny>,
-        traceback: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.guard.object(py).call_method1("__exit__", (kind, error, traceback))
+        kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        match &self.guard {
+            Guard::Plain(lock) => lock.get().__exit__(kind, error, traceback),
+            Guard::Reentrant(lock) => lock.get().__exit__(kind, error, traceback),
+        }
     }
 
     /// How many wait and have not been notified.
