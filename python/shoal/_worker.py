@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
+# The pid of the first process of the family that this worker belongs to; see `shoal.multiprocessing.ledger`.
+family: int | None = None
+
+
 def work(seat: _engine.Seat) -> NoReturn:
     """Be the worker of `seat`; does not return.
 
@@ -36,7 +40,8 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, most = setup
+    global family
+    directory, path, argv, environment, most, family = setup
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
