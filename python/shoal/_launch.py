@@ -35,6 +35,14 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     return sys.executable, [*flags, "-c", start], envs
 
 
+def expect_workers() -> None:
+    """Start the zygote of a program that is run by `shoal run` and will probably make a pool: it is ready by then."""
+    if _is_run() and "shoal._worker" not in sys.modules:
+        from shoal import _engine
+
+        _engine.start_zygote(*command(), preloaded([]))
+
+
 def setup(most: int | None) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]

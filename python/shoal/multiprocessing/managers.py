@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 
+from shoal import _launch
 from shoal.multiprocessing.originals import original
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ class _OnDemand(_original.BaseManager):
             ProcessError: it has been started already.
             TypeError: `initializer` can't be called.
         """
+        _launch.expect_workers()
         start = super().start
         self._start_server = lambda: start(initializer, initargs)
         if initializer is not None or self._state.value != _INITIAL:

@@ -4,7 +4,7 @@ Mapping a segment anew in each task means faulting it in page by page in each ta
 So a mapping stays for a while after its last user has gone, and who attaches to the same file gets it, warm.
 
     attach ──▶ mapping of that file (device, inode, length) ──▶ view, one for each `SharedMemory`
-    view gone ──▶ keeper: unmaps once the segment is unlinked, or nobody has used it for ten seconds
+    last view gone ──▶ unmapped at once if the segment is unlinked; else by the keeper, when it is, or after ten seconds
 
 A mapping lives as long as any view of it does, closed or not: an array made of a `SharedMemory` that is gone shows what
 was there, where it would end the process with plain multiprocessing. What no one refers to is unmapped: whoever
@@ -22,7 +22,7 @@ import time
 import weakref
 from _queue import Empty, SimpleQueue
 
-__all__ = ["attach"]
+__all__ = ["Mapping", "attach"]
 
 # How much is mapped ahead each time somebody attaches: some 6 ms, where faulting in the same by writing takes 20.
 _AHEAD = 64 << 20
@@ -33,19 +33,19 @@ _IDLE_SECONDS = 10.0
 _LOOK_EVERY = 0.5
 
 
-class _Mapping:
+class Mapping:
     """A file of shared memory, mapped."""
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
         # The descriptor tells whether the file has been unlinked; the map has no use for one of its own.
-        self.fd = os.dup(fd)
+        self._fd = os.dup(fd)
         try:
             if sys.version_info >= (3, 13):
-                self._map = mmap.mmap(self.fd, status.st_size, trackfd=False)
+                self._map = mmap.mmap(self._fd, status.st_size, trackfd=False)
             else:
-                self._map = mmap.mmap(self.fd, status.st_size)
+                self._map = mmap.mmap(self._fd, status.st_size)
         except BaseException:
-            os.close(self.fd)
+            os.close(self._fd)
             raise
         self._size = status.st_size
         self._mapped = 0
@@ -70,32 +70,40 @@ class _Mapping:
         if not self._views:
             _unused.put(self)
 
+    def tidy(self) -> None:
+        """Unmap it now, if nobody uses it and the segment has been unlinked."""
+        with _lock:
+            if not self._views and self.is_unlinked:
+                _is_over(self)
+
     @property
     def in_use(self) -> bool:
         return bool(self._views)
 
     @property
     def is_unlinked(self) -> bool:
-        return os.fstat(self.fd).st_nlink == 0
+        return self._map.closed or os.fstat(self._fd).st_nlink == 0
 
     def close(self) -> bool:
         """Unmap it, if no slice of a view is left."""
+        if self._map.closed:
+            return True
         try:
             self._map.close()
         except BufferError:
             return False
-        os.close(self.fd)
+        os.close(self._fd)
         return True
 
 
 _lock = threading.Lock()
-_mappings: dict[tuple[int, int, int], _Mapping] = {}
-_unused: SimpleQueue[_Mapping] = SimpleQueue()
+_mappings: dict[tuple[int, int, int], Mapping] = {}
+_unused: SimpleQueue[Mapping] = SimpleQueue()
 _keeper: threading.Thread | None = None
 
 
-def attach(fd: int) -> memoryview:
-    """A view of the file `fd`, which the caller may close: of the mapping that is there, or of a new one.
+def attach(fd: int) -> tuple[Mapping, memoryview]:
+    """The mapping of the file `fd`, which the caller may close, and a view of it. It may have been there already.
 
     Raises:
         OSError, ValueError: it can't be mapped.
@@ -106,16 +114,16 @@ def attach(fd: int) -> memoryview:
     with _lock:
         mapping = _mappings.get(key)
         if mapping is None:
-            mapping = _mappings[key] = _Mapping(fd, status)
+            mapping = _mappings[key] = Mapping(fd, status)
         if _keeper is None:
             _keeper = threading.Thread(target=_keep, name="shoal-segments", daemon=True)
             _keeper.start()
-        return mapping.view(status)
+        return mapping, mapping.view(status)
 
 
 def _keep() -> None:
     """Unmap what is not needed any more. Sleeps while everything is in use."""
-    idle: set[_Mapping] = set()
+    idle: set[Mapping] = set()
     while True:
         try:
             mapping = _unused.get(timeout=_LOOK_EVERY if idle else None)
@@ -129,7 +137,7 @@ def _keep() -> None:
                 idle.discard(mapping)
 
 
-def _is_over(mapping: _Mapping) -> bool:
+def _is_over(mapping: Mapping) -> bool:
     """Whether there is no more to be done about an idle mapping: it is in use again, or closed."""
     if mapping.in_use:
         return True

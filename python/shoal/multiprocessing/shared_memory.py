@@ -12,6 +12,7 @@ import secrets
 
 import _posixshmem
 
+from shoal import _launch
 from shoal.multiprocessing import ledger, segments
 
 TYPE_CHECKING = False
@@ -47,10 +48,7 @@ class SharedMemory:
         >>> shm.unlink()
     """
 
-    # As in the standard library: what `__del__` finds if making one failed, and what subclasses change.
-    _name = ""
-    _buf: memoryview | None = None
-    _size = 0
+    # As in the standard library: what subclasses change.
     _flags = os.O_RDWR
     _mode = 0o600
     _prepend_leading_slash = True
@@ -67,15 +65,17 @@ class SharedMemory:
         fd = self._open(name)
         try:
             if create:
+                _launch.expect_workers()
                 self._make(fd, size, track)
-            self._buf = segments.attach(fd)
+            self._mapping, view = segments.attach(fd)
         except BaseException:
             if create:
                 _posixshmem.shm_unlink(self._name)
             raise
         finally:
             os.close(fd)
-        self._size = len(self._buf)
+        self._buf: memoryview | None = view
+        self._size = len(view)
 
     def _open(self, name: str | None) -> int:
         if name is not None:
@@ -103,13 +103,6 @@ class SharedMemory:
                 f"{room.f_blocks * room.f_frsize} are free); shoal.array needs none of it"
             ) from error
 
-    def __del__(self) -> None:
-        # An array that was made of it may be alive: then the mapping lives on, too.
-        try:
-            self.close()
-        except BufferError:
-            pass
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, False, self.size)
 
@@ -134,12 +127,16 @@ class SharedMemory:
     def close(self) -> None:
         """Be done with it here. The segment stays for others, and mapped for the next time.
 
+        An array that was made of `buf` may be used all the same, and keeps the mapping. So does `buf` if this object is
+        just forgotten: nothing needs to be closed.
+
         Raises:
-            BufferError: an array that was made of `buf` is still in use.
+            BufferError: something has `buf` itself, not what it refers to.
         """
         if self._buf is not None:
             self._buf.release()
             self._buf = None
+            self._mapping.tidy()
 
     def unlink(self) -> None:
         """Take the name away: nobody can attach any more, and when the last one has closed it, the memory is free.
@@ -147,8 +144,8 @@ class SharedMemory:
         Raises:
             FileNotFoundError: it has been unlinked already.
         """
-        if self._name:
-            _posixshmem.shm_unlink(self._name)
+        _posixshmem.shm_unlink(self._name)
+        self._mapping.tidy()
 
 
 def _make_filename() -> str:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ring::{self, Chunk, Found};
 use super::shared::{Queue, deadline, id_of, left, name_of};
@@ -85,8 +85,7 @@ impl Queue {
                 break Got::Empty;
             } else {
                 slept = true;
-                let ready = || !self.state.is_empty() || self.state.is_shut();
-                match self.wait(&self.state.common.0.getters, ready, deadline) {
+                match self.wait_for_item(deadline) {
                     Wake::Woken => {}
                     Wake::TimedOut => break Got::Empty,
                     Wake::Interrupted => break Got::Interrupted,
@@ -96,17 +95,37 @@ impl Queue {
         if matches!(got, Got::Item(_)) && self.state.capacity() > 0 {
             self.state.common.0.putters.wake_one();
         }
-        if slept && !self.state.is_empty() {
-            self.state.common.0.getters.wake_one();
+        if slept {
+            self.wake_next();
         }
         Ok(got)
+    }
+
+    /// Waits for an item at most for `timeout` and takes none: `false` if there still is none, and the queue is not shut.
+    ///
+    /// For whoever wants to take one at a moment of their own choice. Who has waited here takes one and calls
+    /// `wake_next`, or those who wait behind them are not told of the rest.
+    pub fn await_item(&self, timeout: Duration) -> Result<bool> {
+        self.check()?;
+        Ok(self.wait_for_item(deadline(Some(timeout))) == Wake::Woken)
+    }
+
+    /// Wakes the next who waits, if there is something for them.
+    pub fn wake_next(&self) {
+        if !self.state.is_empty() {
+            self.state.common.0.getters.wake_one();
+        }
+    }
+
+    fn wait_for_item(&self, deadline: Option<Instant>) -> Wake {
+        self.wait(&self.state.common.0.getters, || !self.state.is_empty() || self.state.is_shut(), deadline)
     }
 
     /// Takes up to `most` more items that lie there, in one go. An error leaves the rest where it is.
     pub fn get_more(&self, most: usize, items: &mut Vec<Content>) -> Result<()> {
         let before = items.len();
         if most > 0 && !self.state.is_empty() {
-            let Ok(locked) = self.lock(&self.state.get, Some(std::time::Instant::now())) else { return Ok(()) };
+            let Ok(locked) = self.lock(&self.state.get, Some(Instant::now())) else { return Ok(()) };
             let mut outcome = Ok(());
             let mut parting = Vec::new();
             while items.len() - before < most {
