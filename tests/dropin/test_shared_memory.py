@@ -107,7 +107,9 @@ def test_attaching_again_costs_little_beside_attaching_for_the_first_time() -> N
 
 
 def test_who_attaches_and_ends_takes_nothing_along(segment: SharedMemory) -> None:
-    program = start("import sys; from shoal.multiprocessing.shared_memory import SharedMemory as S; S(sys.argv[1])", segment.name)
+    program = start(
+        "import sys; from shoal.multiprocessing.shared_memory import SharedMemory as S; S(sys.argv[1])", segment.name
+    )
     assert program.communicate(timeout=30) == ("", "")
     assert is_there(segment.name)
 
@@ -189,7 +191,9 @@ def test_a_name_that_somebody_else_has_taken_since_is_left_alone() -> None:
     mine.unlink()
 
 
-def test_memory_that_was_unlinked_is_given_back_by_workers_that_had_it_mapped(segment: SharedMemory, pool: shoal.Pool) -> None:
+def test_memory_that_was_unlinked_is_given_back_by_workers_that_had_it_mapped(
+    segment: SharedMemory, pool: shoal.Pool
+) -> None:
     def work(name: str) -> int:
         SharedMemory(name).close()
         assert mappings(name) == 1

@@ -1,4 +1,4 @@
-"""Puts shoal in the place of `multiprocessing`, process executors and joblib's default backend, for all who import them.
+"""Puts shoal in the place of `multiprocessing`, process executors and joblib's default backend.
 
 For programs that are run by `shoal run`, in their process and in the workers of their pools. Nothing is imported ahead:
 a hook waits until the program imports one of these, lets the original be loaded, and then puts a module in its place

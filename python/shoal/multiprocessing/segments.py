@@ -1,6 +1,6 @@
 """The named segments that this process has mapped. Each is mapped once, however often it is attached to.
 
-Mapping a segment anew in each task means faulting it in page by page in each task: 50 000 faults for 200 MB, some 60 ms.
+Mapping a segment anew in each task means faulting it in page by page in each task: 50 000 faults for 200 MB: 60 ms.
 So a mapping stays for a while after its last user has gone, and who attaches to the same file gets it, warm.
 
     attach ──▶ mapping of that file (device, inode, length) ──▶ view, one for each `SharedMemory`

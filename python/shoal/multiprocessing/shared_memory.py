@@ -7,10 +7,9 @@ As there, with three differences: attaching to the same segment again costs a fe
 
 from __future__ import annotations
 
+import _posixshmem
 import os
 import secrets
-
-import _posixshmem
 
 from shoal import _launch
 from shoal.multiprocessing import ledger, segments

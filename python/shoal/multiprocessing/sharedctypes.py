@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from shoal.multiprocessing.originals import original
 from shoal.values import (
-    Array, RawArray, RawValue, Synchronized, SynchronizedArray, SynchronizedBase, SynchronizedString, Value, copy,
+    Array,
+    RawArray,
+    RawValue,
+    Synchronized,
+    SynchronizedArray,
+    SynchronizedBase,
+    SynchronizedString,
+    Value,
+    copy,
     synchronized,
 )
 
@@ -12,7 +20,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Array", "RawArray", "RawValue", "Synchronized", "SynchronizedArray", "SynchronizedBase", "SynchronizedString", "Value", "copy", "synchronized"]
+__all__ = [
+    "Array",
+    "RawArray",
+    "RawValue",
+    "Synchronized",
+    "SynchronizedArray",
+    "SynchronizedBase",
+    "SynchronizedString",
+    "Value",
+    "copy",
+    "synchronized",
+]
 
 
 def __getattr__(name: str) -> Any:

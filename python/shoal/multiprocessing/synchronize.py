@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shoal.multiprocessing.originals import original
 from shoal.events import Barrier, Condition, Event
 from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
+from shoal.multiprocessing.originals import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
