@@ -31,6 +31,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 _AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# All that were made, for who wants to know at the end what they did; None if nobody does.
+_made: list[_engine.PoolBase] | None = None
 
 
 class Pool:
@@ -86,6 +88,8 @@ class Pool:
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
         _pools.add(self)
+        if _made is not None:
+            _made.append(self._base)
 
     # ---- one call ----------------------------------------------------------------------------------------------------
 

@@ -135,6 +135,8 @@ def test_it_is_a_manager() -> None:
 
 
 def test_segments_of_a_manager_go_with_it() -> None:
+    with SharedMemoryManager() as other:
+        other.SharedMemory(1)  # from now on there is the guard, once
     before = children()
     with SharedMemoryManager() as manager:
         segment, values = manager.SharedMemory(100), manager.ShareableList([1, 2])

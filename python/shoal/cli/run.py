@@ -75,8 +75,9 @@ def _run_module(main: ModuleType, name: str, arguments: list[str]) -> None:
 
 
 def _run_script(main: ModuleType, path: str, arguments: list[str]) -> None:
+    argv, path = [path, *arguments], os.path.join(os.getcwd(), path)
     if os.path.isdir(path) or path.endswith((".zip", ".pyz")):
-        _become(main, [path, *arguments], path)
+        _become(main, argv, path)
         runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]
         return
     try:
@@ -85,7 +86,7 @@ def _run_script(main: ModuleType, path: str, arguments: list[str]) -> None:
         # As the interpreter says it, and with its exit code.
         print(f"shoal run: can't open file {path!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
-    _become(main, [path, *arguments], os.path.dirname(os.path.realpath(path)))
+    _become(main, argv, os.path.dirname(os.path.realpath(path)))
     from importlib.machinery import SourceFileLoader
 
     main.__file__, main.__loader__ = path, SourceFileLoader("__main__", path)

@@ -11,7 +11,6 @@ shared_memory.py   named segments; shareable_list, segments, ledger and guard ar
 pool, queues, synchronize, sharedctypes, connection, dummy, util: the modules of those names
 """
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

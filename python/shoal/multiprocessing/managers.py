@@ -33,7 +33,7 @@ _INITIAL, _STARTED, _SHUTDOWN = _original.State.INITIAL, _original.State.STARTED
 class _OnDemand(_original.BaseManager):
     """A manager whose server starts when it is first needed."""
 
-    _start_server: Callable[[], None] | None = None
+    _to_start: tuple[Callable[..., object] | None, Iterable[Any]] | None = None
     _end_server: Callable[[], None] | None = None
     _connected = False
 
@@ -48,10 +48,11 @@ class _OnDemand(_original.BaseManager):
             ProcessError: it has been started already.
             TypeError: `initializer` can't be called.
         """
+        if self._state.value != _INITIAL:
+            super().start()  # which says so
         _launch.expect_workers()
-        start = super().start
-        self._start_server = lambda: start(initializer, initargs)
-        if initializer is not None or self._state.value != _INITIAL:
+        self._to_start = initializer, initargs
+        if initializer is not None:
             self._serve()
         self._state.value = _STARTED
 
@@ -62,7 +63,7 @@ class _OnDemand(_original.BaseManager):
 
     def shutdown(self) -> None:
         """Be done. If there is a server, it ends."""
-        self._start_server = None
+        self._to_start = None
         self._state.value = _SHUTDOWN
         if self._end_server is not None:
             self._end_server()
@@ -80,12 +81,11 @@ class _OnDemand(_original.BaseManager):
 
     def _serve(self) -> None:
         with self._serving:
-            start, self._start_server = self._start_server, None
+            start, self._to_start = self._to_start, None
             if start is None:
                 return
-            if self._state.value == _STARTED and self._end_server is None:
-                self._state.value = _INITIAL
-            start()
+            self._state.value = _INITIAL
+            super().start(*start)
             # The original puts what ends its server in the place of the method.
             self._end_server = vars(self).pop("shutdown")
 
