@@ -73,6 +73,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
+    module.add_class::<pool::Prepared>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
     module.add_class::<stream::StreamJob>()?;
