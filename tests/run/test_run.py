@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+SHOAL = str(Path(sys.executable).with_name("shoal"))
 Done = subprocess.CompletedProcess[str]
 Shoal = Callable[..., Done]
 
@@ -23,7 +24,7 @@ def both(tmp_path: Path) -> Callable[..., tuple[Done, Done]]:
     """What the interpreter and what `shoal run` make of the same command line."""
 
     def both(*arguments: str) -> tuple[Done, Done]:
-        return call(tmp_path, sys.executable, *arguments), call(tmp_path, "shoal", "run", *arguments)
+        return call(tmp_path, sys.executable, *arguments), call(tmp_path, SHOAL, "run", *arguments)
 
     return both
 
@@ -34,7 +35,7 @@ def shoal_run(tmp_path: Path) -> Shoal:
 
     def run(source: str, *options: str) -> Done:
         (tmp_path / "program.py").write_text(textwrap.dedent(source))
-        return call(tmp_path, "shoal", "run", *options, "program.py")
+        return call(tmp_path, SHOAL, "run", *options, "program.py")
 
     return run
 
@@ -103,7 +104,7 @@ def test_a_syntax_error_is_shown_as_the_interpreter_shows_it(
     ],
 )
 def test_what_cannot_be_run_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = call(tmp_path, "shoal", "run", *arguments)
+    done = call(tmp_path, SHOAL, "run", *arguments)
     assert message in done.stderr
     assert done.returncode == (1 if "no_such_module" in arguments else 2)
 
@@ -255,7 +256,7 @@ def test_stats_tell_which_worker_ran_what(shoal_run: Shoal) -> None:
 def test_ctrl_c_ends_the_program_as_it_ends_under_the_interpreter(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(100)\n")
     program = subprocess.Popen(
-        ["shoal", "run", "waits.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SHOAL, "run", "waits.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert program.stdout is not None
     program.stdout.readline()
@@ -275,7 +276,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 )
 def test_programs_that_were_written_for_multiprocessing_run_unchanged(tmp_path: Path, program: Path) -> None:
     arguments = ["2e6", "1e5", "1000"] if program.stem == "seed_job" else []
-    done = call(tmp_path, "shoal", "run", str(program), *arguments)
+    done = call(tmp_path, SHOAL, "run", str(program), *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not [name for name in os.listdir("/dev/shm") if name.startswith("psm_run_")]
