@@ -177,9 +177,17 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// In the child of a fork: no other thread is there.
+    pub fn forked() {
+        INSIDE.store(0, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        // Not below 0: the thread that forked may have been inside.
+        let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
     }
 }
 

@@ -61,7 +61,7 @@ enum State {
 pub struct Shared {
     number: u32,
     host: Arc<Host>,
-    memory: PoolMemory,
+    memory: Arc<PoolMemory>,
     _setup: PlainBlock,
     /// What its limit of memory is counted against.
     pub(super) budget: Option<Arc<Budget>>,
@@ -181,8 +181,8 @@ impl Pool {
         let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
-        let memory = PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?;
-        let shared = host.add_pool(|number| {
+        let memory = Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?);
+        let shared = host.add_pool(&memory.clone(), |number| {
             Arc::new(Shared {
                 number,
                 host: host.clone(),
@@ -229,6 +229,7 @@ impl Pool {
     pub fn allocate(&self, len: u64) -> Result<Lease> {
         let charge = self.0.budget.as_ref().map(|budget| budget.charge(len)).transpose()?;
         let lease = self.heap().allocate(len)?;
+        lease.stay();
         if let Some(charge) = charge {
             lease.carry(charge);
         }
@@ -524,16 +525,6 @@ impl Shared {
     /// What its limit of memory is counted against, if it has one.
     pub(crate) fn budget(&self) -> Option<&Arc<Budget>> {
         self.budget.as_ref()
-    }
-
-    /// Wakes idle workers: what others let go of may be theirs to give back. At once, and the busy ones when they are
-    /// through with their task, if memory is short.
-    pub(crate) fn ask_for_memory(&self, short: bool) {
-        let control = self.memory.control();
-        if short {
-            control.squeezes.fetch_add(1, Ordering::SeqCst);
-        }
-        control.gate.wake_all(|worker| self.memory.park(worker));
     }
 }
 
