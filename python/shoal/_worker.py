@@ -7,6 +7,7 @@ import os
 import sys
 
 from shoal import _engine
+from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
@@ -49,10 +50,7 @@ def _serve(worker: _engine.Seated) -> int:
         del os.environ[name]
     os.environ.update(environment)
     try:
-        initializer: Any = worker.initializer()
-        if initializer is not None:
-            function, arguments = initializer
-            function(*arguments)
+        run_initializer(worker.initializer)
     except SystemExit:
         raise
     except BaseException as error:

@@ -31,7 +31,7 @@ class _Ours(_original.BaseContext):
         """How many CPUs this process may use: `shoal.cpu_count()`."""
         return shoal.cpu_count()
 
-    def Manager(self) -> SyncManager:  # type: ignore[override]
+    def Manager(self) -> SyncManager:
         """A manager. It starts a server process only when something needs one."""
         from shoal.multiprocessing.managers import SyncManager
 

@@ -4,7 +4,7 @@ Run as `python guard.py PID LEDGER`, with the descriptors of the program and of 
 has ended. It imports nothing of shoal: it is started while the program waits, and stays for as long as it runs.
 """
 
-import _signal as signal  # the module around it takes longer to import than all the rest
+import _signal as signal  # type: ignore[import-not-found]  # the module around it takes longer to import than all the rest
 import os
 import select
 

@@ -16,13 +16,12 @@ from shoal.multiprocessing.originals import original
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from multiprocessing import managers as _original
     from typing import Any
 
     from shoal.multiprocessing.shareable_list import ShareableList
     from shoal.multiprocessing.shared_memory import SharedMemory
-else:
-    _original = original("multiprocessing.managers")
+
+_original: Any = original("multiprocessing.managers")
 
 __all__ = ["SharedMemoryManager", "SyncManager"]
 
@@ -30,7 +29,7 @@ __all__ = ["SharedMemoryManager", "SyncManager"]
 _INITIAL, _STARTED, _SHUTDOWN = _original.State.INITIAL, _original.State.STARTED, _original.State.SHUTDOWN
 
 
-class _OnDemand(_original.BaseManager):
+class _OnDemand(_original.BaseManager):  # type: ignore[misc]
     """A manager whose server starts when it is first needed."""
 
     _to_start: tuple[Callable[..., object] | None, Iterable[Any]] | None = None
@@ -87,7 +86,7 @@ class _OnDemand(_original.BaseManager):
             self._state.value = _INITIAL
             super().start(*start)
             # The original puts what ends its server in the place of the method.
-            self._end_server = vars(self).pop("shutdown")
+            self._end_server = self.__dict__.pop("shutdown")
 
     def _create(self, typeid: str, /, *args: Any, **kwds: Any) -> Any:
         self._serve()
@@ -102,7 +101,7 @@ class _OnDemand(_original.BaseManager):
         return super()._debug_info()
 
 
-class SyncManager(_OnDemand, _original.SyncManager):
+class SyncManager(_OnDemand, _original.SyncManager):  # type: ignore[misc]
     """A manager, as `multiprocessing.Manager()` returns. Its queues, locks and events are shoal's.
 
     Example:
@@ -171,7 +170,7 @@ class SharedMemoryManager(_OnDemand):
 
         self._must_run()
         made = ShareableList(sequence)
-        self._segments.append(made.shm)  # type: ignore[arg-type]
+        self._segments.append(made.shm)
         return made
 
     def shutdown(self) -> None:

@@ -35,7 +35,7 @@ class ShoalFinder:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, after)
+            spec.loader = _Loader(spec.loader, after)  # type: ignore[assignment]
         return spec
 
 
@@ -86,7 +86,7 @@ def _part(module: ModuleType) -> None:
     if hasattr(module, "get_context"):
         from shoal.multiprocessing.originals import original
 
-        module.get_context = original("multiprocessing").get_context
+        module.get_context = original("multiprocessing").get_context  # type: ignore[attr-defined]
     _stand_in(module)
 
 
@@ -105,9 +105,7 @@ def _executor(module: ModuleType) -> None:
 
 
 def _joblib(module: ModuleType) -> None:
-    from shoal import joblib
-
-    joblib.register(make_default=True)
+    import_module("shoal.joblib").register(make_default=True)
 
 
 _AFTER: dict[str, Callable[[ModuleType], None]] = {
@@ -131,7 +129,7 @@ def install() -> None:
     there = [name for name in _AFTER if name in sys.modules]
     if there:
         raise RuntimeError(f"{there[0]} has been imported already: whoever did so would go on with the original")
-    sys.meta_path.insert(0, ShoalFinder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, ShoalFinder)
 
 
 def is_installed() -> bool:

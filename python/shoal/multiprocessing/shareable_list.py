@@ -14,15 +14,14 @@ from shoal.multiprocessing.shared_memory import SharedMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from multiprocessing import shared_memory as _original
     from typing import Any
-else:
-    _original = original("multiprocessing.shared_memory")
+
+_original: Any = original("multiprocessing.shared_memory")
 
 __all__ = ["ShareableList"]
 
 
-class ShareableList(_original.ShareableList):  # type: ignore[type-arg]
+class ShareableList(_original.ShareableList):  # type: ignore[misc]
     """A list whose items can be changed, but not their number. As `multiprocessing.shared_memory.ShareableList`.
 
     Args:
@@ -43,7 +42,7 @@ class ShareableList(_original.ShareableList):  # type: ignore[type-arg]
 
     def __init__(self, sequence: Iterable[Any] | None = None, *, name: str | None = None) -> None:
         if sequence is None and name is not None:
-            self.shm = SharedMemory(name)  # type: ignore[assignment]
+            self.shm = SharedMemory(name)
             self._list_len = len(self)
             self._allocated_offsets = list(struct.unpack_from(self._format_size_metainfo, self._bytes, 8))
             return
@@ -55,7 +54,7 @@ class ShareableList(_original.ShareableList):  # type: ignore[type-arg]
             size = int(code[:-1]) if code.endswith("s") else self._alignment
             self._allocated_offsets.append(self._allocated_offsets[-1] + size)
         end = self._offset_back_transform_codes + len(items)
-        self.shm = SharedMemory(name, create=True, size=end)  # type: ignore[assignment]
+        self.shm = SharedMemory(name, create=True, size=end)
         struct.pack_into("q" + self._format_size_metainfo, self._bytes, 0, len(items), *self._allocated_offsets)
         for position, (code, item) in enumerate(zip(formats, items, strict=True)):
             self._set_packing_format_and_transform(position, code, item)
@@ -63,16 +62,16 @@ class ShareableList(_original.ShareableList):  # type: ignore[type-arg]
             struct.pack_into(code, self._bytes, self._offset_data_start + self._allocated_offsets[position], data)
 
     @property
-    def _bytes(self) -> memoryview:
-        assert self.shm.buf is not None
+    def _bytes(self) -> Any:
         return self.shm.buf
 
     def _format_of(self, item: Any) -> str:
-        code = self._types_mapping[type(item)]
+        code: str = self._types_mapping[type(item)]
         if not isinstance(item, (str, bytes)):
             return code
         # As the standard library has it: by the number of characters, not of bytes.
-        return code % (self._alignment * (len(item) // self._alignment + 1))
+        room: int = self._alignment * (len(item) // self._alignment + 1)
+        return code % room
 
 
 # Where its users find it: a worker that only attaches does not need this module.

@@ -7,7 +7,7 @@ As there, with three differences: attaching to the same segment again costs a fe
 
 from __future__ import annotations
 
-import _posixshmem
+import _posixshmem  # type: ignore[import-not-found]
 import os
 import secrets
 
@@ -79,11 +79,11 @@ class SharedMemory:
     def _open(self, name: str | None) -> int:
         if name is not None:
             self._name = "/" + name if self._prepend_leading_slash else name
-            return _posixshmem.shm_open(self._name, self._flags, mode=self._mode)
+            return int(_posixshmem.shm_open(self._name, self._flags, mode=self._mode))
         while True:
             self._name = _make_filename()
             try:
-                return _posixshmem.shm_open(self._name, self._flags, mode=self._mode)
+                return int(_posixshmem.shm_open(self._name, self._flags, mode=self._mode))
             except FileExistsError:
                 continue
 

@@ -1,4 +1,4 @@
-"""A program without a guard that uses what multiprocessing has: contexts, initializers, executors, callbacks, threads."""
+"""A program without a guard that uses what there is: contexts, initializers, executors, callbacks, threads."""
 
 import multiprocessing as mp
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -35,8 +35,9 @@ with ThreadPool(2) as threads:
     prepare(1)
     assert threads.map(work, range(3)) == [1, 2, 3]
 
-failing = mp.Pool(1).apply_async(int, ("x",))
+pool = mp.Pool(1)
 try:
-    failing.get(30)
+    pool.apply_async(int, ("x",)).get(30)
 except ValueError as error:
     assert "invalid literal" in str(error)
+pool.terminate()

@@ -1,5 +1,6 @@
-"""Resets features of one large array at many positions, as people write it: shared memory by name, a manager's queue and
-lock, a bar that a daemon thread moves, and a wait until the queue is empty.
+"""Resets features of one large array at many positions, as people write it.
+
+Shared memory by name, a manager's queue and lock, a bar that a daemon thread moves, a wait until the queue is empty.
 
     python reset_features.py [features] [positions]
 """
