@@ -36,6 +36,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# All that were made, for who wants to know at the end what they did; None if nobody does.
+_made: list[_engine.PoolBase] | None = None
 
 
 class Pool:
@@ -131,6 +133,8 @@ class Pool:
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
+        if _made is not None:
+            _made.append(self._base)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kind == "thread" and cls is Pool:
