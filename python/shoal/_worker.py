@@ -58,6 +58,9 @@ def _serve(worker: _engine.Seated) -> int:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        # As `random` does by itself: all that the zygote forks would draw the same.
+        numpy_random.seed()
     try:
         run_initializer(worker.initializer)
     except SystemExit:
