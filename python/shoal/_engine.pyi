@@ -15,6 +15,7 @@ __all__ = [
     "SPIN_BUDGET_US",
     "AsyncResult",
     "Block",
+    "Copies",
     "IMapIterator",
     "Inbox",
     "Job",
@@ -116,6 +117,13 @@ class AsyncResult(Generic[_R]):
 
 @final
 class Prepared: ...
+
+@final
+class Copies:
+    def __new__(cls, least: int) -> Self: ...
+    def submit_call(
+        self, pool: PoolBase, func: Callable[..., _R] | Prepared, args: tuple[Any, ...]
+    ) -> AsyncResult[_R]: ...
 
 @final
 class Inbox:

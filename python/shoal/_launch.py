@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+from shoal import _budget
+
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`.
 _PLAIN_FINDERS = frozenset(
     {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
 )
-
-# Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
-# thread. Whoever has set these has a reason.
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def command() -> tuple[str, list[str], list[tuple[str, str]]]:
@@ -29,27 +27,29 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
         flags.append("-S")
         start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
     start += "from shoal._zygote import main; main()"
-    envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
-    return sys.executable, [*flags, "-c", start], envs
+    return sys.executable, [*flags, "-c", start], list(_budget.zygote().items())
 
 
-def setup(most: int | None) -> tuple[object, ...]:
-    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
+def setup(most: int | None, limits: dict[str, str]) -> tuple[object, ...]:
+    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
+
+    Args:
+        most: tasks after which a worker is replaced.
+        limits: its share of the CPUs, for `shoal._budget`.
+    """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
-    environment = dict(os.environ)
-    for name in _ONE_THREAD:
-        environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most
+    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), dict(os.environ), limits, most
 
 
-def preloaded(names: list[str]) -> list[bytes]:
+def preloaded(names: list[str], limits: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
     What the user names; numpy if the client has it; and what loads code by value if the main module has any.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
-    one_thread = all(os.environ.get(name, "1") == "1" for name in _ONE_THREAD)
-    likely = ["numpy"] if "numpy" in sys.modules and one_thread else []
+    likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
+    if likely and limits.get("OPENBLAS_NUM_THREADS", "1") != "1":
+        likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")

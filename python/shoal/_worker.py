@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 
-from shoal import _engine
+from shoal import _budget, _engine
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, most = setup
+    directory, path, argv, environment, limits, most = setup
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
-    for name in os.environ.keys() - environment.keys():
+    zygote = dict(os.environ)
+    for name in zygote.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    _budget.settle(limits, zygote)
     try:
         initializer: Any = worker.initializer()
         if initializer is not None:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from shoal import _checks, _engine, _launch
+from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal.results import Callbacks, MapResult, closed
 
@@ -44,7 +44,7 @@ class Pool:
     replaced.
 
     Args:
-        processes: how many workers, 1 to 500. Default: as many as this process may use CPUs (`shoal.cpu_count()`).
+        processes: how many workers, 1 to 500. Default: one for each CPU of this process (`shoal.cpu_count()`).
         initializer: called in each worker before its first task. If it raises, the worker's next task gets the error.
         initargs: arguments of `initializer`.
         maxtasksperchild: a worker is replaced after so many tasks. Default: never.
@@ -53,6 +53,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        threads_per_worker: how many threads numpy, scikit-learn and others (BLAS, OpenMP) may have in each worker.
+            Default: a worker's share of the CPUs, which is one if there is a worker for each CPU; or what
+            `OMP_NUM_THREADS` and the like say.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -78,13 +81,15 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
         kind: str = "process",
     ) -> None:
         if kind != "process":
             raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
-        setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
+        limits = _budget.limits(count, _checks.threads(threads_per_worker))
+        setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild), limits)
         limit = _checks.memory_limit(memory_limit)
         program, args, envs = _launch.command()
         self._owner = os.getpid()
@@ -93,7 +98,7 @@ class Pool:
         self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
-        modules = _launch.preloaded(_checks.modules(preload))
+        modules = _launch.preloaded(_checks.modules(preload), limits)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
         register(self)
 

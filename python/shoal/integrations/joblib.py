@@ -1,0 +1,201 @@
+"""The backend "shoal" of joblib.
+
+    Parallel ──batches of calls──▶ submit ──▶ a pool's workers ──▶ its thread for callbacks ──▶ Parallel
+
+joblib makes the batches, finds out how large they should be, and keeps the results in order. Workers stay when a
+`Parallel` has ended, for the next one: see `_take`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+
+from shoal import _budget, _engine
+from shoal.pool import Pool
+
+__all__ = ["ShoalBackend"]
+
+# What joblib tells each backend, and is about files for arrays (there are none) or other backends.
+_NOT_FOR_POOLS = ("temp_folder", "mmap_mode", "prefer", "require", "verbose", "context", "idle_worker_timeout")
+
+# Packages that are imported in the zygote, once for all workers, if the first task is about something of theirs. They
+# take long, and start no threads.
+_PRELOADED = ("joblib", "sklearn", "scipy", "pandas")
+
+
+class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
+    """joblib's batches on a pool of processes.
+
+    Arrays of `max_nbytes` (of `Parallel`; 1 MiB by default) or more that several tasks have are copied once, as they
+    are when the first one is sent; that is what other backends do with them too, in files. Unlike there, tasks may
+    write into them.
+    """
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._pool: Pool | None = None
+        self._wanted: _Wanted | None = None
+        self._copies: _engine.Copies | None = None
+        self._tasks: set[_engine.AsyncResult[Any]] = set()
+        # Told by the outermost `submit`. Like all that submits, these two are changed under the lock of `Parallel`.
+        self._ended: deque[Callable[[], object]] = deque()
+        self._telling = False
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many workers there will be."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        return n_jobs if n_jobs > 0 else max(_budget.cpu_count() + 1 + n_jobs, 1)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, max_nbytes: int | None = 1 << 20, **options: Any) -> int:
+        """Get ready for calls of `parallel`; how many workers there will be. They start with the first task."""
+        count = self.effective_n_jobs(n_jobs)
+        if count == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel = parallel
+        options = {**self.backend_kwargs, **options}
+        for name in _NOT_FOR_POOLS:
+            options.pop(name, None)
+        self._wanted = _Wanted(count, self.inner_max_num_threads, options)
+        self._copies = None if max_nbytes is None else _engine.Copies(max_nbytes)
+        return count
+
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _engine.AsyncResult[Any]:
+        """Call `func`, a batch of joblib's, in a worker; `callback` is called with the task when it has ended."""
+        pool = self._pool
+        if pool is None:
+            assert self._wanted is not None
+            pool = self._pool = _take(self._wanted, func)
+        if self._copies is None:
+            task = pool._base.submit_call(_call, (func,))
+        else:
+            task = self._copies.submit_call(pool._base, _call, (func,))
+        self._tasks.add(task)
+        told = functools.partial(self._tell, task, callback)
+        if not pool._threads().watch(task, told):
+            # Telling submits the next batch, which may have ended as well, and so on: not one within the other.
+            self._ended.append(told)
+            if not self._telling:
+                self._telling = True
+                while self._ended:
+                    self._ended.popleft()()
+                self._telling = False
+        return task
+
+    def _tell(self, task: _engine.AsyncResult[Any], callback: Callable[[Any], object] | None) -> None:
+        self._tasks.discard(task)
+        if callback is not None:
+            callback(task)
+
+    def retrieve_result_callback(self, out: _engine.AsyncResult[Any]) -> Any:
+        """What the batch returned; what it raised is raised."""
+        return out.get()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """End all tasks: those that no worker has taken are taken back, and workers that are at one are ended."""
+        pool = self._pool
+        if pool is None:
+            return
+        for task in list(self._tasks):
+            task.cancel()
+        if not all(task.ready() for task in list(self._tasks)):
+            # The next pool is made in milliseconds.
+            self._pool = None
+            pool.terminate()
+
+    def terminate(self) -> None:
+        """The call is over: its workers are for the next one."""
+        if self._pool is not None:
+            assert self._wanted is not None
+            _give_back(self._wanted, self._pool)
+        self._pool = self._copies = None
+        self.reset_batch_stats()
+
+
+def _call(batch: Callable[[], Any]) -> Any:
+    return batch()
+
+
+class _Wanted:
+    """What workers must be like: as if they were forked now, with these options."""
+
+    def __init__(self, count: int, threads: int | None, options: dict[str, Any]) -> None:
+        self.count, self.threads, self.options = count, threads, options
+        self._state = count, threads, os.getcwd(), list(sys.path), dict(os.environ)
+
+    def is_same(self, other: _Wanted) -> bool:
+        """Whether workers for the one are right for the other."""
+        return (
+            self._state == other._state
+            and self.options.keys() == other.options.keys()
+            # Arguments of an initializer may be of any kind: arrays have no simple equality.
+            and all(_is_same(value, other.options[name]) for name, value in self.options.items())
+        )
+
+
+def _is_same(one: object, other: object) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return one is other or (type(one) is type(other) and isinstance(one, (int, str, list)) and one == other)
+
+
+# Workers without work, those that were used last at the end. Their number is limited: each `Parallel` has workers of
+# its own, so that to end one does no harm to another, and mostly there is one at a time.
+_idle: list[tuple[_Wanted, Pool]] = []
+_MOST_IDLE = 2
+_lock = threading.Lock()
+
+
+def _take(wanted: _Wanted, batch: Any) -> Pool:
+    """A pool for one `Parallel`: one that is idle and as wanted, or a new one."""
+    with _lock:
+        for index, (made_for, pool) in enumerate(_idle):
+            if made_for.is_same(wanted) and pool._base.is_open:
+                del _idle[index]
+                return pool
+    options = dict(wanted.options)
+    preload = [*options.pop("preload", ()), *_heavy_modules(batch)]
+    return Pool(wanted.count, threads_per_worker=wanted.threads, preload=preload, **options)
+
+
+def _give_back(wanted: _Wanted, pool: Pool) -> None:
+    with _lock:
+        _idle.append((wanted, pool))
+        left = _idle[:-_MOST_IDLE]
+        del _idle[:-_MOST_IDLE]
+    for _, pool in left:
+        pool.terminate()
+
+
+def _heavy_modules(batch: Any) -> list[str]:
+    """Modules of `_PRELOADED` that the first task of a batch is about."""
+    if _budget.threads() != {"1"}:
+        # What is loaded in the zygote would have threads there.
+        return []
+    function, args, kwargs = batch.items[0]
+    things = (function, getattr(function, "function", None), *args, *kwargs.values())
+    names = {str(getattr(thing, "__module__", None)) for thing in things}
+    return ["joblib", *sorted(name for name in names if name.partition(".")[0] in _PRELOADED and name in sys.modules)]
+
+
+def _after_fork() -> None:
+    """In a child: the pools are the parent's, and another of its threads may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
