@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+from joblib.parallel import parallel_config
 
 from shoal import _budget, _engine
 from shoal.pool import Pool
@@ -79,10 +80,11 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         if pool is None:
             assert self._wanted is not None
             pool = self._pool = _take(self._wanted, func)
+        call = _packed(func)
         if self._copies is None:
-            task = pool._base.submit_call(_call, (func,))
+            task = pool._base.submit_call(*call)
         else:
-            task = self._copies.submit_call(pool._base, _call, (func,))
+            task = self._copies.submit_call(pool._base, *call)
         self._tasks.add(task)
         told = functools.partial(self._tell, task, callback)
         if not pool._threads().watch(task, told):
@@ -123,6 +125,20 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             _give_back(self._wanted, self._pool)
         self._pool = self._copies = None
         self.reset_batch_stats()
+
+
+def _packed(batch: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What a worker calls for a batch. One that calls a single function takes a tenth of the time there if it is sent
+    as arguments without a function and keywords to each."""
+    function = batch.items[0][0]
+    if len(batch.items) > 1 and all([each is function and not kwargs for each, _, kwargs in batch.items]):
+        return _call_each, (function, [args for _, args, _ in batch.items], batch._backend, batch._n_jobs)
+    return _call, (batch,)
+
+
+def _call_each(function: Callable[..., Any], calls: list[tuple[Any, ...]], backend: Any, n_jobs: int | None) -> Any:
+    with parallel_config(backend=backend, n_jobs=n_jobs):
+        return [function(*args) for args in calls]
 
 
 def _call(batch: Callable[[], Any]) -> Any:
