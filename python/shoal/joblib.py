@@ -32,4 +32,4 @@ def register(make_default: bool = False) -> None:
 
     from shoal.integrations.joblib import ShoalBackend
 
-    register_parallel_backend("shoal", ShoalBackend, make_default=make_default)
+    register_parallel_backend("shoal", ShoalBackend, make_default)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
-from joblib.parallel import parallel_config
+from joblib.parallel import parallel_config, register_parallel_backend
 
 from shoal import _budget, _engine
 from shoal.pool import Pool
@@ -205,6 +205,10 @@ def _heavy_modules(batch: Any) -> list[str]:
     things = (function, getattr(function, "function", None), *args, *kwargs.values())
     names = {str(getattr(thing, "__module__", None)) for thing in things}
     return ["joblib", *sorted(name for name in names if name.partition(".")[0] in _PRELOADED and name in sys.modules)]
+
+
+# Workers know it too, for loops in their tasks that name it.
+register_parallel_backend("shoal", ShoalBackend)
 
 
 def _after_fork() -> None:
