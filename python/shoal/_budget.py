@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["cpu_count", "limits", "settle", "threads", "zygote"]
+__all__ = ["cpu_count", "settle", "share", "threads", "zygote"]
 
 _CPUS = "SHOAL_CPUS"
 
@@ -64,7 +64,7 @@ def cpu_count() -> int:
     return min(usable, int(text))
 
 
-def limits(workers: int, threads: int | None) -> dict[str, str]:
+def share(workers: int, threads: int | None) -> dict[str, str]:
     """What is put into the environment of each worker.
 
     Args:
@@ -72,11 +72,11 @@ def limits(workers: int, threads: int | None) -> dict[str, str]:
         threads: how many threads libraries shall have in each, even if the environment says otherwise; None for their
             share of the CPUs, where it says nothing.
     """
-    share = str(max(1, cpu_count() // workers))
+    cpus = str(max(1, cpu_count() // workers))
     # joblib counts CPUs by itself, and reads this.
-    chosen = {_CPUS: share, **_unless_user_says("LOKY_MAX_CPU_COUNT", share)}
+    chosen = {_CPUS: cpus, **_unless_user_says("LOKY_MAX_CPU_COUNT", cpus)}
     for name in _THREADS:
-        chosen.update({name: str(threads)} if threads is not None else _unless_user_says(name, share))
+        chosen.update({name: str(threads)} if threads is not None else _unless_user_says(name, cpus))
     return chosen
 
 
@@ -90,11 +90,11 @@ def threads() -> set[str]:
     return {zygote().get(name) or os.environ[name] for name in _LOADED.values()}
 
 
-def settle(limits: Mapping[str, str], zygote: Mapping[str, str]) -> None:
-    """In a new worker: be content with what `limits` of the client said, `zygote` being the zygote's environment."""
-    os.environ.update(limits)
+def settle(share: Mapping[str, str], zygote: Mapping[str, str]) -> None:
+    """In a new worker: be content with its `share`, `zygote` being the zygote's environment."""
+    os.environ.update(share)
     _given.clear()
-    _given.update(limits)
+    _given.update(share)
     if "numpy" in sys.modules and any(os.environ.get(name) != zygote.get(name) for name in _LOADED.values()):
         _limit_loaded()
 

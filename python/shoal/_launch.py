@@ -30,25 +30,30 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     return sys.executable, [*flags, "-c", start], list(_budget.zygote().items())
 
 
-def setup(most: int | None, limits: dict[str, str]) -> tuple[object, ...]:
+def setup(
+    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None
+) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
 
     Args:
+        share: its share of the CPUs, for `shoal._budget`.
+        cpus: those of each worker, in turn; none for whatever the process may use.
         most: tasks after which a worker is replaced.
-        limits: its share of the CPUs, for `shoal._budget`.
+        most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), dict(os.environ), limits, most
+    argv = list(getattr(sys, "argv", [""]))
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory
 
 
-def preloaded(names: list[str], limits: dict[str, str]) -> list[bytes]:
+def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
     What the user names; numpy if the client has it; and what loads code by value if the main module has any.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
     likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
-    if likely and limits.get("OPENBLAS_NUM_THREADS", "1") != "1":
+    if likely and share.get("OPENBLAS_NUM_THREADS", "1") != "1":
         likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):

@@ -16,7 +16,7 @@ def register(make_default: bool = False) -> None:
 
     Then `joblib.parallel_config(backend="shoal")` and `joblib.Parallel(backend="shoal")` take it, with all that joblib
     offers: `return_as`, `timeout`, `batch_size`, `pre_dispatch`, `inner_max_num_threads`, nesting. Further arguments
-    are those of `shoal.Pool`: `initializer`, `initargs`, `maxtasksperchild`, `preload`, `memory_limit`.
+    are those of `shoal.Pool`: `initializer`, `initargs`, `maxtasksperchild`, `preload`, `memory_limit`, `retries`.
 
     Args:
         make_default: whether it is taken where no backend is named.

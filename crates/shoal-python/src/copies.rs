@@ -38,7 +38,7 @@ impl Copies {
         let lock = || self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshots = lock().take().unwrap_or_else(|| Snapshots::of_large(self.least));
         snapshots.forget_unused(CALLS);
-        let task = with_snapshots(&mut snapshots, || pool.submit_call(py, func, args, None));
+        let task = with_snapshots(&mut snapshots, || pool.submit_call(py, func, args, None, None));
         let former = lock().replace(snapshots);
         // With nothing locked any more: what goes here may run Python code.
         drop(former);
