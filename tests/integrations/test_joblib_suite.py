@@ -7,7 +7,6 @@ and in the tests themselves.
 import importlib.util
 import sys
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import joblib.parallel
@@ -32,7 +31,8 @@ LEFT_OUT = {
 }
 
 
-def _load() -> ModuleType:
+def _load() -> dict[str, Any]:
+    """The tests."""
     spec = importlib.util.find_spec(NAME)
     assert spec is not None and spec.origin is not None
     with open(spec.origin) as file:
@@ -59,7 +59,11 @@ def _load() -> ModuleType:
         for name in ("loky", "multiprocessing"):
             patched.delitem(joblib.parallel.BACKENDS, name)
         exec(compile(source, spec.origin, "exec"), vars(module))
-    return module
+        return {
+            name: _with_ids(test)
+            for name, test in vars(module).items()
+            if name.startswith("test_") and name not in LEFT_OUT
+        }
 
 
 def _with_ids(test: Any) -> Any:
@@ -75,12 +79,10 @@ def _with_ids(test: Any) -> Any:
 
 
 shoal.joblib.register()
-globals().update(
-    {name: _with_ids(test) for name, test in vars(_load()).items() if name.startswith("test_") and name not in LEFT_OUT}
-)
+globals().update(_load())
 
 # Some start dozens of workers.
-pytestmark = [pytest.mark.timeout(200), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200), pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
     Parallel ──batches of calls──▶ submit ──▶ a pool's workers ──▶ its thread for callbacks ──▶ Parallel
 
 joblib makes the batches, finds out how large they should be, and keeps the results in order. Workers stay when a
-`Parallel` has ended, for the next one: see `_take`.
+`Parallel` has ended, for the next one: see `_pool_for`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         self._pool: Pool | None = None
         self._wanted: _Wanted | None = None
         self._copies: _engine.Copies | None = None
-        self._tasks: set[_engine.AsyncResult[Any]] = set()
+        self._max_nbytes: int | None = None
+        # What has not ended, and for which `Parallel`: those of a `parallel_config` have one backend together.
+        self._tasks: dict[_engine.AsyncResult[Any], Any] = {}
         # Told by the outermost `submit`. Like all that submits, these two are changed under the lock of `Parallel`.
         self._ended: deque[Callable[[], object]] = deque()
         self._telling = False
@@ -75,21 +77,23 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             options.pop(name, None)
         options["idle_timeout"] = options.pop("idle_worker_timeout", None) or _IDLE
         self._wanted = _Wanted(count, self.inner_max_num_threads, options)
-        self._copies = None if max_nbytes is None else _engine.Copies(max_nbytes)
+        self._max_nbytes = max_nbytes
         return count
 
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _engine.AsyncResult[Any]:
         """Call `func`, a batch of joblib's, in a worker; `callback` is called with the task when it has ended."""
         pool = self._pool
-        if pool is None:
+        if pool is None or not pool._base.is_open:
             assert self._wanted is not None
-            pool = self._pool = _take(self._wanted, func)
+            pool = self._pool = _pool_for(self._wanted, func)
+            # Another call of the same `parallel_config` may have ended, and taken them along.
+            self._copies = None if self._max_nbytes is None else _engine.Copies(self._max_nbytes)
         call = _packed(func)
         if self._copies is None:
             task = pool._base.submit_call(*call)
         else:
             task = self._copies.submit_call(pool._base, *call)
-        self._tasks.add(task)
+        self._tasks[task] = getattr(callback, "parallel", None)
         told = functools.partial(self._tell, task, callback)
         if not pool._threads().watch(task, told):
             # Telling submits the next batch, which may have ended as well, and so on: not one within the other.
@@ -102,7 +106,7 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         return task
 
     def _tell(self, task: _engine.AsyncResult[Any], callback: Callable[[Any], object] | None) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if callback is not None:
             callback(task)
 
@@ -111,15 +115,14 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         return out.get()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End all tasks: those that no worker has taken are taken back, workers that are at one are replaced."""
-        for task in list(self._tasks):
-            task.cancel(running=True)
+        """End the tasks of a `Parallel` that gives up: those that no worker has taken are taken back, workers that are
+        at one are replaced."""
+        for task, parallel in list(self._tasks.items()):
+            if getattr(parallel, "_aborting", True):
+                task.cancel(running=True)
 
     def terminate(self) -> None:
         """The call is over: its workers are for the next one."""
-        if self._pool is not None:
-            assert self._wanted is not None
-            _give_back(self._wanted, self._pool)
         self._pool = self._copies = None
         self.reset_batch_stats()
 
@@ -167,32 +170,26 @@ def _is_same(one: object, other: object) -> bool:
     return one is other or (type(one) is type(other) and isinstance(one, (int, float, str, list)) and one == other)
 
 
-# Workers without work, those that were used last at the end. Their number is limited: each `Parallel` has workers of
-# its own, so that to end one does no harm to another, and mostly there is one at a time.
-_idle: list[tuple[_Wanted, Pool]] = []
-_MOST_IDLE = 2
+# The pools that were used last, most recent first. Calls that want the same share one, and so its CPUs.
+_pools: list[tuple[_Wanted, Pool]] = []
+_MOST_POOLS = 2
 _lock = threading.Lock()
 
 
-def _take(wanted: _Wanted, batch: Any) -> Pool:
-    """A pool for one `Parallel`: one that is idle and as wanted, or a new one."""
+def _pool_for(wanted: _Wanted, batch: Any) -> Pool:
     with _lock:
-        for index, (made_for, pool) in enumerate(_idle):
+        for index, (made_for, pool) in enumerate(_pools):
             if made_for.is_same(wanted) and pool._base.is_open:
-                del _idle[index]
+                _pools.insert(0, _pools.pop(index))
                 return pool
-    options = dict(wanted.options)
-    preload = [*options.pop("preload", ()), *_heavy_modules(batch)]
-    return Pool(wanted.count, threads_per_worker=wanted.threads, preload=preload, **options)
-
-
-def _give_back(wanted: _Wanted, pool: Pool) -> None:
-    with _lock:
-        _idle.append((wanted, pool))
-        left = _idle[:-_MOST_IDLE]
-        del _idle[:-_MOST_IDLE]
-    for _, pool in left:
-        pool.terminate()
+        options = dict(wanted.options)
+        preload = [*options.pop("preload", ()), *_heavy_modules(batch)]
+        pool = Pool(wanted.count, threads_per_worker=wanted.threads, preload=preload, **options)
+        for _, former in _pools[_MOST_POOLS - 1 :]:
+            # Its workers end when they have done what they have to do.
+            former.close()
+        _pools[:] = [(wanted, pool), *_pools[: _MOST_POOLS - 1]]
+        return pool
 
 
 def _heavy_modules(batch: Any) -> list[str]:
@@ -214,7 +211,7 @@ def _after_fork() -> None:
     """In a child: the pools are the parent's, and another of its threads may have held the lock."""
     global _lock
     _lock = threading.Lock()
-    _idle.clear()
+    _pools.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
