@@ -13,8 +13,10 @@ __version__: str
 SPIN_BUDGET_US: int
 __all__ = [
     "SPIN_BUDGET_US",
+    "Answerer",
     "AsyncResult",
     "Block",
+    "Copies",
     "IMapIterator",
     "Inbox",
     "Job",
@@ -32,6 +34,7 @@ __all__ = [
     "Seated",
     "SmallBlock",
     "StreamJob",
+    "Terms",
     "Worker",
     "Zygote",
     "__version__",
@@ -45,11 +48,15 @@ __all__ = [
     "open_small_block",
     "reduce_buffer",
     "restore_array",
+    "start_zygote",
     "wait_for_threads",
 ]
 
 def cpu_count() -> int: ...
 def wait_for_threads() -> None: ...
+def start_zygote(
+    program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
+) -> None: ...
 def memory_usage() -> tuple[int, int, int, int, int, int, int, int | None, tuple[int, list[tuple[int, int]], int]]: ...
 def limit_memory(limit: int | None) -> int | None: ...
 def keep_buffer(buffer: PickleBuffer) -> bool: ...
@@ -71,11 +78,16 @@ class PoolBase:
         preload: Sequence[bytes],
         setup: object,
         initializer: object,
-        memory_limit: int | None = None,
+        memory_limit: int | None,
+        limits: tuple[int | None, float | None, float | None],
     ) -> Self: ...
-    def prepare(self, func: Callable[..., _R]) -> Prepared: ...
+    def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(
-        self, func: Callable[..., _R] | Prepared, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., _R] | Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        terms: Terms | None = None,
     ) -> AsyncResult[_R]: ...
     def cancel_queued(self) -> None: ...
     def close_now(self) -> None: ...
@@ -107,7 +119,7 @@ class AsyncResult(Generic[_R]):
     def wait(self, timeout: float | None = None) -> None: ...
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
-    def cancel(self) -> bool: ...
+    def cancel(self, *, running: bool = False) -> bool: ...
     def cancelled(self) -> bool: ...
     def queued(self) -> bool: ...
     def watch(self, inbox: Inbox, tag: int) -> bool: ...
@@ -118,6 +130,25 @@ class AsyncResult(Generic[_R]):
 class Prepared: ...
 
 @final
+class Copies:
+    def __new__(cls, least: int) -> Self: ...
+    def submit_call(
+        self, pool: PoolBase, func: Callable[..., _R] | Prepared, args: tuple[Any, ...]
+    ) -> AsyncResult[_R]: ...
+
+@final
+class Terms:
+    def __new__(
+        cls,
+        timeout: float | None,
+        retries: int,
+        retry_on: bytes,
+        retry_timeouts: bool,
+        pause: float,
+        priority: int,
+    ) -> Self: ...
+
+@final
 class Inbox:
     def __new__(cls, pool: PoolBase) -> Self: ...
     def take(self, timeout: float | None = None) -> list[int]: ...
@@ -125,7 +156,12 @@ class Inbox:
 @final
 class Job:
     def __new__(
-        cls, pool: PoolBase, func: Callable[..., Any], items: Sequence[Any], chunksize: int | None, star: bool
+        cls,
+        pool: PoolBase,
+        func: Callable[..., Any] | Prepared,
+        items: Sequence[Any],
+        chunksize: int | None,
+        star: bool,
     ) -> Self: ...
     def start(self, everything: bool) -> bool: ...
     def run(self, timeout: float | None = None) -> bool: ...
@@ -138,7 +174,7 @@ class IMapIterator(Generic[_R]):
         cls,
         base: PoolBase,
         owner: object,
-        func: Callable[..., _R],
+        func: Callable[..., _R] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
@@ -157,7 +193,7 @@ class StreamJob:
     def __new__(
         cls,
         pool: PoolBase,
-        func: Callable[..., Any],
+        func: Callable[..., Any] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
@@ -177,6 +213,10 @@ class Zygote:
     def failed(self, seat: Seat, errno: int) -> None: ...
 
 @final
+class Answerer:
+    def __call__(self, signal: int, frame: object, /) -> None: ...
+
+@final
 class Seat: ...
 
 @final
@@ -184,7 +224,10 @@ class Seated:
     def __new__(cls, seat: Seat) -> Self: ...
     def setup(self) -> object: ...
     def initializer(self) -> object: ...
-    def run(self, most: int | None = None) -> None: ...
+    @property
+    def number(self) -> int: ...
+    def answerer(self) -> Answerer: ...
+    def run(self, most: int | None = None, most_memory: int | None = None) -> None: ...
     def fail_one(self, error: BaseException) -> bool: ...
 
 @final

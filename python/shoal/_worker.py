@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without enumerations that take a millisecond
 import atexit
+import faulthandler
 import os
 import sys
 
-from shoal import _engine
+from shoal import _budget, _engine
+from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+
+# The pid of the first process of the family that this worker belongs to; see `shoal.multiprocessing.ledger`.
+family: int | None = None
 
 
 def work(seat: _engine.Seat) -> NoReturn:
@@ -22,6 +29,8 @@ def work(seat: _engine.Seat) -> NoReturn:
     code = 1
     try:
         worker = _engine.Seated(seat)
+        # Should it crash, the client is to know where: what is written to stderr is kept.
+        faulthandler.enable(file=2, all_threads=False)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)
@@ -36,18 +45,26 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, most = setup
+    global family
+    directory, path, argv, environment, share, cpus, most, most_memory, family = setup
+    if cpus:
+        os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
+    # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
+    _signal.signal(_signal.SIGURG, worker.answerer())
+    _signal.siginterrupt(_signal.SIGURG, False)
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
-    for name in os.environ.keys() - environment.keys():
+    zygote = dict(os.environ)
+    for name in zygote.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    _budget.settle(share, zygote)
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        # As `random` does by itself: all that the zygote forks would draw the same.
+        numpy_random.seed()
     try:
-        initializer: Any = worker.initializer()
-        if initializer is not None:
-            function, arguments = initializer
-            function(*arguments)
+        run_initializer(worker.initializer)
     except SystemExit:
         raise
     except BaseException as error:
@@ -55,7 +72,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most)
+    worker.run(most, most_memory)
     return 0
 
 

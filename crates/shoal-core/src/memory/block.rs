@@ -36,6 +36,12 @@ impl PlainBlock {
         // readers elsewhere learn of it only afterwards.
         unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
+
+    /// A copy of its first `len` bytes, of which there are as many. `None` if they can't be read here.
+    pub(crate) fn copy(&self, len: u64) -> Option<Vec<u8>> {
+        // SAFETY: only this process writes to it, and `write` has the block to itself.
+        unsafe { self.segment.bytes(self.piece.offset, len) }.ok().map(<[u8]>::to_vec)
+    }
 }
 
 impl Drop for PlainBlock {
