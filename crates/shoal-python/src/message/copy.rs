@@ -143,7 +143,8 @@ impl Snapshots {
             }
         }
         let repeated = counts.into_iter().filter(|(_, (_, count))| *count > 1);
-        let shared = repeated.map(|(key, (array, _))| (key, Shared { _array: array.unbind(), taken: None, used: 0 })).collect();
+        let shared =
+            repeated.map(|(key, (array, _))| (key, Shared { _array: array.unbind(), taken: None, used: 0 })).collect();
         Ok(Snapshots { shared, ..Default::default() })
     }
 }
@@ -288,7 +289,9 @@ fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<V
             let taken = Some((place.clone(), region.len));
             if let Some(shared) = snapshots.shared.get_mut(&key) {
                 shared.taken = taken;
-            } else if let Some(array) = region.object().filter(|_| snapshots.least.is_some_and(|least| region.len >= least)) {
+            } else if let Some(array) =
+                region.object().filter(|_| snapshots.least.is_some_and(|least| region.len >= least))
+            {
                 let shared = Shared { _array: array.clone_ref(py), taken, used: snapshots.pickled };
                 snapshots.shared.insert(key, shared);
             }
