@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from shoal.files import FileArray, open_array
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
-    from shoal.progress import tqdm
+    from shoal.progress import tqdm, trange
     from shoal.sync import Counter, Lock
     from shoal.usage import MemoryUsage, memory, memory_limit
 
@@ -76,6 +76,7 @@ __all__ = [
     "open_array",
     "parallel",
     "tqdm",
+    "trange",
     "zeros",
 ]
 
@@ -88,7 +89,7 @@ _LAZY = {
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
-    "tqdm": "progress",
+    **dict.fromkeys(("tqdm", "trange"), "progress"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
+from typing import Any, Generic, Self, SupportsFloat, SupportsIndex, TypeVar, final
 
 _R = TypeVar("_R")
 
@@ -10,12 +10,14 @@ __all__ = [
     "SPIN_BUDGET_US",
     "AsyncResult",
     "Block",
+    "Counted",
     "IMapIterator",
     "Inbox",
     "Job",
     "PoolBase",
     "RawCounter",
     "RawLock",
+    "RawTally",
     "Seat",
     "Seated",
     "StreamJob",
@@ -29,9 +31,11 @@ __all__ = [
     "open_block",
     "open_counter",
     "open_lock",
+    "open_tally",
     "reduce_buffer",
     "restore_array",
     "wait_for_threads",
+    "when_readable",
 ]
 
 def cpu_count() -> int: ...
@@ -44,6 +48,8 @@ def restore_array(index: int, dtype: Any) -> Any: ...
 def open_block(handle: bytes) -> Block: ...
 def open_lock(handle: bytes) -> RawLock: ...
 def open_counter(handle: bytes) -> RawCounter: ...
+def open_tally(handle: bytes) -> RawTally: ...
+def when_readable(fd: int, function: Callable[[], object]) -> None: ...
 
 @final
 class PoolBase:
@@ -195,3 +201,17 @@ class RawCounter:
     def add(self, n: SupportsIndex) -> int: ...
     value: int
     def __reduce__(self) -> tuple[Callable[[bytes], RawCounter], tuple[bytes]]: ...
+
+@final
+class RawTally:
+    def __new__(cls) -> Self: ...
+    def update(self, n: SupportsIndex | SupportsFloat) -> None: ...
+    n: Any
+    def __reduce__(self) -> tuple[Callable[[bytes], RawTally], tuple[bytes]]: ...
+
+@final
+class Counted(Generic[_R]):
+    def __new__(cls, function: Callable[..., _R], tally: RawTally) -> Self: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> _R: ...
+    @property
+    def tally(self) -> RawTally: ...

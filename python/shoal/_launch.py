@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from shoal.progress.door import door, home
+
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`.
 _PLAIN_FINDERS = frozenset(
@@ -39,7 +41,9 @@ def setup(most: int | None) -> tuple[object, ...]:
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most
+    # Bars of workers of workers, too, are drawn by the first client.
+    screen = home() or door().address
+    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most, screen
 
 
 def preloaded(names: list[str]) -> list[bytes]:

@@ -12,6 +12,11 @@ TYPE_CHECKING = False  # type checkers know the name; importing it from typing t
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from shoal.progress.door import Address
+
+# Where the bars of this worker are drawn; None in a zygote.
+screen: Address | None = None
+
 
 def work(seat: _engine.Seat) -> NoReturn:
     """Be the worker of `seat`; does not return.
@@ -36,13 +41,18 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, most = setup
+    global screen
+    directory, path, argv, environment, most, screen = setup
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    if sys.stdout.isatty() or sys.stderr.isatty():
+        from shoal.progress.output import install
+
+        install(screen)
     try:
         initializer: Any = worker.initializer()
         if initializer is not None:

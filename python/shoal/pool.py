@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from shoal.progress import Progress
+
     R = TypeVar("R")
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
@@ -151,6 +153,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
 
@@ -164,6 +167,9 @@ class Pool:
                 is free always gets the next ones, and what waits behind a long one is given to others.
             buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
                 some 16 tasks each, with at most 256 MiB of arguments.
+            progress: True for a bar (`shoal.tqdm`) that advances by one for each item that is done; a dict of tqdm's
+                arguments for such a bar; or a bar, which is not closed at the end. Default: None, for no bar. Its
+                `total` is the length of `iterable`, if it has one.
 
         Returns:
             A list of what `func` returned.
@@ -181,7 +187,7 @@ class Pool:
             ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
             ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, buffersize, star=False)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, star=False)
 
     def starmap(
         self,
@@ -190,9 +196,10 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, buffersize, star=True)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, star=True)
 
     def map_async(
         self,
@@ -203,13 +210,14 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> MapResult[R]:
         """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
 
         The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
         a thread of this process or the one that waits for the results, whichever comes to it.
         """
-        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, buffersize, progress, False, callback, error_callback)
 
     def starmap_async(
         self,
@@ -220,9 +228,10 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> MapResult[R]:
         """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
-        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, buffersize, progress, True, callback, error_callback)
 
     def imap(
         self,
@@ -231,6 +240,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
 
@@ -251,6 +261,7 @@ class Pool:
             buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
                 Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
                 of arguments and results, but always a task for each worker.
+            progress: as for `map`.
 
         Returns:
             An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError` after so many seconds; what a
@@ -268,7 +279,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, ordered=True)
+        return self._stream(func, iterable, chunksize, buffersize, progress, ordered=True)
 
     def imap_unordered(
         self,
@@ -277,9 +288,10 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, ordered=False)
+        return self._stream(func, iterable, chunksize, buffersize, progress, ordered=False)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -403,10 +415,21 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         ordered: bool,
     ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
+        if progress is not None and progress is not False:
+            from shoal.progress.maps import Watch
+
+            watch = Watch(progress, iterable)
+            try:
+                watched = self._stream(watch.counted(func), iterable, chunksize, buffersize, None, ordered)
+            except BaseException:
+                watch.end()
+                raise
+            return watch.iterator(watched)  # type: ignore[return-value]  # has the same methods
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
         ahead = _checks.buffersize(buffersize)
@@ -433,8 +456,19 @@ class Pool:
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
 
     def _map_now(
-        self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, buffersize: int | None, star: bool
+        self,
+        func: Callable[..., R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: Progress,
+        star: bool,
     ) -> list[R]:
+        if progress is not None and progress is not False:
+            from shoal.progress.maps import Watch
+
+            with Watch(progress, iterable) as watch:
+                return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star)
         job = self._job(func, iterable, chunksize, buffersize, star)
         job.run()
         return job.result()
@@ -445,11 +479,22 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        if progress is not None and progress is not False:
+            from shoal.progress.maps import Watch
+
+            watch = Watch(progress, iterable)
+            try:
+                ends = watch.then(callback), watch.then(error_callback)
+                return self._map_later(watch.counted(func), iterable, chunksize, buffersize, None, star, *ends)
+            except BaseException:
+                watch.end()
+                raise
         # A copy: the caller may change the list before all of it is sent.
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
         job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star)

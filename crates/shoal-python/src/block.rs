@@ -18,15 +18,18 @@ use crate::errors::{OrRaise, raise};
 use crate::in_flight;
 use crate::pool::Inside;
 
-type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
+/// What `__reduce__` of a handle returns.
+pub type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
 
-fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduced<'py>> {
+/// Pickles `lease` as a handle, for the function of that name to open.
+pub fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduced<'py>> {
     let handle = domain::handle_of(lease).or_raise(py)?;
     in_flight::note(lease);
     Ok((py.import("shoal._engine")?.getattr(open)?, (PyBytes::new(py, &handle.to_bytes()),)))
 }
 
-fn resolve(py: Python<'_>, handle: &[u8], kind: Kind) -> PyResult<Lease> {
+/// The lease that a handle gives, if it is of that kind.
+pub fn resolve(py: Python<'_>, handle: &[u8], kind: Kind) -> PyResult<Lease> {
     let handle = Handle::from_bytes(handle).or_raise(py)?;
     let lease = py.detach(|| domain::resolve(&handle)).or_raise(py)?;
     match lease.kind() {

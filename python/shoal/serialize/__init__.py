@@ -4,6 +4,7 @@ pickler.py      dumps and loads: the C pickler first, code by value where it mus
 by_value.py     the pickler for what the C pickler can't send: lambdas, closures, everything of `__main__`
 names.py        what travels by name, and which globals a piece of code refers to
 function.py     when a pickled function may be used again
+bars.py         progress bars of tqdm
 why.py          the search for the part of an object that can't be pickled
 exceptions.py   the exception of a task, and its traceback, on the way back
 

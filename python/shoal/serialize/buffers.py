@@ -29,6 +29,11 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
     tensor = getattr(sys.modules.get("torch"), "Tensor", None)
     if tensor is not None:
         found[tensor] = _reduce_tensor
+    bar = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    if bar is not None:
+        from shoal.serialize.bars import classes_of_bars
+
+        found.update(classes_of_bars(bar))
     return found
 
 

@@ -65,6 +65,19 @@ pub(super) struct State {
     pub(super) guests: HashMap<u64, GuestLink>,
     pub(super) pools: HashMap<u32, Weak<Shared>>,
     pub(super) holders: HashSet<u16>,
+    pub(super) watches: Vec<Watch>,
+}
+
+/// A descriptor that the supervisor looks after for others, and what to do when it is readable.
+pub(super) struct Watch {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) then: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("fd", &self.fd).finish_non_exhaustive()
+    }
 }
 
 /// The zygote as the host sees it.
@@ -246,6 +259,12 @@ impl Host {
         )?;
         self.notifier.notify();
         Ok(())
+    }
+
+    /// Calls `then`, once, when `fd` is readable: on the supervisor's thread, where it must not block.
+    pub fn when_readable(&self, fd: OwnedFd, then: impl FnOnce() + Send + 'static) {
+        self.state().watches.push(Watch { fd: Arc::new(fd), then: Box::new(then) });
+        self.notifier.notify();
     }
 
     /// The supervisor's plans may have changed: it looks again.

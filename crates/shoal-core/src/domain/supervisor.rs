@@ -36,6 +36,7 @@ enum Peer {
     Zygote,
     Seat(Place),
     Guest(u64),
+    Watched,
 }
 
 /// Runs as long as the process.
@@ -77,15 +78,17 @@ impl Chores {
 }
 
 fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
-    let (peers, sockets, listener) = watched(&host.state());
+    let (peers, sockets, listener, others) = watched(&host.state());
     let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
     let timeout = overdue.into_iter().chain(chores.look(host)).min();
     let mut fds: Vec<BorrowedFd<'_>> = vec![host.notifier.as_fd()];
     fds.extend(listener.iter().map(|listener| listener.as_fd()));
     fds.extend(sockets.iter().map(|socket| socket.as_fd()));
+    fds.extend(others.iter().map(|fd| fd.as_fd()));
     let ready = poll::poll(&fds, timeout)?;
     let mut outcome = Ok(());
-    for (peer, _) in peers.iter().zip(ready).filter(|(_, ready)| *ready) {
+    let first_other = peers.len() - others.len();
+    for (at, peer) in peers.iter().enumerate().filter(|(at, _)| ready[*at]) {
         let heard = match *peer {
             Peer::Notifier => {
                 host.notifier.drain();
@@ -99,6 +102,10 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
             Peer::Guest(number) => guest_spoke(host, number),
+            Peer::Watched => {
+                call(host, &others[at - first_other]);
+                Ok(())
+            }
         };
         // What goes wrong with one is no reason to leave the others unheard.
         outcome = outcome.and(heard);
@@ -106,7 +113,7 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
     outcome
 }
 
-type Watched = (Vec<Peer>, Vec<Arc<Seqpacket>>, Option<Arc<shoal_sys::socket::Listener>>);
+type Watched = (Vec<Peer>, Vec<Arc<Seqpacket>>, Option<Arc<shoal_sys::socket::Listener>>, Vec<Arc<OwnedFd>>);
 
 fn watched(state: &State) -> Watched {
     let (mut peers, mut sockets) = (vec![Peer::Notifier], vec![]);
@@ -127,7 +134,21 @@ fn watched(state: &State) -> Watched {
         peers.push(Peer::Guest(*number));
         sockets.push(guest.socket.clone());
     }
-    (peers, sockets, state.listener.clone())
+    peers.extend(state.watches.iter().map(|_| Peer::Watched));
+    let others = state.watches.iter().map(|watch| watch.fd.clone()).collect();
+    (peers, sockets, state.listener.clone(), others)
+}
+
+/// Something has come that somebody wanted to hear of, once.
+fn call(host: &Host, fd: &Arc<OwnedFd>) {
+    let watch = {
+        let mut state = host.state();
+        let at = state.watches.iter().position(|watch| Arc::ptr_eq(&watch.fd, fd));
+        at.map(|at| state.watches.swap_remove(at))
+    };
+    if let Some(watch) = watch {
+        (watch.then)();
+    }
 }
 
 /// What lies in a socket: `None` at its end, an empty list when nothing does.

@@ -32,7 +32,9 @@ pub struct Cell {
     pub futex: Futex,
     /// Another word.
     pub word: AtomicU32,
-    spare: [u64; 2],
+    /// A number with a fraction, as its bits.
+    pub real: AtomicU64,
+    spare: u64,
 }
 
 /// What an entry describes.
@@ -92,6 +94,7 @@ impl Entry {
         self.cell.number.store(0, Ordering::Relaxed);
         self.cell.futex.word().store(0, Ordering::Relaxed);
         self.cell.word.store(0, Ordering::Relaxed);
+        self.cell.real.store(0, Ordering::Relaxed);
         // Before there is a holder: who has a handle of an earlier life sees at once that it is another block. Never 0, the
         // generation of a line that was never opened.
         let generation = self.generation.fetch_add(2, Ordering::SeqCst).wrapping_add(2);

@@ -1,4 +1,4 @@
-//! Waiting and waking across processes: futex words, the bell, the gate, spinning within a budget, locks.
+//! Waiting and waking across processes: futex words, the bell, the gate, spinning within a budget, locks, counts.
 
 pub mod atomics;
 pub mod bell;
@@ -8,3 +8,4 @@ pub mod gate;
 pub mod lock;
 #[cfg(not(loom))]
 pub mod spin;
+pub mod tally;

@@ -210,7 +210,7 @@ fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<
         Some(known) => known,
         None => {
             let loaded = py.import("sys")?.getattr("modules")?;
-            let wanted = loaded.contains("array")? || loaded.contains("torch")?;
+            let wanted = loaded.contains("array")? || loaded.contains("torch")? || loaded.contains("tqdm.std")?;
             let found = match wanted {
                 true => Some(reducers("reducers")?.call0()?.cast_into::<PyDict>()?.unbind()),
                 false => None,

@@ -1,0 +1,123 @@
+//! Counts of progress bars: what `update` adds to, and a function that counts its calls.
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt, PyString, PyTuple};
+use shoal_core::domain;
+use shoal_core::memory::heap::Lease;
+use shoal_core::memory::lease::Kind;
+use shoal_core::sync::tally::{Amount, Tally};
+
+use crate::block::{Reduced, reduce, resolve};
+use crate::errors::OrRaise;
+
+/// A number in shared memory that any process may add to.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct RawTally(Lease);
+
+impl RawTally {
+    fn add(&self, n: i64) -> PyResult<()> {
+        match Tally::new(self.0.cell()).add(n) {
+            true => Ok(()),
+            false => Err(PyOverflowError::new_err("a bar counts in 64 bits")),
+        }
+    }
+}
+
+#[pymethods]
+impl RawTally {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        domain::heap().and_then(|heap| heap.allocate_cell(Kind::Cell)).or_raise(py).map(RawTally)
+    }
+
+    /// Add `n`, an integer or a float.
+    fn update(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        match amount(n)? {
+            Amount::Whole(n) => self.add(n),
+            Amount::Real(n) => {
+                Tally::new(self.0.cell()).add_real(n);
+                Ok(())
+            }
+        }
+    }
+
+    /// The number: an int as long as no float was added.
+    #[getter]
+    fn get_n<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(match Tally::new(self.0.cell()).amount() {
+            Amount::Whole(n) => n.into_pyobject(py)?.into_any(),
+            Amount::Real(n) => n.into_pyobject(py)?.into_any(),
+        })
+    }
+
+    #[setter]
+    fn set_n(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        Tally::new(self.0.cell()).set(amount(n)?);
+        Ok(())
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        reduce(py, &self.0, "open_tally")
+    }
+}
+
+/// A number of Python's: what has an `__index__` is an integer, what has a `__float__` a fraction.
+fn amount(n: &Bound<'_, PyAny>) -> PyResult<Amount> {
+    let fits = |n: PyResult<i64>| n.map(Amount::Whole).map_err(|_| PyOverflowError::new_err("n must fit into 64 bits"));
+    if n.is_exact_instance_of::<PyInt>() {
+        return fits(n.extract());
+    }
+    if n.hasattr("__index__")? {
+        return fits(n.call_method0("__index__")?.extract());
+    }
+    if !n.is_instance_of::<PyString>() && n.hasattr("__float__")? {
+        return Ok(Amount::Real(n.extract()?));
+    }
+    let (kind, text) = (n.get_type().name()?, n.repr()?);
+    Err(PyTypeError::new_err(format!("n must be a number, not {kind} ({text})")))
+}
+
+/// The tally behind a handle.
+#[pyfunction]
+pub fn open_tally(py: Python<'_>, handle: &[u8]) -> PyResult<RawTally> {
+    resolve(py, handle, Kind::Cell).map(RawTally)
+}
+
+/// A function whose calls are counted, when they have ended, in whatever way.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Counted {
+    #[pyo3(get, name = "__wrapped__")]
+    function: Py<PyAny>,
+    #[pyo3(get)]
+    tally: Py<RawTally>,
+}
+
+#[pymethods]
+impl Counted {
+    #[new]
+    fn new(function: Py<PyAny>, tally: Py<RawTally>) -> Self {
+        Counted { function, tally }
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let result = self.function.bind(args.py()).call(args, kwargs);
+        self.tally.get().add(1)?;
+        result
+    }
+
+    /// The function's own name: errors speak of that.
+    #[getter]
+    fn __qualname__(&self, py: Python<'_>) -> String {
+        crate::wire::name_of(self.function.bind(py))
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyAny>, (Py<PyAny>, Py<RawTally>)) {
+        (py.get_type::<Counted>().into_any(), (self.function.clone_ref(py), self.tally.clone_ref(py)))
+    }
+}

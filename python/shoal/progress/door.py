@@ -1,0 +1,130 @@
+"""Where a process's screen is to be found by others: the door, and its address.
+
+A door is an abstract Unix socket. It is there as soon as somebody may be told of it (a pool is made, a bar is pickled),
+and costs a descriptor: who stands behind it, the thread that draws, comes when somebody knocks.
+
+Every pool starts it, so importing this imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import _socket  # `socket` around it takes longer to import than all of a pool's start
+import os
+import sys
+
+from shoal._engine import RawCounter, when_readable
+
+__all__ = ["Address", "Door", "door", "existing_door", "given", "home", "take_home"]
+
+
+class Address:
+    """Where a screen is to be found. Travels to workers, and with every bar.
+
+    Attributes:
+        name: the name of the socket.
+        token: who does not know it is not let in.
+        stderr: which file the standard error of the screen's process is.
+        shown: how many bars are on the screen at the moment.
+    """
+
+    __slots__ = ("name", "shown", "stderr", "token")
+
+    def __init__(self, name: bytes, token: bytes, stderr: tuple[int, ...], shown: RawCounter) -> None:
+        self.name, self.token, self.stderr, self.shown = name, token, stderr, shown
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Address, (self.name, self.token, self.stderr, self.shown)
+
+
+class Door:
+    """This process's own."""
+
+    def __init__(self) -> None:
+        name = b"\0shoal-bars-" + os.urandom(8).hex().encode()
+        self.address = Address(name, os.urandom(16), standard_error(), RawCounter())
+        kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        self.listener = _socket.socket(_socket.AF_UNIX, kind)
+        self.listener.bind(name)
+        self.listener.listen(128)
+        self._attended = False
+        self.attend()
+
+    def attend(self) -> None:
+        """Have the screen opened when somebody knocks."""
+        if not self._attended:
+            self._attended = True
+            when_readable(self.listener.fileno(), self._open_screen)
+
+    def _open_screen(self) -> None:
+        from shoal.progress.screen import screen
+
+        self._attended = False
+        screen.open()
+
+
+_door: Door | None = None
+
+# The screen of the process that this one is a child of, or got a bar from first.
+_given: Address | None = None
+
+
+def door() -> Door:
+    """This process's door, made when first asked for."""
+    global _door
+    if _door is None:
+        _door = Door()
+    return _door
+
+
+def existing_door() -> Door | None:
+    """This process's door, if it has one."""
+    return _door
+
+
+def home() -> Address | None:
+    """Whose screen shows the bars that this process makes; None: its own.
+
+    Those of a worker are shown by its pool's client. Any other process that came by the address of a screen uses it if
+    both write to the same terminal: two that draw there would draw over each other.
+    """
+    worker = sys.modules.get("shoal._worker")  # only in workers, and in what they fork
+    if worker is not None and worker.screen is not None:
+        address: Address = worker.screen
+        return address
+    if _given is not None and _given.stderr == standard_error():
+        return _given
+    return None
+
+
+def given() -> Address | None:
+    """The screen of the process that this one is a child of, or got a bar from first."""
+    return _given
+
+
+def take_home(address: Address) -> None:
+    """A bar has come from elsewhere: bars made here from now on may belong there too."""
+    global _given
+    # A process that was on its own stays so: others may count on it.
+    if _given is None and _door is None:
+        _given = address
+
+
+def standard_error() -> tuple[int, ...]:
+    """Which file the standard error of this process is."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_rdev
+
+
+def _after_fork() -> None:
+    """In the child: the door is the parent's, and it knows where that is."""
+    global _door, _given
+    if _door is not None:
+        _given = _door.address
+        _door.listener.close()  # else the parent's door would seem open when the parent is gone
+        _door = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
