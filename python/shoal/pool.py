@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -354,7 +355,11 @@ class Pool:
     def terminate(self) -> None:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
         self._terminated = True
+        screen = sys.modules.get("shoal.progress.screen")
+        pids = {worker.pid for worker in self._base.workers} if screen and self._base.is_open else set()
         self._base.terminate_now()
+        if screen and pids:
+            screen.screen.dismiss(pids)
 
     def join(self) -> None:
         """Wait until the workers have ended; `close` or `terminate` comes first. As `multiprocessing.Pool.join`.

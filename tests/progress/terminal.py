@@ -51,6 +51,10 @@ class Terminal:
         """Waits until the lines are as wanted; tells whether they were."""
         return eventually(lambda: what(self.lines))
 
+    def press(self, keys: str) -> None:
+        """Types something."""
+        os.write(self._master, keys.encode())
+
     def end(self) -> list[str]:
         """Waits until the program has ended, without an error; the lines that it leaves."""
         code = self.program.wait(timeout=50)
@@ -90,6 +94,7 @@ def on_terminal(source: str, directory: Path) -> Iterator[Terminal]:
         stdout=slave,
         stderr=slave,
         start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is its own
     )
     os.close(slave)
     try:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     _Base = std_tqdm
     _Auto = auto_tqdm
 else:
-    # `Bar` comes before tqdm's class, whichever that is, not below one (and right below `object`, or an object of tqdm's
-    # could not become one). tqdm's are generic in the eyes of type checkers only: here `_Auto[T]` is the class.
+    # `Bar` comes before tqdm's class, whichever that is, not below one (and right below `object`, or an object of
+    # tqdm's could not become one). tqdm's are generic for type checkers only: here `_Auto[T]` is the class.
     _Base = {T: object}
     _Auto = {T: auto_tqdm}
 
@@ -225,7 +225,7 @@ class Bar(_Base[T]):
             # Alone: it is open until now, though somebody elsewhere may have said that it is closed.
             shared, self.shared, self.disable = self.shared, None, False
             try:
-                super().close()
+                self._end_line(super().close)
             finally:
                 self.shared, self.disable = shared, True
 
@@ -314,6 +314,19 @@ class Bar(_Base[T]):
         looks = {**kwargs, "total": self.total, "desc": self.desc, "postfix": self.postfix}
         looks["file"] = _stream_name(kwargs["file"]) if kwargs.get("file") is not None else None
         line.ask("show", self.kind, self.shared.parts, looks)
+
+    def _end_line(self, close: Callable[[], None]) -> None:
+        """Close it as tqdm does, with the other bars of the same terminal in mind."""
+        others = [bar for bar in self._instances if bar is not self and getattr(bar, "fp", None) == self.fp]
+        if others and (self.pos == 0 if self.leave is None else self.leave):
+            # It comes to stand above the others: they make room, or what they show would stay beside it.
+            with self.external_write_mode(self.fp, nolock=True):
+                close()
+        else:
+            below = self.pos != 0 and hasattr(self, "sp")
+            close()
+            if below:
+                self.fp.write("\r")  # for whatever is printed next: tqdm counts on another bar to be drawn
 
     def _init_quietly(self, iterable: Iterable[Any] | None, kwargs: dict[str, Any]) -> None:
         """tqdm's __init__, for one that does not draw."""

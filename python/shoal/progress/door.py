@@ -73,6 +73,9 @@ def door() -> Door:
     global _door
     if _door is None:
         _door = Door()
+        screen = sys.modules.get("shoal.progress.screen")
+        if screen is not None:
+            screen.screen.count()
     return _door
 
 

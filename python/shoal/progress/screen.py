@@ -44,8 +44,8 @@ LOCK = TqdmDefaultWriteLock.th_lock
 class Visitor:
     """Another process with a line to this screen."""
 
-    def __init__(self, socket: _socket.socket) -> None:
-        self.socket = socket
+    def __init__(self, socket: _socket.socket, pid: int) -> None:
+        self.socket, self.pid = socket, pid
         self.bars: dict[bytes, Bar[Any]] = {}
         self._known = False
         self._heard = b""
@@ -101,11 +101,19 @@ class Screen:
         with self._guard:
             self._bars.add(bar)
             self._start()
+        self.count()
 
     def open(self) -> None:
         """Somebody knocks at the door."""
         with self._guard:
             self._start()
+
+    def dismiss(self, pids: set[int | None]) -> None:
+        """These processes are being ended: so are their bars, before anything else is printed."""
+        for visitor in list(self._visitors):
+            if visitor.pid in pids:
+                for bar in list(visitor.bars.values()):
+                    self._guarded(bar, bar.close)
 
     def end(self) -> None:
         """At the end of the interpreter: a thread that wrote during its last moments would crash it."""
@@ -119,7 +127,7 @@ class Screen:
             bar.close()
         for visitor in self._visitors:
             visitor.socket.close()
-        self._count()
+        self.count()
 
     def before_fork(self) -> None:
         """Before a fork: what the child inherits shall be of use to it, and not locked."""
@@ -208,8 +216,9 @@ class Screen:
         socket = _socket.socket(fileno=fd)
         socket.setblocking(False)
         peer = socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, CREDENTIALS.size)
-        if CREDENTIALS.unpack(peer)[1] == os.geteuid():
-            self._visitors.append(Visitor(socket))
+        pid, uid, _ = CREDENTIALS.unpack(peer)
+        if uid == os.geteuid():
+            self._visitors.append(Visitor(socket, pid))
         else:
             socket.close()
 
@@ -242,7 +251,8 @@ class Screen:
                 if behind is not None:
                     behind.attend()
             self._thread = None
-            return True
+        self.count()
+        return True
 
     # ---- drawing -----------------------------------------------------------------------------------------------------
 
@@ -253,9 +263,9 @@ class Screen:
     def _draw(self) -> None:
         for bar in sorted(self._all_bars(), key=lambda bar: abs(bar.pos)):
             self._guarded(bar, bar.tick)
-        self._count()
+        self.count()
 
-    def _count(self) -> None:
+    def count(self) -> None:
         """Note for others how many bars there are that what they print would disturb."""
         behind = door.existing_door()
         if behind is not None:
@@ -282,7 +292,7 @@ class Screen:
             kwargs["file"] = getattr(sys, kwargs["file"])
         bar = visitor.bars[shared.name] = bar_class(kind).visiting(shared, kwargs)
         remember(bar)
-        self._count()
+        self.count()
 
     def _look(self, visitor: Visitor, name: bytes) -> None:
         """A bar has been closed there: of theirs, or of this process."""
@@ -291,7 +301,7 @@ class Screen:
         bar = known(name)
         if bar is not None and not bar.tick():
             visitor.bars.pop(name, None)
-            self._count()
+            self.count()
 
     def _write(self, visitor: Visitor, text: str, stream: str, end: str) -> None:
         """Text to be printed above the bars."""

@@ -23,7 +23,9 @@ def reduce_bar(bar: Any) -> Any:
 
 def classes_of_bars(cls: type) -> Iterator[tuple[type, Callable[[Any], Any]]]:
     """`cls` and all classes below it, each with `reduce_bar`; but for those that have a way of their own."""
-    if cls.__reduce__ is object.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__:
+    ways = "__reduce__", "__reduce_ex__"
+    if all(getattr(cls, way) is getattr(object, way) for way in ways):
         yield cls, reduce_bar
-    for below in cls.__subclasses__():
+    below: type
+    for below in type.__subclasses__(cls):
         yield from classes_of_bars(below)
