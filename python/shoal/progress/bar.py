@@ -21,7 +21,7 @@ from tqdm.std import tqdm as std_tqdm
 
 from shoal._engine import RawTally
 from shoal.progress.door import Address, door
-from shoal.progress.drawing import Drawing
+from shoal.progress.drawing import Drawing, fit_total
 from shoal.progress.line import Line, elsewhere, line_to
 from shoal.progress.screen import LOCK, screen
 from shoal.progress.shared import Shared
@@ -170,7 +170,10 @@ class Bar(_Base[T]):
 
     def display(self, *args: Any, **kwargs: Any) -> Any:
         """As tqdm's, if this process draws the bar."""
-        return super().display(*args, **kwargs) if self._line is None else True
+        if self._line is not None:
+            return True
+        fit_total(self)
+        return super().display(*args, **kwargs)
 
     def moveto(self, n: int) -> None:
         """As tqdm's, if this process draws the bar."""

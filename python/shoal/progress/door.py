@@ -9,6 +9,7 @@ Every pool starts it, so importing this imports next to nothing.
 from __future__ import annotations
 
 import _socket  # `socket` around it takes longer to import than all of a pool's start
+import atexit
 import os
 import sys
 
@@ -123,10 +124,17 @@ def standard_error() -> tuple[int, ...]:
 
 def _after_fork() -> None:
     """In the child: the door is the parent's, and it knows where that is."""
-    global _door, _given
+    global _given
     if _door is not None:
         _given = _door.address
-        _door.listener.close()  # else the parent's door would seem open when the parent is gone
+        _close()  # else the parent's door would seem open when the parent is gone
+
+
+@atexit.register
+def _close() -> None:
+    global _door
+    if _door is not None:
+        _door.listener.close()
         _door = None
 
 

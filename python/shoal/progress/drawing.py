@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal.progress.bar import Bar
 
-__all__ = ["Drawing"]
+__all__ = ["Drawing", "fit_total"]
 
 
 class Drawing:
@@ -55,6 +55,19 @@ class Drawing:
             old = 1 - smoothing
             self._recent = smoothing * items + old * self._recent[0], smoothing * seconds + old * self._recent[1]
             self.rate = self._recent[0] / self._recent[1] if self._recent[1] > 0 else None
+
+
+def fit_total(bar: Bar[Any]) -> None:
+    """Give the total to what tqdm told of it only at the beginning: the widget of a notebook, the task of rich."""
+    container, progress = bar.__dict__.get("container"), bar.__dict__.get("_prog")
+    if container is not None and bar.total:
+        widget, total = container.children[1], bar.total * (1 if bar.unit_scale is True else bar.unit_scale or 1)
+        if widget.max != total:
+            widget.max, widget.bar_style = total, ""
+            if bar.ncols is None:
+                widget.layout.width = None  # it is narrow as long as the total is not known
+    if progress is not None and "_task_id" in bar.__dict__ and progress.tasks:
+        progress.update(bar.__dict__["_task_id"], total=bar.total)
 
 
 def _asked(bar: Bar[Any]) -> tuple[int, int, int, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _pickle as pickle  # the module around it takes several times as long to import
 import _socket
+import atexit
 import os
 import struct
 import threading
@@ -64,7 +65,7 @@ class Line:
                 self._asking = False
 
     def leave(self) -> None:
-        """In the child of a fork: the connection is the parent's."""
+        """Give the connection up. In the child of a fork it is the parent's, and so are the locks."""
         self._turn = threading.RLock()
         self._close()
 
@@ -173,9 +174,11 @@ def elsewhere() -> Line | None:
     return line if line.connect() else None
 
 
-def _after_fork() -> None:
+@atexit.register
+def _leave_all() -> None:
+    """At the end of the process, or in the child of a fork."""
     for line in _lines.values():
         line.leave()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_leave_all)

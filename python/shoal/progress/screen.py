@@ -72,7 +72,8 @@ class Visitor:
             questions, self._heard = unpack(self._heard)
         except Exception:  # whatever it is made of: nobody who means it well writes that
             return None
-        return questions
+        sound = all(isinstance(asked, tuple) and len(asked) > 1 and isinstance(asked[0], int) for asked in questions)
+        return questions if sound else None
 
     def answer(self, number: int, problem: str | None) -> None:
         """Tell it what has become of a question. Who does not listen, is not waited for."""
