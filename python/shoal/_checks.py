@@ -1,7 +1,8 @@
-"""The arguments of a pool, checked at once: each error names the argument and what would be right."""
+"""Arguments, checked at once: each error names the argument and what would be right."""
 
 from __future__ import annotations
 
+import operator
 import sys
 
 from shoal import _engine
@@ -90,6 +91,17 @@ def callbacks(callback: object, error_callback: object) -> None:
     for name, function in (("callback", callback), ("error_callback", error_callback)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+
+
+def int64(name: str, value: object) -> int:
+    """`value` as an int of 64 bits, or an error that names the argument `name`."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # whatever it is: that is the question
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__} ({value!r})") from None
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError(f"{name} must fit into 64 bits, but is {number}")
+    return number
 
 
 def modules(preload: Iterable[str]) -> list[str]:

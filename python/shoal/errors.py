@@ -108,7 +108,17 @@ class OutOfSharedMemory(ShoalError, MemoryError):
 class LockAbandoned(ShoalError):
     """The process that held a lock died holding it: what the lock guards may be half changed.
 
-    A `Lock` tells this by its attribute `abandoned`; nothing raises it yet.
+    Raised by `acquire` of a `Lock` or `RLock` that was made with `raise_abandoned=True`, for everybody until somebody
+    has taken it with `repair`. Other locks pass on, and tell it by their attribute `abandoned`.
+
+    Example:
+        >>> lock = shoal.Lock(raise_abandoned=True)
+        >>> try:
+        ...     lock.acquire()
+        ... except shoal.LockAbandoned:
+        ...     lock.repair()
+        ...     table[:] = 0
+        True
     """
 
 

@@ -44,6 +44,9 @@ else:
 _ARGUMENTS = tuple(inspect.signature(std_tqdm.__init__).parameters)[2:-1]
 _OF_SOME = frozenset({"display", "options", "progress"})
 
+# How long to wait for somebody who is changing a bar at this moment, or died in it, in seconds.
+MOMENT = 0.1
+
 # What a bar that is drawn elsewhere would draw on.
 _NOWHERE = io.StringIO()
 
@@ -61,7 +64,7 @@ class _Shown:
     def __get__(self, bar: Bar[Any] | None, owner: type | None = None) -> Any:
         if bar is None:
             return self
-        bar._hear()
+        bar._hear(MOMENT)
         value = bar.__dict__.get(self._name, self._default)
         if value is AttributeError:
             raise AttributeError(f"{type(bar).__name__!r} object has no attribute {self._name!r}")

@@ -19,7 +19,7 @@ import os
 import struct
 
 from shoal._engine import Block, RawTally
-from shoal.sync import Lock
+from shoal.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

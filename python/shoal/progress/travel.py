@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import Any, cast
 
 from shoal._engine import Block, RawTally
+from shoal.locks import Lock
 from shoal.progress.bar import Bar, Number, tqdm
 from shoal.progress.door import Address, existing_door, take_home
 from shoal.progress.shared import Shared
-from shoal.sync import Lock
 
 __all__ = ["adopt", "bar_class", "known", "reduce", "remember", "share"]
 

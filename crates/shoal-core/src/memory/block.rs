@@ -96,6 +96,16 @@ impl Lease {
         self.0.segment.address(self.entry().offset(), self.len())
     }
 
+    /// See [`Heap::enclose`].
+    pub(super) fn seal(&self) {
+        self.entry().seal();
+    }
+
+    /// Notes in the block's entry that it lies in a queue, which holds it from now on, or does no more.
+    pub fn set_in_queue(&self, is: bool) {
+        self.entry().set_in_queue(is);
+    }
+
     /// Its bytes.
     ///
     /// # Safety
@@ -114,6 +124,18 @@ impl Lease {
         let entry = self.entry();
         // SAFETY: the caller excludes writers.
         unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
+    }
+
+    pub(super) fn segment(&self) -> &Segment {
+        &self.0.segment
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.entry().offset()
+    }
+
+    pub(super) fn become_kind(&self, kind: Kind) {
+        self.entry().become_kind(kind);
     }
 
     /// The segment it lies in, and where.

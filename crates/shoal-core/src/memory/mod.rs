@@ -8,6 +8,8 @@ mod arena;
 #[cfg(not(loom))]
 mod block;
 #[cfg(not(loom))]
+pub mod envelope;
+#[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
 pub mod heap;
@@ -19,3 +21,5 @@ mod size_class;
 pub mod space;
 #[cfg(not(loom))]
 pub mod view;
+#[cfg(not(loom))]
+pub mod words;

@@ -38,7 +38,7 @@ impl<'a> Tally<'a> {
 
     /// Adds a fraction.
     pub fn add_real(&self, n: f64) {
-        let real = &self.0.real;
+        let real = &self.0.more[0];
         let mut bits = real.load(Ordering::Relaxed);
         loop {
             let sum = (f64::from_bits(bits) + n).to_bits();
@@ -53,7 +53,7 @@ impl<'a> Tally<'a> {
     pub fn amount(&self) -> Amount {
         let whole = self.0.number.load(Ordering::Relaxed) as i64;
         // All bits zero is what a cell begins with; sums of fractions that come to zero stay fractions if they are -0.
-        match self.0.real.load(Ordering::Relaxed) {
+        match self.0.more[0].load(Ordering::Relaxed) {
             0 => Amount::Whole(whole),
             bits => Amount::Real(whole as f64 + f64::from_bits(bits)),
         }
@@ -66,7 +66,7 @@ impl<'a> Tally<'a> {
             Amount::Real(real) => (0, real),
         };
         self.0.number.store(whole as u64, Ordering::Relaxed);
-        self.0.real.store(real.to_bits(), Ordering::Relaxed);
+        self.0.more[0].store(real.to_bits(), Ordering::Relaxed);
     }
 }
 

@@ -2,14 +2,12 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyString, PyTuple};
-use shoal_core::domain;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple};
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
 use shoal_core::sync::tally::{Amount, Tally};
 
-use crate::block::{Reduced, reduce, resolve};
-use crate::errors::OrRaise;
+use super::{Reduced, cell, reduce};
 
 /// A number in shared memory that any process may add to.
 #[pyclass(frozen, module = "shoal._engine")]
@@ -27,8 +25,9 @@ impl RawTally {
 #[pymethods]
 impl RawTally {
     #[new]
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        domain::heap().and_then(|heap| heap.allocate_cell(Kind::Cell)).or_raise(py).map(RawTally)
+    #[pyo3(signature = (*, _handle = None))]
+    fn new(py: Python<'_>, _handle: Option<&[u8]>) -> PyResult<Self> {
+        cell(py, Kind::Cell, _handle).map(RawTally)
     }
 
     /// Add `n`, an integer or a float.
@@ -57,8 +56,8 @@ impl RawTally {
         Ok(())
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
-        reduce(py, &self.0, "open_tally")
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(slf.as_any(), &slf.get().0)
     }
 }
 
@@ -68,6 +67,9 @@ fn amount(n: &Bound<'_, PyAny>) -> PyResult<Amount> {
     if n.is_exact_instance_of::<PyInt>() {
         return fits(n.extract());
     }
+    if let Ok(n) = n.cast_exact::<PyFloat>() {
+        return Ok(Amount::Real(n.value()));
+    }
     if n.hasattr("__index__")? {
         return fits(n.call_method0("__index__")?.extract());
     }
@@ -76,12 +78,6 @@ fn amount(n: &Bound<'_, PyAny>) -> PyResult<Amount> {
     }
     let (kind, text) = (n.get_type().name()?, n.repr()?);
     Err(PyTypeError::new_err(format!("n must be a number, not {kind} ({text})")))
-}
-
-/// The tally behind a handle.
-#[pyfunction]
-pub fn open_tally(py: Python<'_>, handle: &[u8]) -> PyResult<RawTally> {
-    resolve(py, handle, Kind::Cell).map(RawTally)
 }
 
 /// A function whose calls are counted, when they have ended, in whatever way.
