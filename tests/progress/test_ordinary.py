@@ -175,6 +175,14 @@ def test_a_bar_that_was_sent_is_closed_when_it_is_dropped(pool: shoal.Pool, file
     assert "2/5" in last_line(file)
 
 
+@pytest.mark.parametrize("module", ["tqdm.gui", "tqdm.tk"])
+def test_a_bar_that_only_its_own_thread_can_draw_is_refused(pool: shoal.Pool, module: str) -> None:
+    window = type("tqdm_gui", (tqdm.std.tqdm,), {"__module__": module})(total=3, gui=True)
+    with pytest.raises(shoal.SerializationError, match=f"a bar of {module} can't travel"):
+        pool.apply(abs, (window,))
+    window.disable = True
+
+
 def test_a_copy_of_one_that_was_sent_is_itself(pool: shoal.Pool, file: io.StringIO) -> None:
     bar = tqdm.tqdm(total=5, file=file)
     pool.apply(bar.update)

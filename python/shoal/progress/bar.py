@@ -241,7 +241,7 @@ class Bar(_Base[T]):
         stream = _stream_name(file)
         line = elsewhere() if stream is not None else None
         # With no bar on the screen there is nothing to disturb.
-        if line is None or not line.address.shown.value or not line.ask("write", str(s), stream, end):
+        if line is None or not line.address.is_lit or not line.ask("write", str(s), stream, end):
             super().write(s, file, end, nolock)
 
     @classmethod

@@ -1,7 +1,8 @@
 """Where a process's screen is to be found by others: the door, and its address.
 
 A door is an abstract Unix socket. It is there as soon as somebody may be told of it (a pool is made, a bar is pickled),
-and costs a descriptor: who stands behind it, the thread that draws, comes when somebody knocks.
+and costs a descriptor: who stands behind it, the thread that draws, comes when somebody knocks. Beside it is a lamp, a
+second socket that is there while bars are shown: who could reach it, sees it lit.
 
 Every pool starts it, so importing this imports next to nothing.
 """
@@ -12,10 +13,15 @@ import _socket  # `socket` around it takes longer to import than all of a pool's
 import atexit
 import os
 import sys
+import threading
 
-from shoal._engine import RawCounter, when_readable
+from shoal._engine import when_readable
 
 __all__ = ["Address", "Door", "door", "existing_door", "given", "home", "take_home"]
+
+
+# Behind the name of the door.
+LAMP = b"!"
 
 
 class Address:
@@ -25,16 +31,27 @@ class Address:
         name: the name of the socket.
         token: who does not know it is not let in.
         stderr: which file the standard error of the screen's process is.
-        shown: how many bars are on the screen at the moment.
     """
 
-    __slots__ = ("name", "shown", "stderr", "token")
+    __slots__ = ("name", "stderr", "token")
 
-    def __init__(self, name: bytes, token: bytes, stderr: tuple[int, ...], shown: RawCounter) -> None:
-        self.name, self.token, self.stderr, self.shown = name, token, stderr, shown
+    def __init__(self, name: bytes, token: bytes, stderr: tuple[int, ...]) -> None:
+        self.name, self.token, self.stderr = name, token, stderr
+
+    @property
+    def is_lit(self) -> bool:
+        """Whether there are bars on the screen at this moment, which text would disturb. Takes some microseconds."""
+        socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        try:
+            socket.connect(self.name + LAMP)
+        except OSError:
+            return False
+        finally:
+            socket.close()
+        return True
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Address, (self.name, self.token, self.stderr, self.shown)
+        return Address, (self.name, self.token, self.stderr)
 
 
 class Door:
@@ -42,12 +59,14 @@ class Door:
 
     def __init__(self) -> None:
         name = b"\0shoal-bars-" + os.urandom(8).hex().encode()
-        self.address = Address(name, os.urandom(16), standard_error(), RawCounter())
+        self.address = Address(name, os.urandom(16), standard_error())
         kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
         self.listener = _socket.socket(_socket.AF_UNIX, kind)
         self.listener.bind(name)
         self.listener.listen(128)
         self._attended = False
+        self._lamp: _socket.socket | None = None
+        self._hand = threading.Lock()
         self.attend()
 
     def attend(self) -> None:
@@ -55,6 +74,27 @@ class Door:
         if not self._attended:
             self._attended = True
             when_readable(self.listener.fileno(), self._open_screen)
+
+    def light(self, lit: bool) -> None:
+        """Light the lamp, or put it out."""
+        with self._hand:
+            if lit and self._lamp is None:
+                lamp = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+                try:
+                    lamp.bind(self.address.name + LAMP)
+                except OSError:  # somebody else has taken the name: then it is lit for good
+                    lamp.close()
+                else:
+                    self._lamp = lamp
+            elif not lit and self._lamp is not None:
+                self._lamp.close()
+                self._lamp = None
+
+    def close(self) -> None:
+        """At the end of the process, or in the child of a fork."""
+        self._hand = threading.Lock()
+        self.light(False)
+        self.listener.close()
 
     def _open_screen(self) -> None:
         from shoal.progress.screen import screen
@@ -76,7 +116,7 @@ def door() -> Door:
         _door = Door()
         screen = sys.modules.get("shoal.progress.screen")
         if screen is not None:
-            screen.screen.count()
+            screen.screen.light()
     return _door
 
 
@@ -134,7 +174,7 @@ def _after_fork() -> None:
 def _close() -> None:
     global _door
     if _door is not None:
-        _door.listener.close()
+        _door.close()
         _door = None
 
 

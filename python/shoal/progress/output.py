@@ -41,7 +41,7 @@ class Lines:
     def write(self, text: str) -> int:
         """As `TextIO.write`."""
         with self._lock:
-            if not self._address.shown.value:
+            if not self._address.is_lit:
                 self._write_rest()
                 return self._stream.write(text)
             lines, end, rest = (self._rest + text).rpartition("\n")
@@ -59,14 +59,14 @@ class Lines:
     def flush(self) -> None:
         """As `TextIO.flush`; a line that has no end yet waits for it while there are bars."""
         with self._lock:
-            if not self._address.shown.value:
+            if not self._address.is_lit:
                 self._write_rest()
         self._stream.flush()
 
     def end(self) -> None:
         """The process ends: what is left is a line."""
         with self._lock:
-            if self._rest and self._address.shown.value:
+            if self._rest and self._address.is_lit:
                 self._print(self._rest)
                 self._rest = ""
             self._write_rest()
@@ -84,5 +84,13 @@ class Lines:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def __reduce__(self) -> Any:
+        return _standard_stream, (self._name,)
+
     def __iter__(self) -> Any:
         return iter(self._stream)
+
+
+def _standard_stream(name: str) -> Any:
+    """That of the process where it arrives."""
+    return getattr(sys, name)

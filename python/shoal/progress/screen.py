@@ -47,6 +47,7 @@ class Visitor:
     def __init__(self, socket: _socket.socket, pid: int) -> None:
         self.socket, self.pid = socket, pid
         self.bars: dict[bytes, Bar[Any]] = {}
+        self.is_welcome = True
         self._known = False
         self._heard = b""
 
@@ -93,6 +94,8 @@ class Screen:
         self._thread: threading.Thread | None = None
         self._ended = False
         self._bell = -1
+        self._dismissed: set[int | None] = set()
+        self._without_them = threading.Event()
         self._held = False
 
     # ---- for others --------------------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ class Screen:
         with self._guard:
             self._bars.add(bar)
             self._start()
-        self.count()
+        self.light()
 
     def open(self) -> None:
         """Somebody knocks at the door."""
@@ -110,11 +113,14 @@ class Screen:
             self._start()
 
     def dismiss(self, pids: set[int | None]) -> None:
-        """These processes are being ended: so are their bars, before anything else is printed."""
-        for visitor in list(self._visitors):
-            if visitor.pid in pids:
-                for bar in list(visitor.bars.values()):
-                    self._guarded(bar, bar.close)
+        """These processes are being ended: so are their bars, before the caller goes on and prints something."""
+        with self._guard:
+            if self._thread is None:
+                return
+            self._dismissed |= pids
+            self._without_them.clear()
+            self._ring()
+        self._without_them.wait(timeout=1.0)
 
     def end(self) -> None:
         """At the end of the interpreter: a thread that wrote during its last moments would crash it."""
@@ -128,7 +134,7 @@ class Screen:
             bar.close()
         for visitor in self._visitors:
             visitor.socket.close()
-        self.count()
+        self.light()
 
     def before_fork(self) -> None:
         """Before a fork: what the child inherits shall be of use to it, and not locked."""
@@ -181,6 +187,7 @@ class Screen:
             # No bar is held while it waits: who drops one unclosed, ends it.
             if self._listen(drawn + TICK if self._all_bars() else asked + LINGER):
                 asked = time.monotonic()
+            self._dismiss()
             now = time.monotonic()
             if now >= drawn + TICK:
                 drawn = now
@@ -239,6 +246,18 @@ class Screen:
                 problem = f"{type(error).__name__}: {error}"
             visitor.answer(number, problem)
 
+    def _dismiss(self) -> None:
+        """Between questions: a bar that is being made is one that can be ended."""
+        with self._guard:
+            pids, self._dismissed = self._dismissed, set()
+        for visitor in self._visitors:
+            if visitor.pid in pids:
+                visitor.is_welcome = False
+                for bar in visitor.bars.values():
+                    self._guarded(bar, bar.close)
+        if pids:
+            self._without_them.set()
+
     def _leave(self, wanted: bool) -> bool:
         """End the thread if there is nothing left to do."""
         with self._guard:
@@ -252,7 +271,7 @@ class Screen:
                 if behind is not None:
                     behind.attend()
             self._thread = None
-        self.count()
+        self.light()
         return True
 
     # ---- drawing -----------------------------------------------------------------------------------------------------
@@ -264,13 +283,13 @@ class Screen:
     def _draw(self) -> None:
         for bar in sorted(self._all_bars(), key=lambda bar: abs(bar.pos)):
             self._guarded(bar, bar.tick)
-        self.count()
+        self.light()
 
-    def count(self) -> None:
-        """Note for others how many bars there are that what they print would disturb."""
+    def light(self) -> None:
+        """Have others see whether there are bars that what they print would disturb."""
         behind = door.existing_door()
         if behind is not None:
-            behind.address.shown.value = sum(bar.is_on_terminal for bar in self._all_bars())
+            behind.light(any(bar.is_on_terminal for bar in self._all_bars()))
 
     def _guarded(self, bar: Bar[Any], draw: Any) -> None:
         try:
@@ -288,12 +307,14 @@ class Screen:
         """A bar of theirs, to be drawn here."""
         from shoal.progress.travel import bar_class, remember
 
+        if not visitor.is_welcome:
+            return
         shared = Shared(*parts)
         if kwargs.get("file") is not None:
             kwargs["file"] = getattr(sys, kwargs["file"])
         bar = visitor.bars[shared.name] = bar_class(kind).visiting(shared, kwargs)
         remember(bar)
-        self.count()
+        self.light()
 
     def _look(self, visitor: Visitor, name: bytes) -> None:
         """A bar has been closed there: of theirs, or of this process."""
@@ -302,7 +323,7 @@ class Screen:
         bar = known(name)
         if bar is not None and not bar.tick():
             visitor.bars.pop(name, None)
-            self.count()
+            self.light()
 
     def _write(self, visitor: Visitor, text: str, stream: str, end: str) -> None:
         """Text to be printed above the bars."""

@@ -22,6 +22,9 @@ __all__ = ["adopt", "bar_class", "known", "reduce", "remember", "share"]
 
 _KINDS = frozenset({"bar", "std", "notebook", "rich"})
 
+# Modules of tqdm whose bars are windows.
+_BOUND_TO_A_THREAD = frozenset({"tqdm.gui", "tqdm.tk"})
+
 # The bars that this process shares with others: one that comes again, or comes home, is itself.
 _known: weakref.WeakValueDictionary[bytes, Bar[Any]] = weakref.WeakValueDictionary()
 
@@ -64,7 +67,14 @@ def bar_class(kind: str) -> type[Bar[Any]]:
 
 
 def adopt(bar: Any) -> Bar[Any]:
-    """Make an ordinary bar of tqdm one that travels. It stays the object that it is."""
+    """Make an ordinary bar of tqdm one that travels. It stays the object that it is.
+
+    Raises:
+        TypeError: it is of a kind that the thread of the screen can't draw.
+    """
+    module = next((cls.__module__ for cls in type(bar).__mro__ if cls.__module__ in _BOUND_TO_A_THREAD), None)
+    if module is not None:
+        raise TypeError(f"a bar of {module} can't travel: only the thread that made it may draw it")
     with _turn:
         if not isinstance(bar, Bar):
             tally = RawTally()
