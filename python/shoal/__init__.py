@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from shoal.events import Barrier, Condition, Event
+    from shoal.executor import Executor
     from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
@@ -58,6 +59,7 @@ __all__ = [
     "Condition",
     "Counter",
     "Event",
+    "Executor",
     "Explanation",
     "FileArray",
     "JoinableQueue",
@@ -113,6 +115,7 @@ _LAZY = {
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
+    "Executor": "executor",
     "parallel": "loops",
     **dict.fromkeys(("tqdm", "trange"), "progress"),
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),

@@ -41,14 +41,14 @@ def initializer(function: object, initargs: Iterable[Any]) -> tuple[object, tupl
     return function, tuple(initargs)
 
 
-def maxtasksperchild(value: object) -> int | None:
+def maxtasksperchild(value: object, name: str = "maxtasksperchild") -> int | None:
     """After how many tasks a worker is replaced; None for never."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"maxtasksperchild must be an integer or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
     if value < 1:
-        raise ValueError(f"maxtasksperchild must be 1 or more, not {value}")
+        raise ValueError(f"{name} must be 1 or more, not {value}")
     return value
 
 

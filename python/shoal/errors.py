@@ -122,8 +122,12 @@ class LockAbandoned(ShoalError):
     """
 
 
-class PoolClosed(ShoalError, ValueError):
-    """The pool takes no more tasks: it was closed, terminated, or belongs to the parent of this forked process."""
+class PoolClosed(ShoalError, ValueError, BrokenProcessPool):
+    """The pool takes no more tasks: it was closed, terminated, or belongs to the parent of this forked process.
+
+    Also the error of tasks that were not done when it was terminated. A `ValueError`, as `multiprocessing.Pool` raises;
+    and a `BrokenProcessPool`, which is a `RuntimeError`, as executors raise.
+    """
 
 
 class RemoteError(ShoalError):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from shoal.aio import AsyncMethods
+    from shoal.futures import Future
     from shoal.progress import Progress
 
     R = TypeVar("R")
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
 # Inputs that a map has no reason to read piece by piece.
-_AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -53,6 +55,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
+            that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
+            task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -75,7 +80,10 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        kind: str = "process",
     ) -> None:
+        if kind != "process":
+            raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
@@ -84,11 +92,19 @@ class Pool:
         self._owner = os.getpid()
         self._terminated = False
         self._callbacks: Callbacks | None = None
+        self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
-        _pools.add(self)
+        register(self)
+
+    def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kind == "thread" and cls is Pool:
+            from shoal.threads import ThreadPool
+
+            return object.__new__(ThreadPool)  # type: ignore[return-value]
+        return object.__new__(cls)
 
     # ---- one call ----------------------------------------------------------------------------------------------------
 
@@ -141,9 +157,32 @@ class Pool:
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None
             )
         _checks.callbacks(callback, error_callback)
-        if not self._base.is_open:
-            raise closed()
-        return self._threads().call(func, tuple(args), dict(kwds), callback, error_callback)  # type: ignore[return-value]
+        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None)
+        return self._threads().call(task, callback, error_callback)  # type: ignore[return-value]
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """Call `fn(*args, **kwargs)` in a worker; returns at once. As `concurrent.futures.Executor.submit`.
+
+        Args:
+            fn: what to call.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            A `concurrent.futures.Future`, for `concurrent.futures.wait`, `as_completed`, `asyncio.wrap_future` and the
+            like. Its `cancel` takes the task out of the queue.
+
+        Raises:
+            SerializationError: `fn` or an argument can't be pickled.
+            PoolClosed: the pool is closed.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     pool.submit(pow, 2, 10).result()
+            1024
+        """
+        task = self._base.submit_call(fn, args, kwargs or None)
+        return (self._future or self._load_future())(task, self._callbacks)
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -280,7 +319,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, progress, ordered=True)
+        return self._results(func, iterable, chunksize, buffersize, progress, ordered=True)
 
     def imap_unordered(
         self,
@@ -292,7 +331,7 @@ class Pool:
         progress: Progress = None,
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, progress, ordered=False)
+        return self._results(func, iterable, chunksize, buffersize, progress, ordered=False)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -345,6 +384,20 @@ class Pool:
         from shoal.blocks import map_blocks
 
         return map_blocks(self, func, a, others, axis, chunks, out)
+
+    @property
+    def aio(self) -> AsyncMethods:
+        """The methods for asyncio: `apply`, `map` and `starmap` to await, `imap` and `imap_unordered` for `async for`.
+
+        Example:
+            >>> async def main():
+            ...     return await pool.aio.map(abs, [-1, 2]), [x async for x in pool.aio.imap(abs, [-1, 2])]
+            >>> asyncio.run(main())
+            ([1, 2], [1, 2])
+        """
+        from shoal.aio import AsyncMethods
+
+        return AsyncMethods(self)
 
     # ---- its life ----------------------------------------------------------------------------------------------------
 
@@ -411,10 +464,25 @@ class Pool:
     def _threads(self) -> Callbacks:
         with self._lock:
             if self._callbacks is None:
-                self._callbacks = Callbacks(self)
+                self._callbacks = Callbacks(self._inbox())
             return self._callbacks
 
-    def _stream(
+    def _inbox(self) -> _engine.Inbox:
+        return _engine.Inbox(self._base)
+
+    def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
+        """A function for many submits, serialized once, as it is now."""
+        return self._base.prepare(func)  # type: ignore[return-value]
+
+    def _load_future(self) -> Callable[..., Future[Any]]:
+        # An import statement in each submit would take longer than all the rest of it in Python.
+        from shoal.futures import Future
+
+        self._threads()
+        self._future = Future
+        return Future
+
+    def _results(
         self,
         func: Callable[[Any], R],
         iterable: Iterable[Any],
@@ -423,18 +491,28 @@ class Pool:
         progress: Progress,
         ordered: bool,
     ) -> IMapIterator[R]:
+        if progress is None or progress is False:
+            return self._stream(func, iterable, chunksize, buffersize, ordered)
+        from shoal.progress.maps import Watch
+
+        watch = Watch(progress, iterable)
+        try:
+            watched = self._stream(watch.counted(func), iterable, chunksize, buffersize, ordered)
+        except BaseException:
+            watch.end()
+            raise
+        return watch.iterator(watched)  # type: ignore[return-value]  # has the same methods
+
+    def _stream(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
-        if progress is not None and progress is not False:
-            from shoal.progress.maps import Watch
-
-            watch = Watch(progress, iterable)
-            try:
-                watched = self._stream(watch.counted(func), iterable, chunksize, buffersize, None, ordered)
-            except BaseException:
-                watch.end()
-                raise
-            return watch.iterator(watched)  # type: ignore[return-value]  # has the same methods
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
         ahead = _checks.buffersize(buffersize)
@@ -455,7 +533,7 @@ class Pool:
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
         ahead = _checks.buffersize(buffersize)
-        if ahead is None and isinstance(iterable, _AT_HAND):
+        if ahead is None and isinstance(iterable, AT_HAND):
             items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
             return _engine.Job(self._base, func, items, chunksize, star)
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
@@ -506,8 +584,13 @@ class Pool:
         more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
         result: MapResult[R] = MapResult(job, callback, error_callback)
         if more or callback is not None or error_callback is not None:
-            self._threads().drive(result)
+            self._threads().spawn(result.wait)
         return result
+
+
+def register(pool: Pool) -> None:
+    """The end of the interpreter ends this pool."""
+    _pools.add(pool)
 
 
 @atexit.register

@@ -202,6 +202,14 @@ def test_the_map_of_the_process_has_it_too(file: io.StringIO) -> None:
     assert shoal.map(pow, [1, 2, 3], [2, 2, 2], progress={"file": file, "total": 3}) == [1, 4, 9]
 
 
+def test_a_pool_of_threads_has_it_too(file: io.StringIO, mapped: Map) -> None:
+    with shoal.Pool(2, kind="thread") as pool:
+        assert mapped(pool, square, range(50), progress={"file": file}) == [x * x for x in range(50)]
+        with pytest.raises(TypeError, match="^progress must be"):
+            mapped(pool, square, range(50), progress=5)
+    assert "50/50" in last_line(file)
+
+
 def test_a_map_inside_a_worker_shows_its_bar_below(pool: shoal.Pool, capsys: pytest.CaptureFixture[str]) -> None:
     def work(_: int) -> list[int]:
         with shoal.Pool(1) as inner:

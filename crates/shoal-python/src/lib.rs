@@ -65,14 +65,24 @@ fn wait_for_threads(py: Python<'_>) {
     pool::Inside::wait_for_none(py);
 }
 
+extern "C" fn nothing_to_do() {}
+
+/// In the child of a fork: what counts the parent's threads, or waits for what the parent has sent, begins anew.
+extern "C" fn in_child() {
+    pool::Inside::forked();
+    in_flight::forked();
+}
+
 /// The engine, for Python.
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    shoal_sys::atfork::around(nothing_to_do, nothing_to_do, in_child)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
+    module.add_class::<pool::Prepared>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
     module.add_class::<stream::StreamJob>()?;

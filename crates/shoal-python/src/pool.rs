@@ -132,14 +132,17 @@ impl PoolBase {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         reply: Reply,
-    ) -> PyResult<Arc<Named>> {
-        let named = self.named(function)?;
+    ) -> PyResult<(Arc<Named>, u64)> {
+        let named = match function.cast_exact::<Prepared>() {
+            Ok(prepared) => prepared.get().0.clone(),
+            Err(_) => self.named(function)?,
+        };
         let mut payload = Vec::with_capacity(64);
         let (kind, leases) =
             in_flight::noting(|| wire::encode_call(&self.writer(), function, args, kwargs, &mut payload));
         let kind = kind? | if named.stable { 0 } else { ONCE };
-        self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
-        Ok(named)
+        let number = self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
+        Ok((named, number))
     }
 }
 
@@ -174,9 +177,17 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// In the child of a fork: no other thread is there.
+    pub fn forked() {
+        INSIDE.store(0, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        // Not below 0: the thread that forked may have been inside.
+        let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
     }
 }
 
@@ -221,7 +232,14 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
         Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
+        Outcome::Cancelled => Err(cancelled(py, name)),
     }
+}
+
+/// The error of what was taken back.
+pub fn cancelled(py: Python<'_>, name: &str) -> PyErr {
+    let make = || py.import("concurrent.futures")?.getattr("CancelledError")?.call1((format!("{name} was cancelled"),));
+    make().map_or_else(|error| error, PyErr::from_value)
 }
 
 /// An exception, as the worker dumped it.
@@ -266,6 +284,11 @@ impl PoolBase {
         Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), _setup_leases: setup_leases })
     }
 
+    /// Serialize `func`, for many calls that are to use it as it is now.
+    fn prepare(&self, func: &Bound<'_, PyAny>) -> PyResult<Prepared> {
+        Ok(Prepared(self.named(func)?))
+    }
+
     /// Submit a call; returns an AsyncResult at once.
     #[pyo3(signature = (func, args, kwargs = None))]
     fn submit_call(
@@ -277,24 +300,13 @@ impl PoolBase {
     ) -> PyResult<Py<AsyncResult>> {
         let _inside = Inside::enter(py);
         let cell = Arc::new(TaskCell::default());
-        let named = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
-        Py::new(py, AsyncResult { cell, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
+        let (named, number) = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
+        Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
-    /// Submit a call; its end comes to `inbox` with `tag`.
-    #[pyo3(signature = (inbox, tag, func, args, kwargs = None))]
-    fn submit_to(
-        &self,
-        inbox: &Inbox,
-        tag: u64,
-        func: &Bound<'_, PyAny>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let _inside = Inside::enter(func.py());
-        let named = self.send(func, args, kwargs, Reply::Inbox(inbox.inbox.clone(), tag))?;
-        lock(&inbox.names).insert(tag, named.label.clone());
-        Ok(())
+    /// Take back all tasks that no worker has taken yet.
+    fn cancel_queued(&self, py: Python<'_>) {
+        py.detach(|| self.pool.cancel_queued());
     }
 
     /// Close: no more tasks.
@@ -302,9 +314,10 @@ impl PoolBase {
         py.detach(|| self.pool.close());
     }
 
-    /// End the workers now.
-    fn terminate_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.terminate());
+    /// End the workers now; with SIGKILL at once, if `kill`.
+    #[pyo3(signature = (kill = false))]
+    fn terminate_now(&self, py: Python<'_>, kill: bool) {
+        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.
@@ -391,6 +404,7 @@ enum Resolved {
 #[pyclass(frozen, weakref, module = "shoal._engine")]
 pub struct AsyncResult {
     cell: Arc<TaskCell>,
+    number: u64,
     label: Arc<Label>,
     resolved: Mutex<Resolved>,
 }
@@ -470,6 +484,26 @@ impl AsyncResult {
         Ok(self.resolve(py).is_ok())
     }
 
+    /// Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises CancelledError.
+    fn cancel(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.label.pool.cancel(self.number))
+    }
+
+    /// Whether the task was taken back.
+    fn cancelled(&self) -> bool {
+        self.cell.is_cancelled()
+    }
+
+    /// Whether no worker has taken the task yet.
+    fn queued(&self, py: Python<'_>) -> bool {
+        !self.cell.is_done() && py.detach(|| self.label.pool.is_queued(self.number))
+    }
+
+    /// Have `inbox` told of the end, with `tag`. False if it has ended already: then nobody is told.
+    fn watch(&self, inbox: &Inbox, tag: u64) -> bool {
+        self.cell.watch(&inbox.inbox, tag)
+    }
+
     fn __repr__(&self) -> String {
         let state = if self.cell.is_done() { "ready" } else { "pending" };
         format!("<shoal.AsyncResult of {}, {state}>", self.label.name)
@@ -481,38 +515,30 @@ impl AsyncResult {
     }
 }
 
-/// Where the ends of several calls arrive.
+/// A function as it was serialized, for many calls. Only for the pool that it was prepared by.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Prepared(Arc<Named>);
+
+/// Where it is told which watched tasks have ended.
 #[pyclass(frozen, module = "shoal._engine")]
 pub struct Inbox {
     pool: Arc<Pool>,
-    inbox: Arc<CoreInbox>,
-    names: Mutex<HashMap<u64, Arc<Label>>>,
+    inbox: Arc<CoreInbox<u64>>,
 }
 
 #[pymethods]
 impl Inbox {
     #[new]
     fn new(pool: &PoolBase) -> Self {
-        Inbox { pool: pool.pool.clone(), inbox: CoreInbox::new(), names: Mutex::default() }
+        Inbox { pool: pool.pool.clone(), inbox: CoreInbox::new() }
     }
 
-    /// The next end: (tag, True, value) or (tag, False, exception); None if none comes within `timeout` seconds.
+    /// Wait until something has ended, at most `timeout` seconds; returns the tags of all that has.
     #[pyo3(signature = (timeout = None))]
-    fn pop<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<(u64, bool, Bound<'py, PyAny>)>> {
+    fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Vec<u64>> {
         let _inside = Inside::enter(py);
-        loop {
-            if let Some((tag, outcome)) = self.inbox.pop() {
-                let label = lock(&self.names).remove(&tag);
-                let name = label.as_ref().map_or("", |label| &label.name);
-                return Ok(Some(match resolve(py, self.pool.heap(), &outcome, name) {
-                    Ok(value) => (tag, true, value),
-                    Err(error) => (tag, false, error.into_value(py).into_bound(py).into_any()),
-                }));
-            }
-            if !wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)? {
-                return Ok(None);
-            }
-        }
+        wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)?;
+        Ok(self.inbox.take_all().into())
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`futex`] | sleeping on a word of shared memory, across processes |
 //! | [`socket`] | packets with file descriptors between processes, and who the peer is |
 //! | [`process`] | pidfds, fork, spawn, reaping |
+//! | [`atfork`] | being told of forks that others make |
 //! | [`poll`] | waiting for descriptors, and a descriptor to wake the one who waits |
 //! | [`cpu`] | how many CPUs this process may use |
 //! | [`random`] | unguessable tokens |
@@ -15,6 +16,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
 
+pub mod atfork;
 mod cgroup;
 pub mod cpu;
 pub mod futex;

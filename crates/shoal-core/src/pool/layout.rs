@@ -5,7 +5,7 @@
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shoal_sys::memory::{self, Mapping};
 
@@ -135,7 +135,7 @@ impl PoolMemory {
         }
         let memory = PoolMemory { fd, map, workers, slots, completion_bytes };
         for worker in 0..workers {
-            memory.record(worker as u16).current.store(NO_TASK, std::sync::atomic::Ordering::Relaxed);
+            memory.record(worker as u16).current.store(NO_TASK, Ordering::Relaxed);
         }
         Ok(memory)
     }
@@ -194,6 +194,16 @@ impl PoolMemory {
         let records = self.map.as_ptr().wrapping_add(std::mem::size_of::<Control>()).cast::<WorkerRecord>();
         // SAFETY: within the mapping by the assertion and `sizes`, aligned; all bytes are valid, as it is of atomics.
         unsafe { &*records.wrapping_add(worker) }
+    }
+
+    /// Wakes idle workers: what others let go of may be theirs to give back. At once, and the busy ones when they are
+    /// through with their task, if memory is short.
+    pub fn ask_for_memory(&self, short: bool) {
+        let control = self.control();
+        if short {
+            control.squeezes.fetch_add(1, Ordering::SeqCst);
+        }
+        control.gate.wake_all(|worker| self.park(worker));
     }
 
     /// The futex a worker sleeps on.

@@ -35,6 +35,7 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
+    pub(super) roster: OwnedFd,
 }
 
 /// What came of waiting.
@@ -77,7 +78,7 @@ impl Worker {
         if usize::from(me) >= memory.workers() {
             return Err(Error::Damaged("seat"));
         }
-        let heap = Member::heap(Seqpacket::from_fd(seat.control), seat.holder, seat.address);
+        let heap = Member::worker(seat.address, seat.holder, seat.roster, Seqpacket::from_fd(seat.control))?;
         memory.record(me).pid.store(process::pid(), Ordering::Release);
         Ok(Worker {
             memory,

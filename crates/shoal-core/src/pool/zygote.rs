@@ -96,8 +96,9 @@ impl Zygote {
                 ToZygote::Preload(what) => Ok(Request::Preload(what)),
                 ToZygote::Fork { place, holder, domain, token } => {
                     let address = Address { domain, token };
-                    let [control, pool]: [OwnedFd; 2] = packet.fds.try_into().map_err(|_| Error::Damaged("message"))?;
-                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool }))
+                    let [control, pool, roster]: [OwnedFd; 3] =
+                        packet.fds.try_into().map_err(|_| Error::Damaged("message"))?;
+                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool, roster }))
                 }
             };
         }
