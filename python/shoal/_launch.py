@@ -8,9 +8,9 @@ import sys
 from shoal.progress.door import door, home
 
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
-# concerns `import distutils`.
+# concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
+    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter", "TqdmFinder"}
 )
 
 # Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one

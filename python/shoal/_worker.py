@@ -7,6 +7,7 @@ import os
 import sys
 
 from shoal import _engine
+from shoal.progress.ordinary import take_over
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _serve(worker: _engine.Seated) -> int:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():
         from shoal.progress.output import install
 

@@ -409,7 +409,8 @@ class Pool:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
         self._terminated = True
         screen = sys.modules.get("shoal.progress.screen")
-        pids = {worker.pid for worker in self._base.workers} if screen and self._base.is_open else set()
+        visited = screen is not None and screen.screen.has_visitors and self._base.is_open
+        pids = {worker.pid for worker in self._base.workers} if visited else set()
         self._base.terminate_now()
         if screen and pids:
             screen.screen.dismiss(pids)

@@ -152,5 +152,5 @@ def test_what_the_client_cannot_draw_is_an_error_in_the_task(pool: shoal.Pool) -
 
         tqdm(total=3, options={"console": 5})
 
-    with pytest.raises(shoal.ShoalError, match="can't be drawn"):
+    with pytest.raises(shoal.ShoalError, match="can't be shown: "):
         pool.apply(work)

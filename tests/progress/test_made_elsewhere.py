@@ -229,6 +229,52 @@ def test_bars_of_workers_of_workers_are_drawn_by_the_first_client(pool: shoal.Po
     assert any(line.startswith("innermost: 100%") for line in screen.lines)
 
 
+class Eager(tqdm.std.tqdm):  # type: ignore[type-arg]
+    """A class with a way of its own to update."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        return super().update(100 * (n or 0))
+
+
+def test_an_ordinary_bar_of_tqdm_that_a_worker_makes_is_drawn_by_the_client_too(
+    pool: shoal.Pool, screen: Screen
+) -> None:
+    def work(_: int) -> tuple[bool, Any, list[str]]:
+        from tqdm import tqdm, trange
+        from tqdm.auto import tqdm as auto
+
+        list(auto("abc", desc="auto"))
+        with tqdm(total=3, desc="ordinary") as bar:
+            for _ in trange(2, desc="nested", leave=False):
+                bar.update()
+            bar.set_postfix(a=1)
+            bar.write("written")
+        return isinstance(bar, tqdm), bar.n, sorted(name for name in vars(tqdm) if name.startswith("update"))
+
+    with shoal.tqdm(total=1, desc="outer"):
+        assert pool.map(work, [0]) == [(True, 2, ["update"])]
+        assert any(line.startswith("ordinary:  67%") and "a=1" in line for line in screen.lines)
+        assert any(line.startswith("auto: 100%") for line in screen.lines)
+        assert not any(line.startswith("nested: 100%") for line in screen.lines)
+    assert screen.out == "written\n"
+
+
+def test_one_of_a_class_with_ways_of_its_own_or_for_another_place_stays_the_workers(
+    pool: shoal.Pool, screen: Screen
+) -> None:
+    def work(_: int) -> Any:
+        eager = Eager(total=300)
+        eager.update(2)
+        file = io.StringIO()
+        list(tqdm.std.tqdm("abc", file=file))
+        eager.disable = True
+        return eager.n, "3/3" in file.getvalue(), len(list(tqdm.std.tqdm("abc", disable=True)))
+
+    with shoal.tqdm(total=1, desc="outer"):
+        assert pool.map(work, [0]) == [(200, True, 3)]
+        assert "3/3" not in screen.err and drawn_bars() == 1
+
+
 def test_write_in_a_worker_prints_above_the_bars(pool: shoal.Pool, screen: Screen) -> None:
     with shoal.tqdm(total=2, desc="bar") as bar:
 

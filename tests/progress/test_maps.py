@@ -205,7 +205,7 @@ def test_the_map_of_the_process_has_it_too(file: io.StringIO) -> None:
 def test_a_pool_of_threads_has_it_too(file: io.StringIO, mapped: Map) -> None:
     with shoal.Pool(2, kind="thread") as pool:
         assert mapped(pool, square, range(50), progress={"file": file}) == [x * x for x in range(50)]
-        with pytest.raises(TypeError, match="^progress must be"):
+        with pytest.raises(TypeError, match=r"^progress must be"):
             mapped(pool, square, range(50), progress=5)
     assert "50/50" in last_line(file)
 

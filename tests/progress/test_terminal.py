@@ -169,6 +169,27 @@ def test_an_ordinary_bar_of_tqdm_that_travels_goes_on_in_its_line(tmp_path: Path
     assert len(lines) == 1 and re.match(r"did \d: 100%\|.* 4/4 ", lines[0])
 
 
+def test_ordinary_bars_that_workers_make_come_below_and_tear_nothing(tmp_path: Path) -> None:
+    program = """
+        import time
+        import shoal, tqdm
+
+        def work(i):
+            for _ in tqdm.tqdm(range(5), desc=f"outer {i}", leave=False):
+                for _ in tqdm.tqdm(range(3), desc=f"inner {i}", leave=False):
+                    time.sleep(0.01)
+
+        with shoal.Pool(2) as pool:
+            pool.map(work, range(4), chunksize=1, progress={"desc": "all"})
+            pool.map(work, range(2), chunksize=1)
+    """
+    with on_terminal(program, tmp_path) as terminal:
+        lines = [line for line in terminal.end() if line]
+    assert_not_torn(lines, "")
+    assert [line[:4] for line in lines] == ["all:"]
+    assert any(sum(line.startswith(("outer", "inner")) for line in state) == 4 for state in terminal.states)
+
+
 def test_ctrl_c_leaves_the_terminal_in_order(tmp_path: Path) -> None:
     program = """
         import time

@@ -17,6 +17,7 @@ screen.py       the thread that draws
 door.py         where a process's screen is to be found
 line.py         the way to the screen of another process
 output.py       what workers print while bars are shown
+ordinary.py     the bars of tqdm that workers make
 maps.py         the bars of `Pool.map(..., progress=True)`
 std.py, notebook.py, rich.py    bars of one kind, as in tqdm's modules of these names
 

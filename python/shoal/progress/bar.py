@@ -112,6 +112,7 @@ class Bar(_Base[T]):
     _drawing: Drawing | None = None  # as long as it is drawn here
     _line: Line | None = None  # to the screen that draws it, if that is elsewhere
     _maker: int | None = None  # the process that made it, if that is not the one that draws it
+    _broken = False  # drawing it has failed
     _joining = False  # it is being made of one that is there already: its count stays as it is
     shared: Shared | None = None  # as soon as another process has it
 
@@ -363,7 +364,11 @@ class Bar(_Base[T]):
     @property
     def is_drawn(self) -> bool:
         """Whether this process draws it: it was made here or for this screen, and is open."""
-        return self._drawing is not None
+        return self._drawing is not None and not self._broken
+
+    def give_up(self) -> None:
+        """Don't draw it any more: it can't be."""
+        self._broken = True
 
     @property
     def is_on_terminal(self) -> bool:

@@ -17,7 +17,7 @@ import threading
 
 from shoal._engine import when_readable
 
-__all__ = ["Address", "Door", "door", "existing_door", "given", "home", "take_home"]
+__all__ = ["Address", "Door", "door", "existing_door", "given", "home", "shut", "take_home"]
 
 
 # Behind the name of the door.
@@ -167,11 +167,12 @@ def _after_fork() -> None:
     global _given
     if _door is not None:
         _given = _door.address
-        _close()  # else the parent's door would seem open when the parent is gone
+        shut()  # else the parent's door would seem open when the parent is gone
 
 
 @atexit.register
-def _close() -> None:
+def shut() -> None:
+    """Have everybody know at once that there is nobody here any more."""
     global _door
     if _door is not None:
         _door.close()

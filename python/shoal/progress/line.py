@@ -40,7 +40,7 @@ class Line:
         self._turn = threading.RLock()
         self._asking = False
         self._number = 0
-        self._answers = b""
+        self._answers = bytearray()
 
     def connect(self) -> bool:
         """Whether the screen can be reached."""
@@ -83,7 +83,7 @@ class Line:
                 if problem is not None:
                     from shoal.errors import ShoalError
 
-                    raise ShoalError(f"the bar can't be drawn: {problem}")
+                    raise ShoalError(f"can't be shown: {problem}")
                 return True
             self._close()
         return False
@@ -101,7 +101,7 @@ class Line:
         except OSError:
             socket.close()
             return False
-        self._socket, self._answers = socket, b""
+        self._socket, self._answers = socket, bytearray()
         return True
 
     def _send(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class Line:
         """(whether there was one to the last question, the problem)."""
         assert self._socket is not None
         while True:
-            for number, problem in self._received():
+            for number, problem in unpack(self._answers):
                 if number == self._number:
                     return True, problem
             try:
@@ -128,10 +128,6 @@ class Line:
             if not more:
                 return False, None
             self._answers += more
-
-    def _received(self) -> list[tuple[int, str | None]]:
-        answers, self._answers = unpack(self._answers)
-        return answers
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -145,8 +141,8 @@ def pack(message: tuple[Any, ...]) -> bytes:
     return len(data).to_bytes(4, "little") + data
 
 
-def unpack(data: bytes) -> tuple[list[Any], bytes]:
-    """The messages that `data` begins with, and what is left."""
+def unpack(data: bytearray) -> list[Any]:
+    """Takes the messages out that `data` begins with."""
     messages, at = [], 0
     while len(data) - at >= 4:
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")
@@ -154,7 +150,8 @@ def unpack(data: bytes) -> tuple[list[Any], bytes]:
             break
         messages.append(pickle.loads(data[at + 4 : end]))
         at = end
-    return messages, data[at:]
+    del data[:at]
+    return messages
 
 
 _lines: dict[bytes, Line] = {}

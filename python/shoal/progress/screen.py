@@ -49,7 +49,7 @@ class Visitor:
         self.bars: dict[bytes, Bar[Any]] = {}
         self.is_welcome = True
         self._known = False
-        self._heard = b""
+        self._heard = bytearray()
 
     def questions(self) -> list[tuple[Any, ...]] | None:
         """What it asks. None: it has ended, or is not one that may ask."""
@@ -65,12 +65,13 @@ class Visitor:
         if not self._known:
             if len(self._heard) < TOKEN:
                 return []
-            shown, self._heard = self._heard[:TOKEN], self._heard[TOKEN:]
+            shown = bytes(self._heard[:TOKEN])
+            del self._heard[:TOKEN]
             if not hmac.compare_digest(shown, door.door().address.token):
                 return None
             self._known = True
         try:
-            questions, self._heard = unpack(self._heard)
+            questions = unpack(self._heard)
         except Exception:  # whatever it is made of: nobody who means it well writes that
             return None
         sound = all(isinstance(asked, tuple) and len(asked) > 1 and isinstance(asked[0], int) for asked in questions)
@@ -112,6 +113,11 @@ class Screen:
         with self._guard:
             self._start()
 
+    @property
+    def has_visitors(self) -> bool:
+        """Whether other processes have asked for something lately, or have bars here."""
+        return bool(self._visitors)
+
     def dismiss(self, pids: set[int | None]) -> None:
         """These processes are being ended: so are their bars, before the caller goes on and prints something."""
         with self._guard:
@@ -134,12 +140,13 @@ class Screen:
             bar.close()
         for visitor in self._visitors:
             visitor.socket.close()
-        self.light()
+        door.shut()
 
     def before_fork(self) -> None:
         """Before a fork: what the child inherits shall be of use to it, and not locked."""
         from shoal.progress.travel import share
 
+        self._held = False
         bars = [bar for bar in self._bars if bar.is_drawn]
         if bars:
             door.door()
@@ -221,6 +228,9 @@ class Screen:
             fd, _ = listener._accept()  # type: ignore[attr-defined]  # the one that `socket` is built on
         except BlockingIOError:
             return
+        except OSError:  # no descriptor is free: whoever waits at the door, waits a little longer
+            time.sleep(TICK)
+            return
         socket = _socket.socket(fileno=fd)
         socket.setblocking(False)
         peer = socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, CREDENTIALS.size)
@@ -283,6 +293,8 @@ class Screen:
     def _draw(self) -> None:
         for bar in sorted(self._all_bars(), key=lambda bar: abs(bar.pos)):
             self._guarded(bar, bar.tick)
+        for visitor in self._visitors:
+            visitor.bars = {name: bar for name, bar in visitor.bars.items() if bar.is_drawn}
         self.light()
 
     def light(self) -> None:
@@ -297,9 +309,7 @@ class Screen:
         except Exception:
             # Whatever is wrong with this bar (its file, its format), its owner meets it again in `close`, and can do
             # something about it. The other bars go on.
-            self._bars.discard(bar)
-            for visitor in self._visitors:
-                visitor.bars = {name: other for name, other in visitor.bars.items() if other is not bar}
+            bar.give_up()
 
     # ---- what others ask for -----------------------------------------------------------------------------------------
 

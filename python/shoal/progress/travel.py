@@ -18,7 +18,7 @@ from shoal.progress.bar import Bar, Number, tqdm
 from shoal.progress.door import Address, existing_door, take_home
 from shoal.progress.shared import Shared
 
-__all__ = ["adopt", "bar_class", "known", "reduce", "remember", "share"]
+__all__ = ["adopt", "adopting", "bar_class", "known", "reduce", "remember", "share"]
 
 _KINDS = frozenset({"bar", "std", "notebook", "rich"})
 
@@ -108,7 +108,22 @@ class _Adopted(Bar[Any]):
         self.last_print_n, self.last_print_t = self.n, time.time()
 
 
+# What `Bar` does in its own way.
+_WAYS = frozenset(
+    name for name, value in vars(Bar).items() if callable(value) or isinstance(value, (property, classmethod))
+) - {"__init__"}
+
 _classes: dict[type, type[_Adopted]] = {}
+
+
+def adopting(ordinary: type) -> type[_Adopted] | None:
+    """A class like that one, of bars that travel; None if it is one, or would lose something of its own by it."""
+    if issubclass(ordinary, Bar):
+        return None
+    own = (cls for cls in ordinary.__mro__ if not cls.__module__.startswith("tqdm."))
+    if any(name in vars(cls) for cls in own if cls is not object for name in _WAYS):
+        return None
+    return _adopting(ordinary)
 
 
 def _adopting(ordinary: type) -> type[_Adopted]:
