@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm, trange
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
+    from shoal.random import rng
     from shoal.usage import MemoryUsage, memory, memory_limit
     from shoal.values import Array, RawArray, RawValue, Value
 
@@ -97,6 +98,7 @@ __all__ = [
     "ones",
     "open_array",
     "parallel",
+    "rng",
     "tqdm",
     "trange",
     "why",
@@ -118,6 +120,7 @@ _LAZY = {
     "Executor": "executor",
     "parallel": "loops",
     **dict.fromkeys(("tqdm", "trange"), "progress"),
+    "rng": "random",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(

@@ -10,7 +10,15 @@ from shoal.progress.door import door, home
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter", "TqdmFinder"}
+    {
+        "BuiltinImporter",
+        "FrozenImporter",
+        "PathFinder",
+        "DistutilsMetaFinder",
+        "ShoalFinder",
+        "TqdmFinder",
+        "_SixMetaPathImporter",
+    }
 )
 
 # Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
@@ -30,20 +38,37 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
         flags.append("-S")
         start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
+    if _is_run():
+        start += "from shoal.multiprocessing.replace import install; install(); "
     start += "from shoal._zygote import main; main()"
     envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
     return sys.executable, [*flags, "-c", start], envs
 
 
-def setup(most: int | None) -> tuple[object, ...]:
-    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
+def expect_workers() -> None:
+    """Start the zygote of a program that is run by `shoal run` and will probably make a pool: it is ready by then."""
+    if _is_run() and "shoal._worker" not in sys.modules:
+        from shoal import _engine
+
+        _engine.start_zygote(*command(), preloaded([]))
+
+
+def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> tuple[object, ...]:
+    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
+
+    Args:
+        cpus: those of each worker, in turn; none for whatever the process may use.
+        most: tasks after which a worker is replaced.
+        most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
+    """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
+    argv = list(getattr(sys, "argv", [""]))
     # Bars of workers of workers, too, are drawn by the first client.
     screen = home() or door().address
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most, screen
+    return os.getcwd(), paths, argv, environment, cpus, most, most_memory, _family(), screen
 
 
 def preloaded(names: list[str]) -> list[bytes]:
@@ -57,7 +82,25 @@ def preloaded(names: list[str]) -> list[bytes]:
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")
+    if "shoal.multiprocessing.shared_memory" in sys.modules:
+        likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]
+
+
+def _is_run() -> bool:
+    """Whether this is a program in which shoal is in the place of multiprocessing."""
+    replace = sys.modules.get("shoal.multiprocessing.replace")
+    return replace is not None and replace.is_installed()
+
+
+def _family() -> int | None:
+    """The process that segments with a name belong to, if the program makes any; see `multiprocessing.ledger`."""
+    ledger = sys.modules.get("shoal.multiprocessing.ledger")
+    if ledger is not None:
+        head: int = ledger.head()
+        return head
+    worker = sys.modules.get("shoal._worker")
+    return worker.family if worker is not None else None
 
 
 def _finder_name(finder: object) -> str:

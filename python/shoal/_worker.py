@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without enumerations that take a millisecond
 import atexit
+import faulthandler
 import os
 import sys
 
 from shoal import _engine
 from shoal.progress.ordinary import take_over
+from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 screen: Address | None = None
 
 
+# The pid of the first process of the family that this worker belongs to; see `shoal.multiprocessing.ledger`.
+family: int | None = None
+
+
 def work(seat: _engine.Seat) -> NoReturn:
     """Be the worker of `seat`; does not return.
 
@@ -28,6 +35,8 @@ def work(seat: _engine.Seat) -> NoReturn:
     code = 1
     try:
         worker = _engine.Seated(seat)
+        # Should it crash, the client is to know where: what is written to stderr is kept.
+        faulthandler.enable(file=2, all_threads=False)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)
@@ -42,8 +51,13 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    global screen
-    directory, path, argv, environment, most, screen = setup
+    global family, screen
+    directory, path, argv, environment, cpus, most, most_memory, family, screen = setup
+    if cpus:
+        os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
+    # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
+    _signal.signal(_signal.SIGURG, worker.answerer())
+    _signal.siginterrupt(_signal.SIGURG, False)
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
@@ -55,11 +69,11 @@ def _serve(worker: _engine.Seated) -> int:
         from shoal.progress.output import install
 
         install(screen)
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        # As `random` does by itself: all that the zygote forks would draw the same.
+        numpy_random.seed()
     try:
-        initializer: Any = worker.initializer()
-        if initializer is not None:
-            function, arguments = initializer
-            function(*arguments)
+        run_initializer(worker.initializer)
     except SystemExit:
         raise
     except BaseException as error:
@@ -67,7 +81,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most)
+    worker.run(most, most_memory)
     return 0
 
 

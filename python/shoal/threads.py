@@ -12,13 +12,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
 from shoal import _checks
-from shoal.pool import AT_HAND, Pool, register
+from shoal._terms import Terms
+from shoal.pool import AT_HAND, Pool, _seeds, register
 from shoal.results import closed
 from shoal.thread_maps import Job, Stream
 
@@ -57,6 +58,7 @@ class ThreadPool(Pool):
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        seed: Any = None,
         kind: str = "thread",
     ) -> None:
         count = _checks.processes(processes)
@@ -67,12 +69,25 @@ class ThreadPool(Pool):
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
+        self._root = None
+        self._terms = Terms({})
+        self._last_terms = ({}, self._terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()
         self._lock = threading.Lock()
         self._base = Threads(count, start, most)  # type: ignore[assignment]
         register(self)
+
+    def _terms_with(self, options: Mapping[str, Any]) -> Terms:
+        if options:
+            raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+        return self._terms
+
+    def options(self, *, seed: Any = None, **options: Any) -> Any:
+        self._terms_with(options)
+        return super().options(seed=seed)
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -87,24 +102,28 @@ class ThreadPool(Pool):
         chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
+        options: Mapping[str, Any],
     ) -> Any:
+        self._terms_with(options)
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         size = 1 if chunksize is None else _checks.chunksize(chunksize)
         stream = Stream(self, func, iterable, size, _checks.buffersize(buffersize), ordered, star=False)
         self._streams.add(stream)  # type: ignore[arg-type]
         return stream
 
-    def _job(
+    def _map_job(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
         star: bool,
+        options: Mapping[str, Any],
     ) -> Any:
-        if not self._base.is_open:
-            raise closed()
+        self._terms_with(options)
         at_hand = buffersize is None and isinstance(iterable, AT_HAND)
         if chunksize is not None:
             size = _checks.chunksize(chunksize)
@@ -157,8 +176,8 @@ class Task:
             raise ValueError(f"{self!r} not ready")
         return self._error is None
 
-    def cancel(self) -> bool:
-        """Take the task back, unless a thread has taken it or it has ended: then False."""
+    def cancel(self, *, running: bool = False) -> bool:
+        """Take the task back, unless a thread has taken it or it has ended: then False, also if `running`."""
         with self._threads.changed:
             if self._state != "queued":
                 return False
@@ -288,7 +307,7 @@ class Threads:
                 self.changed.wait()
 
     def submit_call(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, terms: None = None
     ) -> Task:
         """Submit a call."""
         if not callable(func):

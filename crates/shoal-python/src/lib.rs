@@ -2,6 +2,7 @@
 
 mod allocator;
 mod block;
+mod deaths;
 mod errors;
 mod in_flight;
 mod items;
@@ -12,6 +13,7 @@ mod pool;
 mod queue;
 mod stream;
 mod sync;
+mod terms;
 mod watch;
 mod wire;
 mod worker;
@@ -59,10 +61,11 @@ fn limit_memory(py: Python<'_>, limit: Option<u64>) -> PyResult<Option<u64>> {
     Ok(Host::current().or_raise(py)?.limit_memory(limit))
 }
 
-/// Wait until no other thread is inside the engine: at the end of the interpreter, after all pools were terminated.
+/// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
     pool::Inside::wait_for_none(py);
+    pool::pass_words_on(py);
 }
 
 extern "C" fn nothing_to_do() {}
@@ -80,14 +83,17 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
+    module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
+    module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
     module.add_class::<stream::StreamJob>()?;
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
+    module.add_class::<worker::Answerer>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;
@@ -98,6 +104,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_small_block, module)?)?;
     sync::add(module)?;
     module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;

@@ -1,10 +1,13 @@
-//! Python code that is called when somebody knocks: no thread has to wait for it.
+//! Python code that the engine calls: when somebody knocks, and to write what workers say.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use shoal_core::domain::host::Host;
+use shoal_core::domain::words::Speaker;
 
 use crate::errors::OrRaise;
 use crate::pool::Inside;
@@ -35,4 +38,25 @@ fn call(function: Py<PyAny>) {
             error.write_unraisable(py, Some(function.bind(py)));
         }
     });
+}
+
+/// Have what workers write to their standard error written by `function(bytes)`, which tells whether it could; no more
+/// with None. It is called in a thread of the engine.
+#[pyfunction]
+#[pyo3(signature = (function))]
+pub fn speak_through(py: Python<'_>, function: Option<Py<PyAny>>) -> PyResult<()> {
+    let speaker = function.map(|function| -> Speaker { Arc::new(move |bytes: &[u8]| speak(&function, bytes)) });
+    Host::current().or_raise(py)?.speak_through(speaker);
+    Ok(())
+}
+
+fn speak(function: &Py<PyAny>, bytes: &[u8]) -> bool {
+    let spoken = Python::try_attach(|py| {
+        let _inside = Inside::enter(py);
+        function.call1(py, (PyBytes::new(py, bytes),)).and_then(|could| could.is_truthy(py)).unwrap_or_else(|error| {
+            error.write_unraisable(py, Some(function.bind(py)));
+            false
+        })
+    });
+    spoken.unwrap_or(false)
 }

@@ -31,12 +31,13 @@ class Address:
         name: the name of the socket.
         token: who does not know it is not let in.
         stderr: which file the standard error of the screen's process is.
+        seen: whether somebody looks at it: it is a terminal, or a notebook.
     """
 
-    __slots__ = ("name", "stderr", "token")
+    __slots__ = ("name", "seen", "stderr", "token")
 
-    def __init__(self, name: bytes, token: bytes, stderr: tuple[int, ...]) -> None:
-        self.name, self.token, self.stderr = name, token, stderr
+    def __init__(self, name: bytes, token: bytes, stderr: tuple[int, ...], seen: bool) -> None:
+        self.name, self.token, self.stderr, self.seen = name, token, stderr, seen
 
     @property
     def is_lit(self) -> bool:
@@ -51,7 +52,7 @@ class Address:
         return True
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Address, (self.name, self.token, self.stderr)
+        return Address, (self.name, self.token, self.stderr, self.seen)
 
 
 class Door:
@@ -59,7 +60,8 @@ class Door:
 
     def __init__(self) -> None:
         name = b"\0shoal-bars-" + os.urandom(8).hex().encode()
-        self.address = Address(name, os.urandom(16), standard_error())
+        seen = "ipykernel" in sys.modules or os.isatty(2)
+        self.address = Address(name, os.urandom(16), standard_error(), seen)
         kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
         self.listener = _socket.socket(_socket.AF_UNIX, kind)
         self.listener.bind(name)
@@ -75,9 +77,10 @@ class Door:
             self._attended = True
             when_readable(self.listener.fileno(), self._open_screen)
 
-    def light(self, lit: bool) -> None:
-        """Light the lamp, or put it out."""
+    def light(self, lit: bool) -> bool:
+        """Light the lamp, or put it out. Whether that was a change."""
         with self._hand:
+            before = self._lamp is not None
             if lit and self._lamp is None:
                 lamp = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
                 try:
@@ -89,6 +92,7 @@ class Door:
             elif not lit and self._lamp is not None:
                 self._lamp.close()
                 self._lamp = None
+            return before != (self._lamp is not None)
 
     def close(self) -> None:
         """At the end of the process, or in the child of a fork."""

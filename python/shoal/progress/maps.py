@@ -25,12 +25,14 @@ class Watch:
     Args:
         progress: True for a bar; a dict of tqdm's arguments for such a bar; or a bar, which stays open at the end.
         iterable: the items of the map. Their number is the bar's total, if it is known.
+        failures: whether an item that fails counts: not, if it may be tried again.
 
     Raises:
         TypeError: `progress` is none of these, or the dict has other arguments than tqdm's.
     """
 
-    def __init__(self, progress: Progress, iterable: object) -> None:
+    def __init__(self, progress: Progress, iterable: object, failures: bool) -> None:
+        self._failures = failures
         self._mine = not isinstance(progress, std_tqdm)
         if isinstance(progress, Bar):
             self.bar: Bar[Any] = progress
@@ -51,7 +53,7 @@ class Watch:
         """`func`, with each of its calls advancing the bar by one."""
         if not callable(func):
             raise TypeError(f"func must be callable, not {type(func).__name__}")
-        return Counted(func, self.bar._tally)
+        return Counted(func, self.bar._tally, self._failures)
 
     def iterator(self, stream: IMapIterator[R]) -> WatchedIterator[R]:
         """The results of `imap`."""

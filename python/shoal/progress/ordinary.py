@@ -81,8 +81,6 @@ def _change(cls: Any, address: Address) -> None:
 
 
 def _is_for_the_screen(file: object, address: Address) -> bool:
-    """Whether what goes to `file` comes to stand on the terminal or in the notebook where the screen is."""
-    from shoal.progress.output import Lines
-
+    """Whether what goes to `file` comes to stand where the screen is, and somebody looks at it there."""
     stream = sys.stderr if file is None else file
-    return stream in (sys.stdout, sys.stderr) and (isinstance(stream, Lines) or address.is_lit)
+    return stream in (sys.stdout, sys.stderr) and (address.seen or address.is_lit)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.std import TqdmDefaultWriteLock  # type: ignore[attr-defined]  # it is there
 
+from shoal._engine import speak_through
 from shoal.progress import door
 from shoal.progress.line import CREDENTIALS, pack, unpack
 from shoal.progress.shared import Shared
@@ -301,7 +302,9 @@ class Screen:
         """Have others see whether there are bars that what they print would disturb."""
         behind = door.existing_door()
         if behind is not None:
-            behind.light(any(bar.is_on_terminal for bar in self._all_bars()))
+            lit = any(bar.is_on_terminal for bar in self._all_bars())
+            if behind.light(lit):
+                speak_through(_say if lit else None)
 
     def _guarded(self, bar: Bar[Any], draw: Any) -> None:
         try:
@@ -340,6 +343,20 @@ class Screen:
         from shoal.progress.travel import bar_class
 
         bar_class("bar").write_here(text, stream, end)
+
+
+def _say(data: bytes) -> bool:
+    """Write what workers have written to their standard error. False: it can't be written here."""
+    from shoal.progress.travel import bar_class
+
+    if sys.stderr is None:
+        return False
+    # What comes before a carriage return would have been overwritten.
+    lines = [line.rpartition("\r") for line in data.decode(errors="replace").removesuffix("\n").split("\n")]
+    text = "\n".join(rest for _, drawn, rest in lines if rest or not drawn)
+    if text or not any(drawn for _, drawn, _ in lines):
+        bar_class("bar").write_here(text, "stderr", "\n")
+    return True
 
 
 VERBS: dict[str, Callable[..., None]] = {"show": Screen._show, "look": Screen._look, "write": Screen._write}

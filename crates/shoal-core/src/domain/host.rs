@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_sys::atfork;
+use shoal_sys::oom;
+use shoal_sys::pipe;
 use shoal_sys::poll::Notifier;
 use shoal_sys::process;
 use shoal_sys::random;
@@ -18,6 +20,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
+use super::words::{Speaker, Voice, Words, lock};
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -31,6 +34,9 @@ use crate::sync::bits;
 const TRIES: u32 = 10;
 /// and after how long each time.
 const MOMENT: Duration = Duration::from_millis(10);
+
+/// With more workers than these their standard error is not listened to.
+const MOST_HEARD: usize = 128;
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +58,11 @@ pub struct Host {
     pub(super) roster: Arc<Roster>,
     pub(super) registry: Arc<Registry>,
     pub(super) notifier: Notifier,
+    /// Who passes on what workers say.
+    pub(super) voice: Voice,
     state: Mutex<State>,
+    /// Kills for want of memory that are known of.
+    oom_kills: AtomicU64,
     numbers: AtomicU32,
 }
 
@@ -107,6 +117,10 @@ pub(super) struct SeatLink {
     pub(super) control: Option<Arc<Seqpacket>>,
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) pid: u32,
+    /// When it was forked.
+    pub(super) since: Instant,
+    /// What it says.
+    pub(super) words: Option<Arc<Mutex<Words>>>,
 }
 
 /// A guest as the host sees it: a process that visits, or a fork.
@@ -129,6 +143,12 @@ pub(super) enum Link {
 pub(super) static CURRENT: Mutex<Option<&'static Arc<Host>>> = Mutex::new(None);
 
 impl Host {
+    /// This process's host, if it has one already.
+    pub fn existing() -> Option<Arc<Host>> {
+        let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        current.filter(|host| host.is_mine()).cloned()
+    }
+
     /// This process's host. A process that was forked from one with a host gets a new one of its own.
     pub fn current() -> Result<Arc<Host>> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,7 +178,9 @@ impl Host {
             roster,
             registry,
             notifier,
+            voice: Voice::default(),
             state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
+            oom_kills: AtomicU64::new(oom::kills()),
             numbers: AtomicU32::new(1),
         });
         let watched = host.clone();
@@ -193,6 +215,16 @@ impl Host {
         let mut usage = self.heap.usage(|holder| names.get(&holder).copied());
         usage.limit = self.registry.limit();
         usage
+    }
+
+    /// Whether the kernel has killed a process for want of memory that was not asked for here yet.
+    pub(super) fn has_been_out_of_memory(&self) -> bool {
+        let known = self.oom_kills.load(Ordering::Relaxed);
+        let killed = oom::kills() > known;
+        if killed {
+            self.oom_kills.store(known + 1, Ordering::Relaxed);
+        }
+        killed
     }
 
     /// Limits the memory of all segments of the domain, in bytes. The limit before.
@@ -278,11 +310,23 @@ impl Host {
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
         let holder = self.claim()?.holder;
-        let link = SeatLink { holder, control: Some(Arc::new(ours)), pidfd: None, pid: 0 };
+        // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
+        let (words, speaker) = if state.seats.len() < MOST_HEARD { pipe::pipe().ok() } else { None }.unzip();
+        let link = SeatLink {
+            holder,
+            control: Some(Arc::new(ours)),
+            pidfd: None,
+            pid: 0,
+            since: Instant::now(),
+            words: words.map(|words| Arc::new(Mutex::new(Words::new(words)))),
+        };
         state.seats.insert(place, link);
         state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[theirs.as_fd(), pool, self.roster.fd()],
+            &[Some(theirs.as_fd()), Some(pool), Some(self.roster.fd()), speaker.as_ref().map(OwnedFd::as_fd)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
         )?;
         self.notifier.notify();
         Ok(())
@@ -294,6 +338,25 @@ impl Host {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         self.state().watches.insert(number, Watch { fd: Arc::new(fd), then: Box::new(then) });
         self.notifier.notify();
+    }
+
+    /// Has what workers say written by `speaker`, which may wait, instead of to the standard error; no more with `None`.
+    pub fn speak_through(&self, speaker: Option<Speaker>) {
+        self.voice.speak_through(speaker);
+    }
+
+    /// Writes a line to the standard error, without waiting for it.
+    pub(crate) fn say(self: &Arc<Host>, line: String) {
+        self.voice.say(line.into_bytes(), self);
+    }
+
+    /// Passes on what workers have said so far, and waits until it is written, for so long at most.
+    pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
+        let words: Vec<_> = self.state().seats.values().filter_map(|seat| seat.words.clone()).collect();
+        for words in words {
+            self.voice.say(lock(&words).listen(), self);
+        }
+        self.voice.flush(timeout);
     }
 
     /// The supervisor's plans may have changed: it looks again.

@@ -12,6 +12,7 @@ mod guests;
 pub mod host;
 pub(crate) mod registry;
 pub(crate) mod supervisor;
+pub mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

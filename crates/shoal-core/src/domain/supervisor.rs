@@ -14,10 +14,12 @@ use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Packet, Seqpacket};
 
 use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
-use super::host::{Host, Link, State};
+use super::host::{Host, Link};
 use super::registry::Budget;
+use super::words;
 use crate::error::{Error, Result};
 use crate::memory::roster::Claim;
+use crate::pool::death::{Cause, Death};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::queue;
 use crate::sync::deaths;
@@ -37,6 +39,7 @@ enum Peer {
     Listener,
     Zygote,
     Seat(Place),
+    Words(Place),
     /// What a guest says.
     Guest(u64),
     /// That its process has ended.
@@ -86,9 +89,12 @@ impl Chores {
 }
 
 fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
-    let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
-    let timeout = overdue.into_iter().chain(chores.look(host)).min();
-    let watched = watched(&host.state());
+    // Before the times are looked at: who wants an earlier look after that finds the notifier watched.
+    let watched = watched(host);
+    let pools = host.pools();
+    let overdue = pools.iter().filter_map(|pool| pool.overdue(Instant::now()));
+    let timeout = overdue.chain(pools.iter().filter_map(|pool| pool.watch())).chain(chores.look(host)).min();
+    drop(pools);
     let fds: Vec<BorrowedFd<'_>> =
         std::iter::once(host.notifier.as_fd()).chain(watched.iter().map(|(_, fd)| fd.as_fd())).collect();
     let ready = poll::poll(&fds, timeout)?;
@@ -103,6 +109,10 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
             Peer::Listener => welcome(host),
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
+            Peer::Words(place) => {
+                hear(host, place);
+                Ok(())
+            }
             Peer::Guest(number) => guest_spoke(host, number),
             Peer::Watched(number) => {
                 call(host, number);
@@ -121,7 +131,8 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
 
 type Watched = Vec<(Peer, Arc<dyn AsFd>)>;
 
-fn watched(state: &State) -> Watched {
+fn watched(host: &Host) -> Watched {
+    let state = host.state();
     let mut watched: Watched = vec![];
     if let Some(listener) = &state.listener {
         watched.push((Peer::Listener, listener.clone()));
@@ -129,9 +140,13 @@ fn watched(state: &State) -> Watched {
     if let Some(zygote) = &state.zygote {
         watched.push((Peer::Zygote, zygote.socket.clone()));
     }
+    let listens = !host.voice.is_behind();
     for (place, seat) in &state.seats {
         if let Some(control) = &seat.control {
             watched.push((Peer::Seat(*place), control.clone()));
+        }
+        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| words::lock(words).pipe()) {
+            watched.push((Peer::Words(*place), pipe));
         }
     }
     for (number, guest) in &state.guests {
@@ -154,6 +169,13 @@ fn call(host: &Host, number: u64) {
     let watch = host.state().watches.remove(&number);
     if let Some(watch) = watch {
         (watch.then)();
+    }
+}
+
+fn hear(host: &Arc<Host>, place: Place) {
+    let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
+    if let Some(words) = words {
+        host.voice.say(words::lock(&words).listen(), host);
     }
 }
 
@@ -192,6 +214,7 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
                     seat.pid = pid;
                     let epoch = host.roster.line(seat.holder).epoch;
                     host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
+                    seat.since = Instant::now();
                     // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
                     // as it is only reaped by the zygote, which says so.
                     let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
@@ -209,7 +232,7 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
             FromZygote::Exited { pid, code } => {
                 let place = host.state().by_pid.remove(&pid);
                 if let Some(place) = place {
-                    vacate(host, place, Ended::Exited { pid, code });
+                    vacate(host, place, Ended::Exited(Death::of(pid, code)));
                 }
             }
         }
@@ -220,13 +243,8 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
 /// How a worker ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
-    /// It ended with that exit code, or by that signal, negative.
-    Exited {
-        /// Its process.
-        pid: u32,
-        /// Exit code, or minus the signal.
-        code: i32,
-    },
+    /// It has died.
+    Exited(Death),
     /// It could not be started.
     NotStarted(String),
     /// The zygote ended before it was started.
@@ -234,7 +252,10 @@ pub(crate) enum Ended {
 }
 
 /// The one way that every dead worker goes.
-fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
+fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
+    if let Ended::Exited(death) = &mut ended {
+        inquire(host, place, death);
+    }
     let pool = host.pool(place.pool);
     if let Some(pool) = &pool {
         // First: completions that lie in the ring carry leases that the client still has to take.
@@ -246,6 +267,21 @@ fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
     }
     if let Some(pool) = pool {
         pool.refill(place, &ended);
+    }
+}
+
+/// Finds out what can be known of a death.
+fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
+    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
+    let Some((since, words)) = seat else { return };
+    death.uptime = since.elapsed();
+    if let Some(words) = words {
+        let (said, last) = words::lock(&words).end();
+        host.voice.say(said, host);
+        death.words = last;
+    }
+    if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
+        death.cause = Cause::OutOfMemory;
     }
 }
 
@@ -287,7 +323,7 @@ fn zygote_died(host: &Arc<Host>) -> Result<()> {
         let ended = match pidfd {
             Some(pidfd) => {
                 end_for_sure(&pidfd);
-                Ended::Exited { pid, code: -9 }
+                Ended::Exited(Death::of(pid, -9))
             }
             None => Ended::Lost,
         };
@@ -366,7 +402,8 @@ pub(super) fn answer(
         Err(_) => (FromHost::Refused, None),
     };
     let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();
-    match socket.send(&reply.encode(), &fds) {
+    // Never waits: who asks without reading the answers would make everybody wait.
+    match socket.try_send(&reply.encode(), &fds) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         sent => Ok(sent?),
     }

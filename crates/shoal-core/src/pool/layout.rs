@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use shoal_sys::memory::{self, Mapping};
 
 use super::completion_ring::Cursors;
+use super::current::Current;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::sync::bell::Bell;
@@ -17,13 +18,10 @@ use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
-
-/// No task: what [`WorkerRecord::current`] holds between tasks.
-pub const NO_TASK: u64 = u64::MAX;
 
 /// What the workers are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +52,8 @@ pub struct Control {
     pub low_water: AtomicU64,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
+    /// Nanoseconds that a worker may be idle; then it leaves.
+    pub idle: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
@@ -71,12 +71,20 @@ pub struct WorkerRecord {
     pub pid: AtomicU32,
     /// One more than the epoch of the last process that got as far as taking tasks.
     pub ready: AtomicU32,
+    /// One more than the epoch of the last process that left for want of work.
+    pub left: AtomicU32,
+    /// How often it was asked for a sign of life,
+    pub asked: AtomicU32,
+    /// and what of that it has answered.
+    pub answered: AtomicU32,
     /// Tasks it has ended.
     pub tasks: AtomicU64,
     /// Nanoseconds it has spent on them.
     pub busy: AtomicU64,
-    /// The task it is at, or [`NO_TASK`]. Written before the task's slot is released.
-    pub current: AtomicU64,
+    /// The task it is at. Written before the task's slot is released.
+    pub current: Current,
+    /// When it took that: nanoseconds on the clock that all processes share.
+    pub started: AtomicU64,
     /// The cursors of its completion ring.
     pub cursors: Cursors,
 }
@@ -122,6 +130,7 @@ impl PoolMemory {
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
             squeezes: AtomicU32::new(0),
+            idle: AtomicU64::new(u64::MAX),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
@@ -135,7 +144,7 @@ impl PoolMemory {
         }
         let memory = PoolMemory { fd, map, workers, slots, completion_bytes };
         for worker in 0..workers {
-            memory.record(worker as u16).current.store(NO_TASK, Ordering::Relaxed);
+            memory.record(worker as u16).current.done();
         }
         Ok(memory)
     }

@@ -19,7 +19,8 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket, the pool's segment and the domain's roster.
+    /// Fork a worker. With it come its control socket, the pool's segment, the domain's roster, and mostly what becomes its
+    /// standard error.
     Fork {
         /// Its place.
         place: Place,
@@ -138,8 +139,10 @@ pub enum FromHost {
     Restored,
     /// There is no such segment any more.
     Gone,
-    /// No.
+    /// No: of another user, or without the token, or not understood.
     Refused,
+    /// There is no number left.
+    Full,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -294,6 +297,7 @@ impl FromHost {
             Self::Restored => packet(6, &[]),
             Self::Gone => packet(4, &[]),
             Self::Refused => packet(5, &[]),
+            Self::Full => packet(7, &[]),
         }
     }
 
@@ -315,6 +319,7 @@ impl FromHost {
             }
             4 => Self::Gone,
             5 => Self::Refused,
+            7 => Self::Full,
             6 => Self::Restored,
             _ => return Err(Error::Damaged("message")),
         };
@@ -362,6 +367,7 @@ mod tests {
                 FromHost::Restored,
                 FromHost::Gone,
                 FromHost::Refused,
+                FromHost::Full,
             ] {
                 prop_assert_eq!(FromHost::decode(&m.encode()).expect("sound"), m);
             }

@@ -80,20 +80,23 @@ fn amount(n: &Bound<'_, PyAny>) -> PyResult<Amount> {
     Err(PyTypeError::new_err(format!("n must be a number, not {kind} ({text})")))
 }
 
-/// A function whose calls are counted, when they have ended, in whatever way.
+/// A function whose calls are counted when they have ended: in whatever way, or only if they returned.
 #[pyclass(frozen, module = "shoal._engine")]
 pub struct Counted {
     #[pyo3(get, name = "__wrapped__")]
     function: Py<PyAny>,
     #[pyo3(get)]
     tally: Py<RawTally>,
+    #[pyo3(get)]
+    failures: bool,
 }
 
 #[pymethods]
 impl Counted {
     #[new]
-    fn new(function: Py<PyAny>, tally: Py<RawTally>) -> Self {
-        Counted { function, tally }
+    #[pyo3(signature = (function, tally, failures = true))]
+    fn new(function: Py<PyAny>, tally: Py<RawTally>, failures: bool) -> Self {
+        Counted { function, tally, failures }
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -103,7 +106,9 @@ impl Counted {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let result = self.function.bind(args.py()).call(args, kwargs);
-        self.tally.get().add(1)?;
+        if self.failures || result.is_ok() {
+            self.tally.get().add(1)?;
+        }
         result
     }
 
@@ -113,7 +118,7 @@ impl Counted {
         crate::wire::name_of(self.function.bind(py))
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyAny>, (Py<PyAny>, Py<RawTally>)) {
-        (py.get_type::<Counted>().into_any(), (self.function.clone_ref(py), self.tally.clone_ref(py)))
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyAny>, (Py<PyAny>, Py<RawTally>, bool)) {
+        (py.get_type::<Counted>().into_any(), (self.function.clone_ref(py), self.tally.clone_ref(py), self.failures))
     }
 }
