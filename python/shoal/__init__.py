@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
-    from shoal.progress import tqdm
+    from shoal.progress import tqdm, trange
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
     from shoal.random import rng
     from shoal.usage import MemoryUsage, memory, memory_limit
@@ -103,6 +103,7 @@ __all__ = [
     "parallel",
     "rng",
     "tqdm",
+    "trange",
     "why",
     "zeros",
 ]
@@ -122,8 +123,8 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "Executor": "executor",
     "parallel": "loops",
+    **dict.fromkeys(("tqdm", "trange"), "progress"),
     "rng": "random",
-    "tqdm": "progress",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(

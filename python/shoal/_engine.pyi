@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
+from typing import Any, Generic, Self, SupportsFloat, SupportsIndex, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -17,6 +17,7 @@ __all__ = [
     "AsyncResult",
     "Block",
     "Copies",
+    "Counted",
     "IMapIterator",
     "Inbox",
     "Job",
@@ -30,6 +31,7 @@ __all__ = [
     "RawQueue",
     "RawRLock",
     "RawSemaphore",
+    "RawTally",
     "Seat",
     "Seated",
     "SmallBlock",
@@ -48,8 +50,10 @@ __all__ = [
     "open_small_block",
     "reduce_buffer",
     "restore_array",
+    "speak_through",
     "start_zygote",
     "wait_for_threads",
+    "when_readable",
 ]
 
 def cpu_count() -> int: ...
@@ -66,6 +70,8 @@ def open_block(handle: bytes) -> Block: ...
 def open_small_block(handle: bytes) -> SmallBlock: ...
 def open_shared(cls: type[_S], handle: bytes) -> _S: ...
 def open_queue(kind: type[_Q], handle: bytes) -> _Q: ...
+def when_readable(fd: int, function: Callable[[], object]) -> None: ...
+def speak_through(function: Callable[[bytes], object] | None) -> None: ...
 
 @final
 class PoolBase:
@@ -364,3 +370,23 @@ class RawQueue:
     def _done(self, count: int = 1) -> None: ...
     def _wait_done(self, timeout: float | None = None) -> bool: ...
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]: ...
+
+@final
+class RawTally:
+    def __new__(cls, *, _handle: bytes | None = None) -> Self: ...
+    def update(self, n: SupportsIndex | SupportsFloat) -> None: ...
+    n: Any
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Counted(Generic[_R]):
+    def __new__(cls, function: Callable[..., _R], tally: RawTally, failures: bool = True) -> Self: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> _R: ...
+    @property
+    def tally(self) -> RawTally: ...
+    @property
+    def failures(self) -> bool: ...
+    @property
+    def __wrapped__(self) -> Callable[..., _R]: ...
+    @property
+    def __qualname__(self) -> str: ...

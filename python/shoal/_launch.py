@@ -6,11 +6,20 @@ import os
 import sys
 
 from shoal import _budget
+from shoal.progress.door import door, home
 
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
-# concerns `import distutils`.
+# concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "ShoalFinder", "_SixMetaPathImporter"}
+    {
+        "BuiltinImporter",
+        "FrozenImporter",
+        "PathFinder",
+        "DistutilsMetaFinder",
+        "ShoalFinder",
+        "TqdmFinder",
+        "_SixMetaPathImporter",
+    }
 )
 
 
@@ -53,7 +62,9 @@ def setup(
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     argv = list(getattr(sys, "argv", [""]))
-    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family()
+    # Bars of workers of workers, too, are drawn by the first client.
+    screen = home() or door().address
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
 
 
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:

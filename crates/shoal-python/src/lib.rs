@@ -15,6 +15,7 @@ mod queue;
 mod stream;
 mod sync;
 mod terms;
+mod watch;
 mod wire;
 mod worker;
 mod zygote;
@@ -104,6 +105,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_small_block, module)?)?;
     sync::add(module)?;
+    module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;

@@ -25,6 +25,7 @@ __all__ = ["find", "first"]
 # What the C pickler would take for something else, or copy: asked for before it comes to them.
 _FIRST = {
     "array.array": "buffers:reduce_array",
+    "tqdm.std.tqdm": "bars:reduce_bar",
     "torch.Tensor": "buffers:reduce_tensor",
     "numpy.memmap": "mapped:reduce_memmap",
     "_ctypes.Array": "standard:reduce_ctype",
