@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from shoal import _checks, _engine, _launch
+from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.results import Callbacks, MapResult, closed
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
     from shoal.futures import Future
+    from shoal.progress import Progress
+    from shoal.progress.maps import Watch
     from shoal.random import Seed, Seeds
 
     R = TypeVar("R")
@@ -37,6 +40,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# All that were made, for who wants to know at the end what they did; None if nobody does.
+_made: list[_engine.PoolBase] | None = None
 
 
 class Pool:
@@ -47,7 +52,7 @@ class Pool:
     replaced.
 
     Args:
-        processes: how many workers, 1 to 500. Default: as many as this process may use CPUs (`shoal.cpu_count()`).
+        processes: how many workers, 1 to 500. Default: one for each CPU of this process (`shoal.cpu_count()`).
         initializer: called in each worker before its first task. If it raises, the worker's next task gets the error.
         initargs: arguments of `initializer`.
         maxtasksperchild: a worker is replaced after so many tasks. Default: never.
@@ -56,6 +61,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        threads_per_worker: how many threads numpy, scikit-learn and others (BLAS, OpenMP) may have in each worker.
+            Default: a worker's share of the CPUs, which is one if there is a worker for each CPU; or what
+            `OMP_NUM_THREADS` and the like say.
         worker_memory_limit: the most memory, in bytes, that a worker may have to itself (resident and not shared). One
             that has more is ended, and its task raises `WorkerDied` which says so. Looked at every 50 ms. Default: as
             much as there is.
@@ -97,6 +105,7 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
         worker_memory_limit: int | None = None,
         maxmemoryperchild: int | None = None,
         idle_timeout: float | None = None,
@@ -111,7 +120,9 @@ class Pool:
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
+        share = _budget.share(count, _checks.threads(threads_per_worker))
         setup = _launch.setup(
+            share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
@@ -133,9 +144,11 @@ class Pool:
         self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
-        modules = _launch.preloaded(_checks.modules(preload))
+        modules = _launch.preloaded(_checks.modules(preload), share)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
+        if _made is not None:
+            _made.append(self._base)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kind == "thread" and cls is Pool:
@@ -289,6 +302,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
@@ -303,6 +317,9 @@ class Pool:
                 is free always gets the next ones, and what waits behind a long one is given to others.
             buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
                 some 16 tasks each, with at most 256 MiB of arguments.
+            progress: True for a bar (`shoal.tqdm`) that advances by one for each item that is done; a dict of tqdm's
+                arguments for such a bar; or a bar, which is not closed at the end. Default: None, for no bar. Its
+                `total` is the length of `iterable`, if it has one.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -322,7 +339,7 @@ class Pool:
             ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
             ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, buffersize, False, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, False, options)
 
     def starmap(
         self,
@@ -331,10 +348,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, buffersize, True, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, True, options)
 
     def map_async(
         self,
@@ -345,6 +363,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
@@ -352,7 +371,9 @@ class Pool:
         The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
         a thread of this process or the one that waits for the results, whichever comes to it.
         """
-        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback, options)
+        return self._map_later(
+            func, iterable, chunksize, buffersize, progress, False, callback, error_callback, options
+        )
 
     def starmap_async(
         self,
@@ -363,10 +384,11 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
-        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback, options)
+        return self._map_later(func, iterable, chunksize, buffersize, progress, True, callback, error_callback, options)
 
     def imap(
         self,
@@ -375,6 +397,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
@@ -396,6 +419,7 @@ class Pool:
             buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
                 Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
                 of arguments and results, but always a task for each worker.
+            progress: as for `map`.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -414,7 +438,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, True, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, True, options)
 
     def imap_unordered(
         self,
@@ -423,10 +447,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, False, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, False, options)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -503,7 +528,12 @@ class Pool:
     def terminate(self) -> None:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
         self._terminated = True
+        screen = sys.modules.get("shoal.progress.screen")
+        visited = screen is not None and screen.screen.has_visitors and self._base.is_open
+        pids = {worker.pid for worker in self._base.workers} if visited else set()
         self._base.terminate_now()
+        if screen and pids:
+            screen.screen.dismiss(pids)
 
     def join(self) -> None:
         """Wait until the workers have ended; `close` or `terminate` comes first. As `multiprocessing.Pool.join`.
@@ -575,6 +605,35 @@ class Pool:
         self._threads()
         self._future = Future
         return Future
+
+    def _watch(self, progress: Progress, iterable: Iterable[Any], options: TaskOptions) -> Watch | None:
+        """What shows a map on a bar, if that is wanted."""
+        if progress is None or progress is False:
+            return None
+        from shoal.progress.maps import Watch
+
+        tried_again = self._terms_with(options).options.get("retry_on")
+        return Watch(progress, iterable, not tried_again)
+
+    def _results(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: Progress,
+        ordered: bool,
+        options: TaskOptions,
+    ) -> IMapIterator[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is None:
+            return self._stream(func, iterable, chunksize, buffersize, ordered, options)
+        try:
+            results = self._stream(watch.counted(func), iterable, chunksize, buffersize, ordered, options)
+        except BaseException:
+            watch.end()
+            raise
+        return watch.iterator(results)  # type: ignore[return-value]  # has the same methods
 
     def _stream(
         self,
@@ -649,9 +708,14 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         options: TaskOptions,
     ) -> list[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            with watch:
+                return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
         job.run()
         return job.result()
@@ -662,12 +726,22 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
         options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            ends = watch.then(callback), watch.then(error_callback)
+            func = watch.counted(func)
+            try:
+                return self._map_later(func, iterable, chunksize, buffersize, None, star, *ends, options)
+            except BaseException:
+                watch.end()
+                raise
         # A copy: the caller may change the list before all of it is sent.
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
         job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star, options)
