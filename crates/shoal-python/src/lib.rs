@@ -6,6 +6,7 @@ mod errors;
 mod in_flight;
 mod items;
 mod job;
+mod machine;
 mod message;
 mod numpy;
 mod pool;
@@ -90,5 +91,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::control_groups, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::machine_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::try_collapse, module)?)?;
     Ok(())
 }

@@ -9,13 +9,14 @@
 //! | [`poll`] | waiting for descriptors, and a descriptor to wake the one who waits |
 //! | [`cpu`] | how many CPUs this process may use |
 //! | [`random`] | unguessable tokens |
+//! | [`cgroup`] | what is written in this process's control groups |
 //!
 //! Linux 5.14 or newer, x86-64 and aarch64. Every descriptor made or received here is close-on-exec.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
 
-mod cgroup;
+pub mod cgroup;
 pub mod cpu;
 pub mod futex;
 pub mod memory;
