@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from shoal.files import FileArray, open_array
+    from shoal.insight.drawing import timeline
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
@@ -75,6 +76,7 @@ __all__ = [
     "ones",
     "open_array",
     "parallel",
+    "timeline",
     "tqdm",
     "zeros",
 ]
@@ -88,6 +90,7 @@ _LAZY = {
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
+    "timeline": "insight.drawing",
     "tqdm": "progress",
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(

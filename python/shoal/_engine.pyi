@@ -25,14 +25,19 @@ __all__ = [
     "control_groups",
     "cpu_count",
     "keep_buffer",
+    "last_map",
     "limit_memory",
     "machine_memory",
     "memory_usage",
     "open_block",
     "open_counter",
     "open_lock",
+    "pool_depth",
+    "pool_spent",
     "reduce_buffer",
     "restore_array",
+    "start_trace",
+    "stop_trace",
     "try_collapse",
     "wait_for_threads",
 ]
@@ -41,6 +46,27 @@ def cpu_count() -> int: ...
 def wait_for_threads() -> None: ...
 def memory_usage() -> tuple[int, int, int, int, int, int, int, int | None, tuple[int, list[tuple[int, int]], int]]: ...
 def limit_memory(limit: int | None) -> int | None: ...
+def pool_spent(
+    base: PoolBase,
+) -> list[tuple[int, int | None, str, tuple[int, int, int, int, int, int, int]]]: ...
+def pool_depth(base: PoolBase) -> tuple[int, int]: ...
+def start_trace(base: PoolBase, most: int) -> bool: ...
+def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+def last_map(
+    base: PoolBase,
+) -> (
+    tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, int, int, int],
+        tuple[int, int],
+        list[tuple[int, int, int, int, int, int, int]],
+    ]
+    | None
+): ...
 def control_groups(controller: str, v1: str, v2: str) -> list[str]: ...
 def machine_memory() -> tuple[int, int]: ...
 def try_collapse() -> str | None: ...

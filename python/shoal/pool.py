@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from shoal.insight.explain import Explanation
+    from shoal.insight.stats import PoolStats
+    from shoal.insight.trace import Trace
+
     R = TypeVar("R")
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
@@ -31,6 +35,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 _AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# Called with every new pool.
+_watchers: list[Callable[[Pool], object]] = []
 
 
 class Pool:
@@ -86,6 +92,8 @@ class Pool:
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
         _pools.add(self)
+        for watch in _watchers:
+            watch(self)
 
     # ---- one call ----------------------------------------------------------------------------------------------------
 
@@ -332,6 +340,72 @@ class Pool:
         from shoal.blocks import map_blocks
 
         return map_blocks(self, func, a, others, axis, chunks, out)
+
+    # ---- what it did -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """Where the time of each worker went since the pool began. Printed, it is a table.
+
+        Takes some microseconds, and costs the workers nothing.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.stats().tasks > 0
+            True
+        """
+        from shoal.insight.stats import of_pool
+
+        return of_pool(self._base)
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 1_000_000) -> Trace:
+        """Record every task that is submitted inside a `with` block: when, for how long, on which worker, how large.
+
+        At its end the record is written to a file for https://ui.perfetto.dev or chrome://tracing, where each worker
+        is a track; `shoal.timeline` draws it as a picture.
+
+        Args:
+            path: the file, JSON. None: none is written, the record is in `tasks` of what this returns.
+            most: tasks recorded at most; further ones are counted, not recorded.
+
+        Returns:
+            A context manager, a `Trace`.
+
+        Raises:
+            OSError: the file can't be written.
+            ValueError: the pool is being traced already, or `most` is less than 1.
+
+        Example:
+            >>> with shoal.Pool(2) as pool, pool.trace() as trace:
+            ...     _ = pool.apply(abs, (-1,))
+            >>> len(trace.tasks)
+            1
+        """
+        from shoal.insight.trace import Trace
+
+        return Trace(self, path, most)
+
+    def explain(self) -> Explanation:
+        """Say why the last map was not as many times faster as there are workers, in a sentence or two.
+
+        It looks at `map`, `starmap`, `imap` and their kin, the last one that is done; what else the pool did meanwhile
+        is in its figures.
+
+        Returns:
+            An `Explanation`: printed, it is the sentences; its attributes are the figures.
+
+        Raises:
+            ValueError: no map is done yet.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.explain().items
+            1000
+        """
+        from shoal.insight.explain import explain
+
+        return explain(self._base)
 
     # ---- its life ----------------------------------------------------------------------------------------------------
 

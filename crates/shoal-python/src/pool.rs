@@ -21,6 +21,7 @@ use shoal_core::Error;
 
 use crate::errors::{OrRaise, exception, raise};
 use crate::in_flight;
+use crate::insight::LastMap;
 use crate::message::Reader;
 use crate::wire::{self, Writer, call, result};
 
@@ -59,6 +60,7 @@ struct Known {
 pub struct PoolBase {
     pub pool: Arc<Pool>,
     known: Mutex<HashMap<usize, Known>>,
+    pub last_map: LastMap,
     /// What every new worker reads first may name shared things.
     _setup_leases: Vec<Lease>,
 }
@@ -98,7 +100,7 @@ impl PoolBase {
         let writer = self.writer();
         let (pickled, leases) = in_flight::noting(|| writer.pickle(function, &mut bytes, || name.clone()));
         pickled?;
-        let function_in_pool = self.pool.function(&bytes, leases).or_raise(py)?;
+        let function_in_pool = self.pool.function_named(&name, &bytes, leases).or_raise(py)?;
         let stable = !snapshot.is_none(py);
         let named = Arc::new(Named {
             label: Arc::new(Label { pool: self.pool.clone(), name }),
@@ -263,7 +265,12 @@ impl PoolBase {
         let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
         let config = Config { workers, launch, preload, setup, memory_limit };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
-        Ok(PoolBase { pool: Arc::new(pool), known: Mutex::default(), _setup_leases: setup_leases })
+        Ok(PoolBase {
+            pool: Arc::new(pool),
+            known: Mutex::default(),
+            last_map: LastMap::default(),
+            _setup_leases: setup_leases,
+        })
     }
 
     /// Submit a call; returns an AsyncResult at once.
@@ -333,6 +340,16 @@ impl PoolBase {
     }
 }
 
+/// What Python calls a worker's state.
+pub fn name_of(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Idle => "idle",
+        State::Busy => "busy",
+        State::Gone => "gone",
+    }
+}
+
 /// A worker of a pool, as it was when asked.
 #[pyclass(frozen, name = "Worker", module = "shoal._engine")]
 pub struct WorkerState(WorkerInfo);
@@ -354,29 +371,24 @@ impl WorkerState {
     /// "starting", "idle", "busy" or "gone".
     #[getter]
     fn state(&self) -> &'static str {
-        match self.0.state {
-            State::Starting => "starting",
-            State::Idle => "idle",
-            State::Busy => "busy",
-            State::Gone => "gone",
-        }
+        name_of(self.0.state)
     }
 
     /// Tasks ended at this place.
     #[getter]
     fn tasks(&self) -> u64 {
-        self.0.tasks
+        self.0.spent.tasks
     }
 
     /// Seconds spent on them.
     #[getter]
     fn busy(&self) -> f64 {
-        self.0.busy_nanos as f64 * 1e-9
+        self.0.spent.busy as f64 * 1e-9
     }
 
     fn __repr__(&self) -> String {
         let pid = self.0.pid.map_or("None".to_owned(), |pid| pid.to_string());
-        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.tasks)
+        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.spent.tasks)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`poll`] | waiting for descriptors, and a descriptor to wake the one who waits |
 //! | [`cpu`] | how many CPUs this process may use |
 //! | [`random`] | unguessable tokens |
+//! | [`clock`] | the time that all processes share |
 //! | [`cgroup`] | what is written in this process's control groups |
 //!
 //! Linux 5.14 or newer, x86-64 and aarch64. Every descriptor made or received here is close-on-exec.
@@ -17,6 +18,7 @@
 compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
 
 pub mod cgroup;
+pub mod clock;
 pub mod cpu;
 pub mod futex;
 pub mod memory;

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from shoal import _engine, _launch
+from shoal._text import size
 
 __all__ = ["CHECKS", "Finding", "Machine", "Status", "examine"]
 
@@ -173,7 +174,7 @@ def memory(machine: Machine) -> Iterator[Finding]:
     total, available = machine.memory()
     whole = re.search(r"^MemTotal: *(\d+) kB", machine.read("/proc/meminfo") or "", re.MULTILINE)
     limited = whole is not None and total < int(whole[1]) * 1024
-    value = f"{_size(available)} of {_size(total)} available"
+    value = f"{size(available)} of {size(total)} available"
     whose = "the control group's limit" if limited else "the machine's memory"
     workers = machine.cpus()[2]
     if available < MEMORY_A_WORKER * workers:
@@ -203,7 +204,7 @@ def shared_memory(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "shared memory",
             "fail" if most < 64 << 20 else "warn",
-            f"files of at most {_size(most)}",
+            f"files of at most {size(most)}",
             "shared memory is anonymous files, which the limit of file sizes concerns. Lift it: ulimit -f unlimited",
         )
     else:
@@ -318,7 +319,3 @@ def _chosen(text: str | None) -> str:
     """The word in brackets, as in "always [never]"."""
     found = re.search(r"\[(\w+)\]", text or "")
     return found[1] if found else ""
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

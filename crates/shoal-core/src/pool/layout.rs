@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use shoal_sys::memory::{self, Mapping};
 
+use super::account::Account;
 use super::completion_ring::Cursors;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
@@ -52,6 +53,8 @@ pub struct Control {
     pub phase: AtomicU32,
     /// A worker that takes a task rings the bell when no more than these are left.
     pub low_water: AtomicU64,
+    /// 1 while the client has more to send than lies in the ring.
+    pub more: AtomicU32,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
     /// How the client hears of completions.
@@ -71,10 +74,8 @@ pub struct WorkerRecord {
     pub pid: AtomicU32,
     /// One more than the epoch of the last process that got as far as taking tasks.
     pub ready: AtomicU32,
-    /// Tasks it has ended.
-    pub tasks: AtomicU64,
-    /// Nanoseconds it has spent on them.
-    pub busy: AtomicU64,
+    /// What it has done, and where its time went.
+    pub account: Account,
     /// The task it is at, or [`NO_TASK`]. Written before the task's slot is released.
     pub current: AtomicU64,
     /// The cursors of its completion ring.
@@ -121,6 +122,7 @@ impl PoolMemory {
             setup_at,
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
+            more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
             bell: Bell::default(),
             gate: Gate::default(),

@@ -4,6 +4,8 @@ pub mod completion_ring;
 pub mod task_ring;
 
 #[cfg(not(loom))]
+pub mod account;
+#[cfg(not(loom))]
 pub mod ahead;
 #[cfg(not(loom))]
 pub mod batches;
@@ -21,6 +23,8 @@ pub mod messages;
 pub mod packed;
 #[cfg(not(loom))]
 pub mod tasks;
+#[cfg(not(loom))]
+pub mod trace;
 #[cfg(not(loom))]
 pub mod worker;
 #[cfg(not(loom))]

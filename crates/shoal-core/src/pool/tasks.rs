@@ -12,6 +12,8 @@ use crate::memory::heap::{Heap, Lease, PlainBlock};
 #[derive(Debug)]
 pub struct Function {
     pub(super) id: u32,
+    /// For records and messages.
+    pub(super) name: Box<str>,
     pub(super) block: PlainBlock,
     pub(super) len: u64,
     /// What it counts for in the pool's limit.
@@ -24,6 +26,7 @@ impl Function {
     pub(super) fn new(
         heap: &Arc<Heap>,
         id: u32,
+        name: &str,
         bytes: &[u8],
         leases: Vec<Lease>,
         budget: Option<&Arc<Budget>>,
@@ -31,7 +34,7 @@ impl Function {
         let charge = budget.map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
         let mut block = heap.allocate_plain(bytes.len() as u64)?;
         block.write(bytes);
-        Ok(Function { id, block, len: bytes.len() as u64, _charge: charge, _leases: leases })
+        Ok(Function { id, name: name.into(), block, len: bytes.len() as u64, _charge: charge, _leases: leases })
     }
 }
 
@@ -118,6 +121,23 @@ pub enum Outcome {
     NoWorkers(Box<str>),
     /// The pool was terminated.
     Terminated,
+}
+
+impl Outcome {
+    /// Bytes of a result, and of the blocks that it names.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Outcome::Done { payload, leases, .. } => {
+                let own = match payload {
+                    Payload::Small(len, _) => u64::from(*len),
+                    Payload::Boxed(bytes) => bytes.len() as u64,
+                    Payload::Block(lease, from) => lease.len() - *from as u64,
+                };
+                own + leases.iter().map(Lease::len).sum::<u64>()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Where the ends of several tasks are gathered for one reader.
@@ -240,6 +260,16 @@ pub(super) struct Remains {
 }
 
 impl Task {
+    /// Bytes of its arguments, and of the blocks that they name.
+    pub(super) fn bytes(&self) -> u64 {
+        let own = match &self.arguments {
+            Arguments::Small(len, _) => u64::from(*len),
+            Arguments::Boxed(bytes) => bytes.len() as u64,
+            Arguments::Block(_, len) => *len,
+        };
+        own + self._leases.iter().flat_map(|leases| leases.iter()).map(Lease::len).sum::<u64>()
+    }
+
     /// Whom to reply to, and what has to stay.
     pub(super) fn cut_off(self) -> (Reply, Remains) {
         (self.reply, Remains { _function: self.function, _arguments: self.arguments, _leases: self._leases })

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use shoal_sys::clock;
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
+use super::account::Laps;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
 use super::in_block;
 use super::layout::{NO_TASK, Phase, PoolMemory};
@@ -57,7 +59,9 @@ pub struct Worker {
     seat: messages::Place,
     searching: bool,
     body: Body,
-    started: Instant,
+    /// When the current task was taken.
+    started: u64,
+    laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
@@ -86,7 +90,8 @@ impl Worker {
             seat: seat.place,
             searching: false,
             body: Body::EMPTY,
-            started: Instant::now(),
+            started: 0,
+            laps: Laps::default(),
             squeezes: 0,
             in_flight: VecDeque::new(),
         })
@@ -94,6 +99,7 @@ impl Worker {
 
     /// Everything is set up: tasks may be taken. A worker that ends before that was not able to start.
     pub fn ready(&self) {
+        self.memory.record(self.me).account.begin(clock::nanos());
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
     }
 
@@ -118,7 +124,9 @@ impl Worker {
         }
         // Whoever sent it has mostly read the results before: their memory is free for this task's.
         self.land();
-        self.started = Instant::now();
+        self.started = clock::nanos();
+        self.laps.begin(self.started, self.body.payload_at.len > 0);
+        self.memory.record(self.me).account.taken(self.started);
         true
     }
 
@@ -134,6 +142,7 @@ impl Worker {
         }
         if !self.searching {
             self.searching = true;
+            self.memory.record(self.me).account.search(control.more.load(Ordering::Relaxed) > 0);
             control.gate.search(self.me);
             // Out of tasks: whoever waits for all of them should know, or has more.
             let more = control.low_water.load(Ordering::Relaxed) > 0;
@@ -166,6 +175,11 @@ impl Worker {
     /// What the client wants every worker to read before it starts.
     pub fn setup(&self) -> Result<Bytes<'_>> {
         self.bytes(self.memory.control().setup_at)
+    }
+
+    /// What whoever runs the current task tells of where its time goes.
+    pub fn laps(&self) -> &Laps {
+        &self.laps
     }
 
     /// The current task as it was sent.
@@ -202,9 +216,17 @@ impl Worker {
         let (bytes, capacity) = self.memory.completion_bytes(self.me);
         // SAFETY: the ring's bytes, aligned to a page's part, written by this process only.
         let ring = unsafe { CompletionRing::new(&record.cursors, bytes, capacity) };
-        let nanos = self.started.elapsed().as_nanos() as u64;
-        let mut head =
-            Head { task: self.body.task, nanos, kind, leases: leases.len() as u16, len: payload.len() as u32, units };
+        let now = clock::nanos();
+        let (started, nanos) = (self.started, now - self.started);
+        let mut head = Head {
+            task: self.body.task,
+            started,
+            nanos,
+            kind,
+            leases: leases.len() as u16,
+            len: payload.len() as u32,
+            units,
+        };
         let mut leases = leases;
         leases.sort_unstable_by_key(Lease::id);
         leases.dedup_by_key(|lease| lease.id());
@@ -229,8 +251,8 @@ impl Worker {
             }
         };
         record.current.store(NO_TASK, Ordering::Release);
-        record.tasks.fetch_add(1, Ordering::Relaxed);
-        record.busy.fetch_add(nanos, Ordering::Relaxed);
+        let parts = self.laps.ended(nanos);
+        record.account.ended(now, nanos, parts);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
         if !leases.is_empty() {

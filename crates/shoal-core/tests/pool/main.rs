@@ -11,6 +11,7 @@ mod client;
 mod deaths;
 mod ends;
 mod functions;
+mod insight;
 mod results;
 mod starts;
 
@@ -29,7 +30,7 @@ const TOO_LONG: Duration = Duration::from_secs(300);
 
 fn main() {
     support::enter(functions::start, functions::run);
-    let tests = [results::TESTS, deaths::TESTS, ends::TESTS, starts::TESTS].concat();
+    let tests = [results::TESTS, insight::TESTS, deaths::TESTS, ends::TESTS, starts::TESTS].concat();
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == ALONE) {
         let name = arguments.get(2).map_or("", String::as_str);

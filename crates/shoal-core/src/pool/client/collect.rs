@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
 use super::{Shared, lock};
@@ -151,9 +152,13 @@ impl Shared {
         let ring = unsafe { CompletionRing::new(&self.memory.record(worker).cursors, bytes, capacity) };
         let mut ended = vec![];
         let mut core = lock(&self.core);
+        let now = if core.recorder.is_some() { clock::nanos() } else { 0 };
         let drained = ring.drain(|message| {
             if let Some(task) = core.tasks.remove(message.head.task) {
                 let outcome = self.outcome(&message);
+                if let Some(recorder) = &mut core.recorder {
+                    recorder.done(worker, &message.head, &outcome, now);
+                }
                 // Dropped after the lock: what a task held may have more to do when it goes.
                 ended.push((task, outcome));
             }

@@ -144,6 +144,8 @@ impl Shared {
         let record = self.memory.record(worker);
         lost.push(record.current.swap(NO_TASK, Ordering::AcqRel));
         record.cursors.reset();
+        let started = record.account.at_task_since();
+        record.account.died();
         drop(collecting);
         let death = match ended {
             Ended::Exited { pid, code } => Death { pid: *pid, code: *code },
@@ -153,6 +155,9 @@ impl Shared {
             let mut core = lock(&self.core);
             // Who hears of the death does not find the dead one among the workers any more.
             core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
+            if let Some(recorder) = &mut core.recorder {
+                lost.iter().for_each(|number| recorder.died(worker, *number, started));
+            }
             let tasks = lost.into_iter().filter_map(|number| core.tasks.remove(number)).collect();
             // Its slots are free again.
             self.move_backlog(&mut core);

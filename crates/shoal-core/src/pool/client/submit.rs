@@ -1,5 +1,7 @@
 //! From a task to the task ring, or to the backlog while the ring is full.
 
+use shoal_sys::clock;
+
 use super::{Core, Shared, State};
 use crate::error::{Error, Result};
 use crate::pool::task_ring::{Body, INLINE};
@@ -9,6 +11,15 @@ use std::sync::atomic::Ordering;
 impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) {
         let number = core.tasks.insert(task);
+        if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
+            // One look at the clock for all that are sent together.
+            let now = match self.quiet_since.load(Ordering::Relaxed) {
+                0 => clock::nanos(),
+                since => since,
+            };
+            self.quiet_since.store(now, Ordering::Relaxed);
+            recorder.submitted(number, task, now);
+        }
         if !core.backlog.is_empty() || !self.push(core, number) {
             core.backlog.push_back(number);
             if core.backlog.len() == 1 {
@@ -93,6 +104,8 @@ impl Shared {
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
         let low = if core.state == State::Open { fed } else { fed.max(1) };
+        let more = !core.backlog.is_empty() || self.feeders.load(Ordering::Relaxed) > 0;
+        self.memory.control().more.store(u32::from(more), Ordering::Relaxed);
         self.memory.control().low_water.store(low as u64, Ordering::Relaxed);
     }
 }
