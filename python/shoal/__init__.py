@@ -38,29 +38,36 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.insight.drawing import timeline
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
+    from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
     from shoal.sync import Counter, Lock
     from shoal.usage import MemoryUsage, memory, memory_limit
 
 __all__ = [
     "AsyncResult",
     "Counter",
+    "Explanation",
     "FileArray",
+    "JoinableQueue",
     "Lock",
     "LockAbandoned",
     "MemoryUsage",
     "OutOfSharedMemory",
     "Pool",
     "PoolClosed",
+    "Queue",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
     "SharedArray",
     "ShoalError",
+    "ShutDown",
+    "SimpleQueue",
     "TaskTimeout",
     "Worker",
     "WorkerDied",
@@ -78,6 +85,7 @@ __all__ = [
     "parallel",
     "timeline",
     "tqdm",
+    "why",
     "zeros",
 ]
 
@@ -88,10 +96,12 @@ _LAZY = {
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     **dict.fromkeys(("Counter", "Lock"), "sync"),
     **dict.fromkeys(("default_pool", "map"), "default"),
+    **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "parallel": "loops",
     "timeline": "insight.drawing",
     "tqdm": "progress",
+    **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
         (

@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import threading
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 import shoal
 from tests.pool import tasks
+from tests.stuck import stuck
 
 
 def test_an_exception_arrives_as_itself(pool: shoal.Pool) -> None:
@@ -57,17 +57,17 @@ def test_an_exception_that_cannot_travel_sends_a_stand_in(
     assert pool.apply(tasks.square, (3,)) == 9
 
 
-LOCK = threading.Lock()
+UNSENDABLE = stuck()
 
 
 @pytest.mark.parametrize(
     ("argument", "path"),
     [
-        (LOCK, "cannot pickle '_thread.lock' object"),
-        ([1, LOCK], r"\[1\]: cannot pickle '_thread.lock' object"),
-        ({"key": (LOCK,)}, r"\['key'\]\[0\]: cannot pickle '_thread.lock' object"),
-        (tasks.Holder(LOCK), r"\.content: cannot pickle '_thread.lock' object"),
-        (tasks.Holder([tasks.Holder(LOCK)]), r"\.content\[0\]\.content: cannot pickle '_thread.lock' object"),
+        (UNSENDABLE, "cannot pickle 'generator' object"),
+        ([1, UNSENDABLE], r"\[1\]: cannot pickle 'generator' object"),
+        ({"key": (UNSENDABLE,)}, r"\['key'\]\[0\]: cannot pickle 'generator' object"),
+        (tasks.Holder(UNSENDABLE), r"\.content: cannot pickle 'generator' object"),
+        (tasks.Holder([tasks.Holder(UNSENDABLE)]), r"\.content\[0\]\.content: cannot pickle 'generator' object"),
     ],
 )
 def test_what_cannot_be_pickled_is_an_error_that_names_the_way_to_it(
@@ -83,30 +83,30 @@ def test_what_cannot_be_pickled_is_an_error_that_names_the_way_to_it(
 
 
 def test_a_function_that_cannot_be_pickled_is_such_an_error_too(pool: shoal.Pool) -> None:
-    with pytest.raises(shoal.SerializationError, match=r"content: cannot pickle '_thread\.lock' object"):
-        pool.map(tasks.Holder(LOCK).length, [1])
+    with pytest.raises(shoal.SerializationError, match=r"content: cannot pickle 'generator' object"):
+        pool.map(tasks.Holder(UNSENDABLE).length, [1])
 
 
 def test_that_error_does_not_wait_for_a_free_worker(pool: shoal.Pool, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     blockers = [pool.apply_async(tasks.wait_for, (gate,)) for _ in range(2)]
     with pytest.raises(shoal.SerializationError):
-        pool.apply(tasks.same, (LOCK,))
+        pool.apply(tasks.same, (UNSENDABLE,))
     assert not any(blocker.ready() for blocker in blockers)
     gate.touch()
     assert [blocker.get() for blocker in blockers] == [None, None]
 
 
 def test_a_result_that_cannot_be_pickled_is_an_error_of_its_task(pool: shoal.Pool) -> None:
-    with pytest.raises(shoal.SerializationError, match=r"cannot pickle '_thread\.lock' object"):
-        pool.apply(threading.Lock)
-    with pytest.raises(shoal.SerializationError, match=r"\.content: cannot pickle '_thread.lock' object"):
-        pool.apply(make_holder_of_lock)
+    with pytest.raises(shoal.SerializationError, match=r"cannot pickle 'generator' object"):
+        pool.apply(stuck)
+    with pytest.raises(shoal.SerializationError, match=r"\.content: cannot pickle 'generator' object"):
+        pool.apply(make_holder)
     assert pool.apply(tasks.square, (3,)) == 9
 
 
-def make_holder_of_lock() -> tasks.Holder:
-    return tasks.Holder(threading.Lock())
+def make_holder() -> tasks.Holder:
+    return tasks.Holder(stuck())
 
 
 def test_a_result_that_cannot_be_unpickled_is_an_error_of_its_task(pool: shoal.Pool) -> None:

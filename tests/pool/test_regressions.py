@@ -16,6 +16,7 @@ import shoal
 from tests.conftest import Run
 from tests.pool import tasks
 from tests.pool.support import ended, eventually
+from tests.stuck import stuck
 
 
 def first_of(items: list[int]) -> int:
@@ -120,7 +121,7 @@ def test_a_result_may_hold_thousands_of_shared_objects(pool: shoal.Pool) -> None
 def test_an_item_that_cannot_be_sent_fails_in_its_place(pool: shoal.Pool) -> None:
     def items() -> Iterator[object]:
         yield -1
-        yield threading.Lock()
+        yield stuck()
         yield -3
 
     for stream in (pool.imap(tasks.same, items()), pool.imap_unordered(tasks.same, items())):

@@ -21,6 +21,7 @@ import shoal
 from tests.pool import tasks
 from tests.pool.support import eventually
 from tests.pool.test_imap import Meter
+from tests.stuck import stuck
 
 METHODS = ("imap", "imap_unordered")
 
@@ -51,7 +52,7 @@ def odd_job(item: Any) -> Any:
     if item == "fail":
         raise ValueError("failed")
     if item == "stuck":
-        return threading.Lock()
+        return stuck()
     if item == "slow":
         return tasks.square(7, 0.003)
     return item
@@ -416,7 +417,7 @@ def next_of(items: list[int]) -> int:
 def test_a_function_that_cannot_be_sent_is_refused_at_once(pool: shoal.Pool, method: str) -> None:
     call: Callable[..., Any] = getattr(pool, method)
     with pytest.raises(shoal.SerializationError):
-        call(functools.partial(tasks.same, threading.Lock()), [1])
+        call(functools.partial(tasks.same, stuck()), [1])
     with pytest.raises(TypeError, match="callable"):
         call(3, [1])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from shoal.errors import SerializationError
 from shoal.serialize import dumps, loads
 from tests.serialize.peer import Peer
+from tests.stuck import stuck
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 plain = st.recursive(
@@ -97,8 +97,8 @@ def test_a_cached_property_of_a_local_class_travels(peer: Peer) -> None:
 
 def test_an_error_begins_with_the_name_and_the_path_and_has_a_cause() -> None:
     with pytest.raises(SerializationError) as caught:
-        dumps({"guard": threading.Lock()}, "argument 0 of f")
-    assert str(caught.value) == "argument 0 of f: ['guard']: cannot pickle '_thread.lock' object"
+        dumps({"guard": stuck()}, "argument 0 of f")
+    assert str(caught.value) == "argument 0 of f: ['guard']: cannot pickle 'generator' object"
     assert isinstance(caught.value.__cause__, TypeError)
 
 

@@ -30,6 +30,9 @@ pub enum Error {
     /// This process was forked from the client: the pool belongs to the parent.
     #[error("this pool belongs to the parent process: after fork() a child needs a pool of its own")]
     Forked,
+    /// This process was forked from the one that has the queue.
+    #[error("this queue was inherited by a fork, which can't use it: pass it as an argument instead")]
+    Inherited,
     /// A pool of no workers, or of too many.
     #[error("a pool has 1 to {most} workers, not {asked}")]
     Workers {

@@ -3,6 +3,7 @@
 //! - [`sync`]: waiting and waking across processes
 //! - [`memory`]: segments, arenas, leases
 //! - [`domain`]: who shares memory with whom; the host, its supervisor, its guests
+//! - [`queue`]: queues of bytes and blocks
 //! - [`pool`]: tasks, rings, workers
 
 #[cfg(not(loom))]
@@ -11,6 +12,7 @@ pub mod domain;
 pub mod error;
 pub mod memory;
 pub mod pool;
+pub mod queue;
 pub mod sync;
 
 #[cfg(not(loom))]

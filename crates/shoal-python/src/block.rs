@@ -26,7 +26,7 @@ fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduced<'
     Ok((py.import("shoal._engine")?.getattr(open)?, (PyBytes::new(py, &handle.to_bytes()),)))
 }
 
-fn resolve(py: Python<'_>, handle: &[u8], kind: Kind) -> PyResult<Lease> {
+pub(crate) fn resolve(py: Python<'_>, handle: &[u8], kind: Kind) -> PyResult<Lease> {
     let handle = Handle::from_bytes(handle).or_raise(py)?;
     let lease = py.detach(|| domain::resolve(&handle)).or_raise(py)?;
     match lease.kind() {

@@ -11,6 +11,7 @@ mod machine;
 mod message;
 mod numpy;
 mod pool;
+mod queue;
 mod stream;
 mod wire;
 mod worker;
@@ -82,6 +83,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<block::RawLock>()?;
     module.add_class::<block::RawCounter>()?;
+    module.add_class::<queue::RawQueue>()?;
+    module.add_function(wrap_pyfunction!(queue::open_queue, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_lock, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_counter, module)?)?;

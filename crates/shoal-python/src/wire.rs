@@ -81,6 +81,8 @@ pub enum Writer<'a> {
     Task(&'a Pool),
     /// A client, for a pool that is to be.
     Setup(&'a Arc<Heap>),
+    /// Anybody, an item for a queue in that heap.
+    Item(&'a Arc<Heap>),
     /// A worker, a result: what lies in its arena already may be handed over.
     Result(&'a Arc<Heap>),
 }
@@ -90,7 +92,7 @@ impl Writer<'_> {
     pub fn allocate(&self, len: u64) -> Result<Lease, Error> {
         match self {
             Writer::Task(pool) => pool.allocate(len),
-            Writer::Setup(heap) | Writer::Result(heap) => heap.allocate(len),
+            Writer::Setup(heap) | Writer::Item(heap) | Writer::Result(heap) => heap.allocate(len),
         }
     }
 

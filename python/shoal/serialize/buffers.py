@@ -13,23 +13,9 @@ from pickle import PickleBuffer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable
     from typing import Any
 
-__all__ = ["reduce_memoryview", "reducers"]
-
-
-def reducers() -> dict[type, Callable[[Any], Any]]:
-    """The reducer for each type of the modules that are imported now."""
-    found: dict[type, Callable[[Any], Any]] = {}
-    if "array" in sys.modules:
-        from array import array
-
-        found[array] = _reduce_array
-    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
-    if tensor is not None:
-        found[tensor] = _reduce_tensor
-    return found
+__all__ = ["reduce_array", "reduce_memoryview", "reduce_tensor"]
 
 
 def reduce_memoryview(view: memoryview) -> Any:
@@ -54,7 +40,8 @@ def _view_of(array: Any, readonly: bool) -> memoryview:
     return memoryview(array).toreadonly() if readonly else memoryview(array)
 
 
-def _reduce_array(values: array[Any]) -> Any:
+def reduce_array(values: array[Any]) -> Any:
+    """An array of the standard library."""
     return _array, (values.typecode, PickleBuffer(values))
 
 
@@ -66,7 +53,7 @@ def _array(typecode: str, data: Any) -> array[Any]:
     return values
 
 
-def _reduce_tensor(tensor: Any) -> Any:
+def reduce_tensor(tensor: Any) -> Any:
     """A plain tensor in main memory; any other goes torch's own way."""
     plain = tensor.device.type == "cpu" and not tensor.requires_grad and tensor.layout == sys.modules["torch"].strided
     if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or vars(tensor):

@@ -8,6 +8,7 @@ cloudpickle sends lambdas, closures, and the functions and classes of `__main__`
   see the worker's globals. So the home process ignores that part. Everyone else takes it, and so learns of changes.
 - Cached functions, cached properties, and type variables, which pickle sends by name or not at all, travel when they
   live in `__main__`.
+- Locks, files and other things that pickle refuses travel as `reducers` has it.
 - `__mp_main__`, the main module of a process that multiprocessing has spawned, counts as `__main__`.
 
 Importing this module imports cloudpickle, about 20 ms: import it inside the functions that need it.
@@ -29,6 +30,7 @@ import cloudpickle
 
 from shoal._engine import reduce_buffer
 from shoal.serialize.names import by_name
+from shoal.serialize.reducers import find
 
 # The classes sent by value that were defined in this process, and those that came from another one.
 _at_home: weakref.WeakSet[type] = weakref.WeakSet()
@@ -101,9 +103,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """What the pickler asks for each object that isn't of a plain built-in type."""
         is_class = issubclass(type(obj), type)
         if not is_class and type(obj) is not FunctionType:
-            # What cloudpickle would say, sooner: this is asked for every object of a list. But large arrays go beside
-            # the pickle when a task is sent.
-            return reduce_buffer(obj) if self._beside else NotImplemented
+            # Sooner than cloudpickle would say so: this is asked for every object of a list. Large arrays go beside the
+            # pickle when a task is sent.
+            reduction = reduce_buffer(obj) if self._beside else NotImplemented
+            if reduction is NotImplemented:
+                reducer = find(type(obj))
+                return NotImplemented if reducer is None else reducer(obj)
+            return reduction
         reduction = super().reducer_override(obj)
         if is_class and isinstance(reduction, tuple) and len(reduction) == 6:
             make, args, state, _, _, setter = reduction

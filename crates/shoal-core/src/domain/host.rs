@@ -20,6 +20,7 @@ use super::supervisor;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
+use crate::memory::lease::IN_QUEUE;
 use crate::pool::client::Shared;
 use crate::pool::messages::{Place, ToZygote};
 use crate::sync::bits;
@@ -265,7 +266,7 @@ impl Host {
 
 impl State {
     pub(super) fn new_holder(&mut self) -> Result<u16> {
-        let holder = (1..bits::CAPACITY as u16).find(|holder| !self.holders.contains(holder));
+        let holder = (1..IN_QUEUE).find(|holder| !self.holders.contains(holder));
         let holder = holder.ok_or(Error::TooManyHolders(bits::CAPACITY))?;
         self.holders.insert(holder);
         Ok(holder)

@@ -5,6 +5,7 @@
 //! death. Everybody else asks it over a socket: workers over the one they were born with, guests over the
 //! broker's, where they must show the domain's token and be of the same user.
 
+mod adopted;
 pub mod guest;
 pub mod host;
 pub(crate) mod registry;

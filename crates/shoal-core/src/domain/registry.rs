@@ -5,17 +5,20 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::adopted::Adopted;
 use super::host::Host;
 use crate::error::{Error, Limit, Result};
 use crate::memory::heap::{HOST, Heap, Source};
 use crate::memory::lease::Kind;
 use crate::memory::segment::{GRANULE, Segment};
+use crate::queue;
 
 /// The segments by number, and the limit for all of them together.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     state: Mutex<State>,
     numbers: AtomicU32,
+    adopted: Adopted,
 }
 
 #[derive(Debug, Default)]
@@ -177,40 +180,72 @@ impl Registry {
         self.lock().segments.get(&id).map(|made| made.segment.clone()).ok_or(Error::Gone)
     }
 
-    /// The owner has died: nobody allocates in its segments any more.
-    pub(super) fn orphan(&self, owner: u16) {
+    /// The owner has died: nobody allocates in its segments any more. The host holds what is named by the envelopes in them
+    /// from now on, so this comes before anything else of the dead one is given back.
+    pub(super) fn orphan(&self, heap: &Arc<Heap>, owner: u16) -> Result<()> {
+        let segments: Vec<_> = {
+            let state = self.lock();
+            let its = state.segments.values().filter(|made| made.owner == Some(owner));
+            its.map(|made| made.segment.clone()).collect()
+        };
+        let mut outcome = Ok(());
+        for segment in &segments {
+            outcome = outcome.and(self.adopted.adopt(heap, segment));
+        }
+        // Only now, as `bury` closes what lies in segments without an owner.
         let mut state = self.lock();
         state.segments.values_mut().filter(|made| made.owner == Some(owner)).for_each(|made| made.owner = None);
+        outcome
     }
 
     /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others
     /// are left.
-    pub(super) fn bury(&self, heap: &Heap) -> bool {
-        let mut state = self.lock();
-        state.segments.retain(|id, made| {
-            let keep = made.owner.is_some() || close_unused(&made.segment);
-            if !keep {
-                heap.forget(*id);
+    pub(super) fn bury(&self, heap: &Arc<Heap>) -> bool {
+        let (mut closed, mut left) = (vec![], vec![]);
+        let remain = {
+            let mut state = self.lock();
+            state.segments.retain(|id, made| {
+                let keep = made.owner.is_some() || close_unused(&made.segment, &mut closed, &mut left);
+                if !keep {
+                    heap.forget(*id);
+                }
+                keep
+            });
+            state.segments.values().any(|made| made.owner.is_none())
+        };
+        // Unlocked: this may be the end of other things, and ask for segments.
+        for (segment, index) in left {
+            // What could not be cleared is tried again next time.
+            if queue::clear(heap, &segment, index).is_ok_and(|cleared| cleared) {
+                segment.entries()[index as usize].retire();
             }
-            keep
-        });
-        state.segments.values().any(|made| made.owner.is_none())
+        }
+        closed.into_iter().for_each(|(segment, index)| self.adopted.part(segment, index));
+        remain
     }
 }
 
 /// In the place of a dead owner: closes what nobody holds any more, and gives back what no open block lies in. Whether
-/// anything is open.
-fn close_unused(segment: &Segment) -> bool {
+/// anything is open. `closed` gets the envelopes that were closed, `left` the queues that are to be cleared first.
+fn close_unused(segment: &Arc<Segment>, closed: &mut Vec<(u32, u32)>, left: &mut Vec<(Arc<Segment>, u32)>) -> bool {
     let mut used = vec![false; segment.granules()];
     let mut open = false;
-    for entry in segment.used_entries() {
+    for (index, entry) in segment.used_entries().iter().enumerate() {
         let Some(kind) = entry.kind() else { continue };
         if entry.close() {
-            entry.retire();
-            continue;
+            match kind {
+                Kind::Queue => left.push((segment.clone(), index as u32)),
+                kind => {
+                    entry.retire();
+                    if kind == Kind::Envelope {
+                        closed.push((segment.id(), index as u32));
+                    }
+                    continue;
+                }
+            }
         }
         open = true;
-        if kind == Kind::Block {
+        if !entry.is_empty() {
             let end = entry.offset().saturating_add(entry.len()).min(segment.len());
             let (first, last) = ((entry.offset() / GRANULE) as usize, end.div_ceil(GRANULE) as usize);
             used.iter_mut().take(last).skip(first).for_each(|used| *used = true);

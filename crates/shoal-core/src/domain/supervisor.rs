@@ -18,6 +18,7 @@ use super::host::{GuestLink, Host, State};
 use super::registry::Budget;
 use crate::error::{Error, Result};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
+use crate::queue;
 use crate::sync::lock;
 
 /// How many zygotes may fail before they are ready until the pools are given up.
@@ -222,8 +223,13 @@ fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
 
 /// Everything a dead process held is given back; its number is free.
 fn give_back(host: &Arc<Host>, holder: u16) {
+    // First what others rely on: queues, and what lies in them.
+    let recovered = queue::recover(host.heap(), holder).and(host.registry.orphan(host.heap(), holder));
+    if let Err(error) = recovered {
+        // It keeps memory; nothing else is lost by it.
+        eprintln!("shoal: supervisor: what lies in queues of holder {holder}: {error}");
+    }
     host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
-    host.registry.orphan(holder);
     host.registry.bury(host.heap());
     host.state().holders.remove(&holder);
 }

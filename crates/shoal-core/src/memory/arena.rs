@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::heap::Source;
+use super::block::Lease;
+use super::heap::{Source, key};
 use super::segment::{GRANULE, Segment};
 use super::size_class;
 use super::space::{Piece, Range, Space};
@@ -22,7 +23,8 @@ const FIRST_SEGMENT: u64 = 1 << 20;
 const LARGEST_STEP: u64 = 64 << 20;
 /// The age that an arena never reaches.
 pub(super) const ALWAYS: u32 = u32::MAX;
-const CELLS_PER_SEGMENT: u32 = 1000;
+/// A segment of cells has as many as all others like it together, within these limits: a descriptor each.
+const CELLS: std::ops::RangeInclusive<u32> = 128..=1 << 14;
 /// How many freed pieces are kept at hand.
 const QUICK: usize = 8;
 /// How often to look for what was free all the time since the look before: it has been free for one to two of these.
@@ -38,18 +40,23 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Twice as much each time, so that a program with a small need starts quickly and one with a large need asks
-    /// rarely. A large piece has a segment of its own, of a power of two, with pages for the piece only: then most of
-    /// the large pieces that follow, longer or shorter ones, fit in segments that are there.
-    pub(super) fn new(reserved: u64, len: u64) -> Plan {
+    /// As much again as is in use, so that a program with a small need starts quickly and one with a large need asks
+    /// rarely; and a power of two, so that most of the pieces that follow, longer or shorter ones, fit in segments that
+    /// are there. A large piece has a segment of its own, with pages for the piece only.
+    pub(super) fn new(used: u64, len: u64) -> Plan {
         let need = Self::exact(len).data;
         if need <= LARGEST_STEP / 2 {
-            let data = need.max(reserved.clamp(FIRST_SEGMENT, LARGEST_STEP));
+            let data = need.max(used.clamp(FIRST_SEGMENT, LARGEST_STEP)).next_power_of_two();
             return Plan { data, backed: data };
         }
         // Room to align it to a huge page.
         let backed = need.saturating_add(GRANULE);
         Plan { data: backed.checked_next_power_of_two().unwrap_or(need), backed }
+    }
+
+    /// Nothing but the rooms of cells, if they have any.
+    fn rooms(len: u64) -> Plan {
+        if len == 0 { Plan { data: 0, backed: 0 } } else { Self::exact(len) }
     }
 
     /// Just what the piece needs.
@@ -71,17 +78,31 @@ pub(super) fn entries_for(data: u64) -> u32 {
 pub(super) struct Arena {
     space: Space,
     tables: FxHashMap<u32, Table>,
-    reserved: u64,
     /// Pieces that were freed last, still allocated as `space` sees it: who frees a length mostly asks for the same
     /// again.
     quick: Vec<Piece>,
-    /// Segments that it has got since the heap asked last.
-    added: Vec<Arc<Segment>>,
+    /// What the heap is to do when the arena is unlocked.
+    aftermath: Aftermath,
+    /// What is held by each envelope, as long as it is open.
+    enclosed: FxHashMap<u64, Vec<Lease>>,
     /// Counts the looks.
     age: u32,
     looked: Option<Instant>,
     /// Whether something may have become free since the last look, or was found then that may be given back.
     restless: bool,
+    /// Whether somebody comes to look again by itself.
+    expected: bool,
+}
+
+/// What follows from a change of the arena, to be done when it is unlocked.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    /// Segments that it has got.
+    pub(super) added: Vec<Arc<Segment>>,
+    /// Rooms that nobody holds any more. Their lines are free once they have been cleared: see [`Arena::vacate`].
+    pub(super) left: Vec<(Arc<Segment>, u32)>,
+    /// What closed envelopes have held.
+    pub(super) parting: Vec<Lease>,
 }
 
 struct Table {
@@ -92,14 +113,17 @@ struct Table {
     lines: Vec<Line>,
     /// The segment's count of marks when it was last looked through.
     seen: u32,
-    cells: bool,
+    /// Of a segment of cells: bytes of the room that each has.
+    cells: Option<u64>,
     granules: Vec<Granule>,
 }
 
-/// A block's offset and length; `NOTHING`, or `CELL`.
+/// A block's offset and length; `NOTHING`, `CELL`, or `LEFT`.
 type Line = (u64, u64);
 const NOTHING: Line = (0, 0);
 const CELL: Line = (0, 1);
+/// A cell with a room that is to be cleared.
+const LEFT: Line = (0, 2);
 
 #[derive(Clone, Copy, Default)]
 struct Granule {
@@ -118,7 +142,7 @@ pub(super) struct Holdings {
 }
 
 impl Table {
-    fn new(segment: Arc<Segment>, entries: u32, age: u32) -> Table {
+    fn new(segment: Arc<Segment>, entries: u32, cells: Option<u64>, age: u32) -> Table {
         let backed = segment.len() - segment.released();
         let granule = |index| Granule { released: segment.unit(index).start >= backed, used_at: age };
         let granules = (0..segment.granules()).map(granule).collect();
@@ -126,7 +150,7 @@ impl Table {
             free: (0..entries).rev().collect(),
             lines: vec![NOTHING; entries as usize],
             seen: 0,
-            cells: segment.data_at() == segment.len(),
+            cells,
             granules,
             segment,
         }
@@ -245,9 +269,9 @@ impl Arena {
         self.tables.get_mut(&segment).expect("pieces come from segments with tables")
     }
 
-    /// The segments that it has got since this was asked last.
-    pub(super) fn added(&mut self) -> Vec<Arc<Segment>> {
-        std::mem::take(&mut self.added)
+    /// What follows from all that was done since this was asked last.
+    pub(super) fn aftermath(&mut self) -> Aftermath {
+        std::mem::take(&mut self.aftermath)
     }
 
     /// The segment of that number, one of its own.
@@ -264,7 +288,7 @@ impl Arena {
         let Arena { tables, space, .. } = self;
         let table = tables.get_mut(&segment).expect("pieces come from segments with tables");
         let index = table.free.pop().expect("a segment without lines is full, and takes no leasable pieces");
-        if table.free.is_empty() && !table.cells {
+        if table.free.is_empty() && table.cells.is_none() {
             space.set_full(segment, true);
         }
         table.lines[index as usize] = line;
@@ -272,23 +296,42 @@ impl Arena {
         (table.segment.clone(), index)
     }
 
-    /// A line for a cell.
-    pub(super) fn cell(&mut self, source: &dyn Source) -> Result<(Arc<Segment>, u32)> {
+    /// A line for a cell with a room of so many bytes, and where that lies.
+    pub(super) fn cell(&mut self, source: &dyn Source, room: u64) -> Result<(Arc<Segment>, u32, u64)> {
         self.sweep();
-        let found = self.tables.values().find(|table| table.cells && !table.free.is_empty());
-        let id = match found {
+        let alike = || self.tables.values().filter(|table| table.cells == Some(room));
+        let id = match alike().find(|table| !table.free.is_empty()) {
             Some(table) => table.segment.id(),
-            None => self.add(source, Plan { data: 0, backed: 0 }, CELLS_PER_SEGMENT, true)?,
+            None => {
+                let count = alike().map(|table| table.lines.len() as u32).sum::<u32>();
+                let count = count.clamp(*CELLS.start(), *CELLS.end());
+                self.add(source, Plan::rooms(u64::from(count) * room), count, Some(room), true)?
+            }
         };
-        Ok(self.take_line(id, CELL))
+        let (segment, index) = self.take_line(id, CELL);
+        let offset = segment.data_at() + u64::from(index) * room;
+        Ok((segment, index, offset))
+    }
+
+    /// The room of a cell that was left has been cleared: its line is free.
+    pub(super) fn vacate(&mut self, segment: u32, index: u32) {
+        let table = self.table(segment);
+        table.segment.entries()[index as usize].retire();
+        table.lines[index as usize] = NOTHING;
+        table.free.push(index);
+    }
+
+    /// An envelope just written holds these as long as it is open.
+    pub(super) fn enclose(&mut self, segment: u32, index: u32, leases: Vec<Lease>) {
+        self.enclosed.insert(key(segment, index), leases);
     }
 
     fn grow(&mut self, source: &dyn Source, len: u64) -> Result<()> {
-        let (plan, exact) = (Plan::new(self.reserved, len), Plan::exact(len));
+        let (plan, exact) = (Plan::new(self.space.stats().used, len), Plan::exact(len));
         let plans = [(plan, false), (exact, false), (exact, true)];
         let mut added = Ok(());
         for (plan, patient) in plans {
-            added = self.add(source, plan, entries_for(plan.data), patient).map(drop);
+            added = self.add(source, plan, entries_for(plan.data), None, patient).map(drop);
             match added {
                 // Each time with less to ask for, or more pressure: the own memory first.
                 Err(Error::OutOfSharedMemory { .. }) => _ = self.release(ALWAYS),
@@ -298,21 +341,20 @@ impl Arena {
         added
     }
 
-    fn add(&mut self, source: &dyn Source, plan: Plan, entries: u32, patient: bool) -> Result<u32> {
+    fn add(&mut self, source: &dyn Source, plan: Plan, entries: u32, cells: Option<u64>, patient: bool) -> Result<u32> {
         let segment = source.create(plan.data, plan.backed, entries, patient)?;
         segment.own();
         let id = segment.id();
-        let table = Table::new(segment.clone(), entries, self.age);
-        if !table.cells {
+        let table = Table::new(segment.clone(), entries, cells, self.age);
+        if cells.is_none() {
             let whole = Range { segment: id, start: segment.data_at(), end: segment.len() };
             self.space.add_segment(id, whole.start, whole.end);
-            self.reserved += whole.end - whole.start;
             for run in table.runs(0..segment.granules(), |granule| granule.released) {
                 self.space.cool(whole.start, table.range(&run));
             }
         }
         self.tables.insert(id, table);
-        self.added.push(segment);
+        self.aftermath.added.push(segment);
         self.restless = true;
         Ok(id)
     }
@@ -342,12 +384,13 @@ impl Arena {
 
     /// Takes back what others let go of since the last look.
     pub(super) fn sweep(&mut self) {
-        let Arena { tables, space, quick, age, restless, .. } = self;
-        for Table { segment, free, lines, seen, granules, .. } in tables.values_mut() {
+        let Arena { tables, space, quick, age, restless, aftermath, enclosed, .. } = self;
+        for Table { segment, free, lines, seen, cells, granules } in tables.values_mut() {
             let changes = segment.marks().changes();
             if changes != *seen {
                 *seen = changes;
-                let mut books = Books { segment, free, lines, granules, space, quick, age: *age };
+                let (age, cells) = (*age, *cells);
+                let mut books = Books { segment, free, lines, cells, granules, space, quick, age, aftermath, enclosed };
                 segment.marks().take(|index| *restless |= books.close(index));
             }
         }
@@ -355,9 +398,11 @@ impl Arena {
 
     /// Takes back one block or cell, unless somebody holds it.
     pub(super) fn close(&mut self, segment: u32, index: u32) {
-        let Arena { tables, space, quick, age, restless, .. } = self;
-        if let Some(Table { segment, free, lines, granules, .. }) = tables.get_mut(&segment) {
-            *restless |= Books { segment, free, lines, granules, space, quick, age: *age }.close(index);
+        let Arena { tables, space, quick, age, restless, aftermath, enclosed, .. } = self;
+        if let Some(Table { segment, free, lines, cells, granules, .. }) = tables.get_mut(&segment) {
+            let (age, cells) = (*age, *cells);
+            let mut books = Books { segment, free, lines, cells, granules, space, quick, age, aftermath, enclosed };
+            *restless |= books.close(index);
         }
     }
 
@@ -369,18 +414,21 @@ impl Arena {
         self.restless = true;
     }
 
-    /// Whether there may be something to give back.
-    pub(super) fn is_restless(&self) -> bool {
-        self.restless
+    /// Whether somebody is to be told that there may be something to give back: nobody was told, and nobody comes by itself.
+    pub(super) fn has_news(&mut self) -> bool {
+        self.restless && !std::mem::replace(&mut self.expected, true)
     }
 
     /// Gives back to the system what has been free for a while, if it is time for a look. When to look again; `None`:
     /// there is nothing to give back.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Duration> {
         self.sweep();
-        if !self.restless {
-            return None;
-        }
+        let next = if self.restless { self.look(now) } else { None };
+        self.expected = next.is_some();
+        next
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Duration> {
         let next = *self.looked.get_or_insert(now) + LOOK;
         if now < next {
             return Some(next - now);
@@ -435,13 +483,16 @@ impl Arena {
 
 /// What closing a line changes.
 struct Books<'a> {
-    segment: &'a Segment,
+    segment: &'a Arc<Segment>,
     free: &'a mut Vec<u32>,
     lines: &'a mut [Line],
+    cells: Option<u64>,
     granules: &'a mut [Granule],
     space: &'a mut Space,
     quick: &'a mut Vec<Piece>,
     age: u32,
+    aftermath: &'a mut Aftermath,
+    enclosed: &'a mut FxHashMap<u64, Vec<Lease>>,
 }
 
 impl Books<'_> {
@@ -452,8 +503,18 @@ impl Books<'_> {
         else {
             return false;
         };
-        if *line == NOTHING || !entry.close() {
+        if *line == NOTHING || *line == LEFT || !entry.close() {
             return false;
+        }
+        if self.cells.is_some_and(|room| room > 0) {
+            *line = LEFT;
+            self.aftermath.left.push((self.segment.clone(), index));
+            return false;
+        }
+        if !self.enclosed.is_empty()
+            && let Some(leases) = self.enclosed.remove(&key(self.segment.id(), index))
+        {
+            self.aftermath.parting.extend(leases);
         }
         let (offset, len) = std::mem::replace(line, NOTHING);
         if (offset, len) != CELL {

@@ -96,6 +96,16 @@ impl Lease {
         self.0.segment.address(self.entry().offset(), self.len())
     }
 
+    /// See [`Heap::enclose`].
+    pub(super) fn seal(&self) {
+        self.entry().seal();
+    }
+
+    /// Notes in the block's entry that it lies in a queue, which holds it from now on, or does no more.
+    pub fn set_in_queue(&self, is: bool) {
+        self.entry().set_in_queue(is);
+    }
+
     /// Its bytes.
     ///
     /// # Safety

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::arena::{ALWAYS, Arena, Holdings};
+use super::arena::{ALWAYS, Aftermath, Arena, Holdings};
 use super::block::Leased;
 pub use super::block::{Lease, PlainBlock};
 use super::handle::Address;
 use super::lease::{Entry, Kind};
 use super::segment::Segment;
 use crate::error::{Error, Result};
+use crate::queue;
 
 /// The holder that hosts the domain: the client.
 pub const HOST: u16 = 0;
@@ -183,29 +184,52 @@ impl Heap {
 
     /// Allocates a cell: a few atomic words, all zero, that others may take leases on.
     pub fn allocate_cell(self: &Arc<Heap>, kind: Kind) -> Result<Lease> {
-        let mut arena = lock(&self.arena);
-        let (segment, index) = arena.cell(&*self.source)?;
-        let generation = segment.entries()[index as usize].open(kind, 0, 0, self.me);
-        self.unlock(arena);
-        Ok(self.register(segment, index, generation))
+        self.allocate_room(kind, 0)
     }
 
-    fn unlock(&self, mut arena: MutexGuard<'_, Arena>) {
-        let added = arena.added();
+    /// Allocates a cell with a room of so many bytes, all zero. When its last holder has let go, `queue::clear` empties it.
+    pub fn allocate_room(self: &Arc<Heap>, kind: Kind, room: u64) -> Result<Lease> {
+        let mut arena = lock(&self.arena);
+        let (segment, index, offset) = arena.cell(&*self.source, room)?;
+        let generation = segment.entries()[index as usize].open(kind, offset, room, self.me);
+        self.unlock(arena);
+        let lease = self.register(segment, index, generation);
+        if room > 0 {
+            lease.address()?;
+        }
+        Ok(lease)
+    }
+
+    /// A block just written names others: an envelope. It holds them as long as it is open, and if this process dies first
+    /// the host does. The block must begin as `envelope` writes it.
+    pub fn enclose(&self, envelope: &Lease, leases: Vec<Lease>) {
+        let id = envelope.id();
+        lock(&self.arena).enclose(id.segment, id.entry, leases);
+        envelope.seal();
+    }
+
+    fn unlock(self: &Arc<Heap>, mut arena: MutexGuard<'_, Arena>) {
+        let Aftermath { added, left, parting } = arena.aftermath();
+        let news = arena.has_news();
         drop(arena);
         added.iter().for_each(|segment| self.know(segment));
+        for (segment, index) in left {
+            // What can't be had to be cleared is left as it is: only a process that has no descriptors gets here.
+            if queue::clear(self, &segment, index).is_ok_and(|cleared| cleared) {
+                lock(&self.arena).vacate(segment.id(), index);
+            }
+        }
+        drop(parting);
+        if news {
+            self.source.freed();
+        }
     }
 
     /// Changes the arena in a way that may make something free.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Arena)) {
+    pub(super) fn change(self: &Arc<Heap>, change: impl FnOnce(&mut Arena)) {
         let mut arena = lock(&self.arena);
-        let before = arena.is_restless();
         change(&mut arena);
-        let freed = arena.is_restless() && !before;
-        drop(arena);
-        if freed {
-            self.source.freed();
-        }
+        self.unlock(arena);
     }
 
     /// Notes that the owner of some block should be told to look.
@@ -223,15 +247,20 @@ impl Heap {
 
     /// Gives what has been free for some seconds back to the system, if it is time for a look. When to call it again;
     /// `None`: there is nothing to give back, until something is freed.
-    pub fn tick(&self) -> Option<Duration> {
-        lock(&self.arena).tick(Instant::now())
+    pub fn tick(self: &Arc<Heap>) -> Option<Duration> {
+        let mut arena = lock(&self.arena);
+        let next = arena.tick(Instant::now());
+        self.unlock(arena);
+        next
     }
 
     /// Gives everything that is free back to the system. How many bytes.
-    pub fn release_free(&self) -> u64 {
+    pub fn release_free(self: &Arc<Heap>) -> u64 {
         let mut arena = lock(&self.arena);
         arena.sweep();
-        arena.release(ALWAYS)
+        let released = arena.release(ALWAYS);
+        self.unlock(arena);
+        released
     }
 
     fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Lease {
@@ -267,7 +296,7 @@ impl Heap {
     /// Gives back everything that the dead process `holder` held in the segments mapped here, and abandons the
     /// locks it was in. The one function that cleans up after a death.
     pub fn give_back_all(&self, holder: u16, mut abandon: impl FnMut(&Entry)) {
-        let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let segments = self.segments();
         for segment in segments {
             for (index, entry) in segment.used_entries().iter().enumerate() {
                 let Some(kind) = entry.kind() else { continue };
@@ -284,19 +313,23 @@ impl Heap {
         }
     }
 
+    /// All segments that are mapped here.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Whether anybody holds anything in a segment.
     pub fn in_use(segment: &Segment) -> bool {
         segment.used_entries().iter().any(Entry::held)
     }
 
     /// What is mapped and in use. `name` tells who has a number; who has none (any more) is left out.
-    pub fn usage(&self, name: impl Fn(u16) -> Option<Holder>) -> Usage {
-        let Holdings { used, free } = {
-            let mut arena = lock(&self.arena);
-            arena.sweep();
-            arena.holdings()
-        };
-        let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    pub fn usage(self: &Arc<Heap>, name: impl Fn(u16) -> Option<Holder>) -> Usage {
+        let mut arena = lock(&self.arena);
+        arena.sweep();
+        self.unlock(arena);
+        let Holdings { used, free } = lock(&self.arena).holdings();
+        let segments = self.segments();
         let mut usage = Usage { segments: segments.len(), used, free, ..Usage::default() };
         let mut holders: FxHashMap<u16, u64> = FxHashMap::default();
         for segment in &segments {

@@ -45,12 +45,20 @@ pub enum Kind {
     Cell = 2,
     /// A cell that is a lock: its word is looked at when a process dies.
     Lock = 3,
+    /// A cell with a room, the state of a queue: see `docs/design/queue.md`.
+    Queue = 16,
+    /// A block that names other blocks, which its owner holds as long as it is open: see [`Entry::seal`].
+    Envelope = 17,
 }
+
+/// The holder that stands for all queues: whose bit is set in a block that lies in one.
+pub const IN_QUEUE: u16 = crate::sync::bits::CAPACITY as u16 - 1;
 
 impl Kind {
     /// The kind behind a number read from shared memory.
     pub fn from_u32(number: u32) -> Option<Kind> {
-        [Kind::Block, Kind::Cell, Kind::Lock].into_iter().find(|kind| *kind as u32 == number)
+        let kinds = [Kind::Block, Kind::Cell, Kind::Lock, Kind::Queue, Kind::Envelope];
+        kinds.into_iter().find(|kind| *kind as u32 == number)
     }
 }
 
@@ -139,6 +147,21 @@ impl Entry {
         self.kind.store(0, Ordering::Relaxed);
     }
 
+    /// The owner: its new block is written, and names others. From now on, should the owner die, the host holds those in its
+    /// place as long as this one is open.
+    pub fn seal(&self) {
+        self.kind.store(Kind::Envelope as u32, Ordering::Release);
+    }
+
+    /// Somebody who has a lease puts the block into a queue, or has taken it out of one.
+    pub fn set_in_queue(&self, is: bool) {
+        if is {
+            self.holders.insert(IN_QUEUE);
+        } else {
+            self.holders.remove(IN_QUEUE);
+        }
+    }
+
     /// Whether `holder` has a lease.
     pub fn held_by(&self, holder: u16) -> bool {
         self.holders.contains(holder)
@@ -156,7 +179,7 @@ impl Entry {
 
     /// What it describes.
     pub fn kind(&self) -> Option<Kind> {
-        Kind::from_u32(self.kind.load(Ordering::Relaxed))
+        Kind::from_u32(self.kind.load(Ordering::Acquire))
     }
 
     /// Where the block starts in its segment.

@@ -8,6 +8,8 @@ mod arena;
 #[cfg(not(loom))]
 mod block;
 #[cfg(not(loom))]
+pub mod envelope;
+#[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
 pub mod heap;

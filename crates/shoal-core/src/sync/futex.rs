@@ -35,9 +35,9 @@ impl Futex {
         }
     }
 
-    /// Wakes up to `count` sleepers.
-    pub fn wake(&self, count: u32) {
-        shoal_sys::futex::wake(&self.0, count);
+    /// Wakes up to `count` sleepers; how many it woke.
+    pub fn wake(&self, count: u32) -> usize {
+        shoal_sys::futex::wake(&self.0, count)
     }
 
     /// The word itself.
@@ -51,7 +51,8 @@ impl Futex {
 #[derive(Debug, Default)]
 pub struct Futex {
     word: AtomicU32,
-    kernel: loom::sync::Mutex<()>,
+    /// How many sleep.
+    kernel: loom::sync::Mutex<usize>,
     sleepers: loom::sync::Condvar,
 }
 
@@ -59,17 +60,21 @@ pub struct Futex {
 impl Futex {
     /// Sleeps while the word is `expected`; loom knows no time.
     pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> Wake {
-        let guard = self.kernel.lock().expect("loom's mutex is never poisoned");
+        let mut asleep = self.kernel.lock().expect("loom's mutex is never poisoned");
         if self.word.load(Ordering::SeqCst) == expected {
-            drop(self.sleepers.wait(guard).expect("loom's mutex is never poisoned"));
+            *asleep += 1;
+            drop(self.sleepers.wait(asleep).expect("loom's mutex is never poisoned"));
         }
         Wake::Woken
     }
 
-    /// Wakes the sleepers.
-    pub fn wake(&self, _count: u32) {
-        let _guard = self.kernel.lock().expect("loom's mutex is never poisoned");
-        self.sleepers.notify_all();
+    /// Wakes up to `count` sleepers; how many it woke.
+    pub fn wake(&self, count: u32) -> usize {
+        let mut asleep = self.kernel.lock().expect("loom's mutex is never poisoned");
+        let woken = (*asleep).min(count as usize);
+        *asleep -= woken;
+        (0..woken).for_each(|_| self.sleepers.notify_one());
+        woken
     }
 
     /// The word itself.

@@ -48,6 +48,30 @@ impl<'a> Lock<'a> {
         Self(&cell.futex)
     }
 
+    /// The lock that is this word.
+    pub fn over(word: &'a Futex) -> Self {
+        Self(word)
+    }
+
+    /// Whether `holder` holds it.
+    pub fn is_held_by(&self, holder: u16) -> bool {
+        self.0.word().load(Ordering::Acquire) & HOLDER == u32::from(holder) + 1
+    }
+
+    /// `dead` has died: if it held the lock, that is free again, and marked. Wakes who may be asleep for it in any case: the
+    /// dead one may have been woken to take it.
+    pub fn abandon(&self, dead: u16) {
+        let word = self.0.word();
+        let mut now = word.load(Ordering::Relaxed);
+        while now & HOLDER == u32::from(dead) + 1 {
+            match word.compare_exchange_weak(now, now & WAITERS | ABANDONED, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(changed) => now = changed,
+            }
+        }
+        self.0.wake(u32::MAX);
+    }
+
     /// Takes the lock for a process if it is free.
     pub fn try_acquire(&self, holder: u16) -> bool {
         self.take(holder, 0)
@@ -152,15 +176,7 @@ impl<'a> Lock<'a> {
 
 /// A process has died: if it held the lock in this cell, the lock is free again, and marked.
 pub fn abandon(cell: &Cell, dead: u16) {
-    let word = cell.futex.word();
-    let mut now = word.load(Ordering::Relaxed);
-    while now & HOLDER == u32::from(dead) + 1 {
-        match word.compare_exchange_weak(now, now & WAITERS | ABANDONED, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => break,
-            Err(changed) => now = changed,
-        }
-    }
-    cell.futex.wake(u32::MAX);
+    Lock::new(cell).abandon(dead);
 }
 
 #[cfg(all(test, not(loom)))]

@@ -6,5 +6,6 @@ pub mod bits;
 pub mod futex;
 pub mod gate;
 pub mod lock;
+pub mod sleepers;
 #[cfg(not(loom))]
 pub mod spin;

@@ -189,14 +189,21 @@ pub fn modules(_: Python<'_>) -> isize {
     unsafe { ffi::PyDict_Size(modules) }
 }
 
-/// The way of its own that some types have, if this is one.
+/// Types that are remembered; beyond, all are forgotten and asked for anew.
+const TYPES: usize = 1024;
+
+/// Modules that have types with a way of their own: without them there is nothing to ask for.
+const WITH_WAYS: [&str; 4] = ["array", "torch", "numpy", "multiprocessing.reduction"];
+
+/// The way of its own that some types have, if this is one: `shoal.serialize.reducers` knows them.
 fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     static VIEWS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FIRST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static OTHERS: Mutex<(isize, Option<Py<PyDict>>)> = Mutex::new((0, None));
-    let reducers = |name: &str| py.import("shoal.serialize.buffers")?.getattr(name);
+    let function = |module: &str, name: &str| PyResult::Ok(py.import(module)?.getattr(name)?.unbind());
     // SAFETY: only compares the type.
     if unsafe { ffi::PyMemoryView_Check(object.as_ptr()) } != 0 {
-        let reduce = VIEWS.get_or_try_init(py, || PyResult::Ok(reducers("reduce_memoryview")?.unbind()))?;
+        let reduce = VIEWS.get_or_try_init(py, || function("shoal.serialize.buffers", "reduce_memoryview"))?;
         return Ok(Some(reduce.bind(py).clone()));
     }
     // Nothing is locked while Python code may run: another thread would wait for the lock with the interpreter in hand.
@@ -210,20 +217,31 @@ fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<
         Some(known) => known,
         None => {
             let loaded = py.import("sys")?.getattr("modules")?;
-            let wanted = loaded.contains("array")? || loaded.contains("torch")?;
-            let found = match wanted {
-                true => Some(reducers("reducers")?.call0()?.cast_into::<PyDict>()?.unbind()),
-                false => None,
-            };
+            let mut wanted = false;
+            for name in WITH_WAYS {
+                wanted |= loaded.contains(name)?;
+            }
+            let found = wanted.then(|| PyDict::new(py).unbind());
             let former = std::mem::replace(&mut *lock(), (count, found.as_ref().map(|known| known.clone_ref(py))));
             drop(former);
             found
         }
     };
-    match known {
-        Some(known) => known.bind(py).get_item(object.get_type()),
-        None => Ok(None),
-    }
+    let Some(known) = known else { return Ok(None) };
+    let (known, kind) = (known.bind(py), object.get_type());
+    let reducer = match known.get_item(&kind)? {
+        Some(reducer) => reducer,
+        None => {
+            let first = FIRST.get_or_try_init(py, || function("shoal.serialize.reducers", "first"))?;
+            let reducer = first.bind(py).call1((&kind,))?;
+            if known.len() >= TYPES {
+                known.clear();
+            }
+            known.set_item(kind, &reducer)?;
+            reducer
+        }
+    };
+    Ok(Some(reducer).filter(|reducer| !reducer.is_none()))
 }
 
 /// The pickler's buffer callback: true to have the buffer in the pickle, false if it goes beside it.

@@ -12,20 +12,18 @@ struct Model {
     space: Space,
     /// The part of each segment that has pages.
     backed: Vec<Vec<bool>>,
-    reserved: u64,
 }
 
 impl Model {
     fn allocate(&mut self, len: u64) -> Piece {
         let piece = self.space.allocate_leasable(len).unwrap_or_else(|| {
-            let (plan, id) = (Plan::new(self.reserved, len), self.backed.len() as u32);
+            let (plan, id) = (Plan::new(self.space.stats().used, len), self.backed.len() as u32);
             self.space.add_segment(id, 0, plan.data);
             let backed = plan.backed.next_multiple_of(GRANULE).min(plan.data);
             if backed < plan.data {
                 self.space.cool(0, Range { segment: id, start: backed, end: plan.data });
             }
             self.backed.push((0..plan.data.div_ceil(GRANULE)).map(|granule| granule * GRANULE < backed).collect());
-            self.reserved += plan.data;
             self.space.allocate_leasable(len).expect("made for it")
         });
         if let Some(range) = self.space.thawed() {
@@ -89,8 +87,8 @@ proptest! {
     }
 
     #[test]
-    fn every_plan_has_room_for_its_piece(reserved: u64, len in prop_oneof![1..1_u64 << 30, any::<u64>()]) {
-        let (plan, exact) = (Plan::new(reserved, len), Plan::exact(len));
+    fn every_plan_has_room_for_its_piece(used: u64, len in prop_oneof![1..1_u64 << 30, any::<u64>()]) {
+        let (plan, exact) = (Plan::new(used, len), Plan::exact(len));
         prop_assume!(len < 1 << 62);
         prop_assert!(plan.data >= plan.backed && plan.backed >= exact.data && exact.data >= len);
     }

@@ -154,7 +154,7 @@ fn what_was_free_for_a_while_goes_back_to_the_system() {
     let (kept, block) = (heap.allocate(MIB).expect("memory"), heap.allocate(100 * MIB).expect("memory"));
     fill(&block, 7);
     drop(block);
-    assert!(lock(&heap.arena).is_restless() && machine.resident() > 100 * MIB);
+    assert!(machine.told.load(Ordering::Relaxed) == 1 && machine.resident() > 100 * MIB);
     assert_eq!(two_looks(&heap), None, "nothing is left to give back");
     assert!(machine.resident() < 10 * MIB, "{}", machine.resident());
     let told = machine.told.load(Ordering::Relaxed);
@@ -169,6 +169,16 @@ fn what_was_free_for_a_while_goes_back_to_the_system() {
     two_looks(&heap);
     let tables: u64 = lock(&machine.segments).iter().map(|segment| segment.data_at()).sum();
     assert_eq!(machine.resident(), tables, "only the tables");
+}
+
+#[test]
+fn of_what_is_freed_after_a_new_segment_came_somebody_is_told() {
+    let (machine, heap) = machine(u64::MAX);
+    drop(heap.allocate(MIB).expect("memory"));
+    assert_eq!(two_looks(&heap), None, "nobody comes to look by itself any more");
+    let told = machine.told.load(Ordering::Relaxed);
+    drop(heap.allocate(100 * MIB).expect("memory"));
+    assert!(machine.told.load(Ordering::Relaxed) > told);
 }
 
 #[test]

@@ -1,0 +1,198 @@
+//! The getting side.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::ring::{self, Chunk, Found};
+use super::shared::{Queue, deadline, id_of, left, name_of};
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::memory::envelope;
+use crate::memory::heap::{Heap, Lease};
+use crate::sync::futex::Wake;
+use crate::sync::lock::Acquired;
+
+/// What came of getting.
+#[derive(Debug)]
+pub enum Got {
+    /// An item.
+    Item(Content),
+    /// There was none in time.
+    Empty,
+    /// There is none and the queue was shut down.
+    Shut,
+    /// A signal came in. Nothing was taken.
+    Interrupted,
+}
+
+/// The bytes of an item that was taken.
+#[derive(Debug)]
+pub struct Content(Body);
+
+const SHORT: usize = 64;
+
+#[derive(Debug)]
+enum Body {
+    Short([u8; SHORT], usize),
+    Long(Vec<u8>),
+    Envelope(Lease),
+}
+
+impl Content {
+    fn copy(bytes: &[u8]) -> Content {
+        if bytes.len() > SHORT {
+            return Content(Body::Long(bytes.to_vec()));
+        }
+        let mut short = [0; SHORT];
+        short[..bytes.len()].copy_from_slice(bytes);
+        Content(Body::Short(short, bytes.len()))
+    }
+
+    /// The bytes. The blocks they name are held until this is dropped.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        match &self.0 {
+            Body::Short(bytes, len) => Ok(&bytes[..*len]),
+            Body::Long(bytes) => Ok(bytes),
+            Body::Envelope(lease) => envelope::bytes(lease),
+        }
+    }
+}
+
+impl Queue {
+    /// Takes an item, waiting for one at most for `timeout`; `None`: for ever.
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Got> {
+        self.check()?;
+        let deadline = deadline(timeout);
+        let mut slept = false;
+        let got = loop {
+            if !self.state.is_empty() {
+                let locked = match self.lock(&self.state.get, deadline) {
+                    Ok(locked) => locked,
+                    Err(Acquired::Interrupted) => break Got::Interrupted,
+                    Err(_) => break Got::Empty,
+                };
+                let tried = self.try_get();
+                drop(locked);
+                let (content, _old) = tried?;
+                if let Some(content) = content {
+                    break Got::Item(content);
+                }
+            } else if self.state.is_shut() && self.state.is_empty() {
+                // Looked at again: what was put before the queue was shut is there by now.
+                break Got::Shut;
+            } else if left(deadline).is_some_and(|left| left.is_zero()) {
+                break Got::Empty;
+            } else {
+                slept = true;
+                let ready = || !self.state.is_empty() || self.state.is_shut();
+                match self.wait(&self.state.common.0.getters, ready, deadline) {
+                    Wake::Woken => {}
+                    Wake::TimedOut => break Got::Empty,
+                    Wake::Interrupted => break Got::Interrupted,
+                }
+            }
+        };
+        if matches!(got, Got::Item(_)) && self.state.capacity() > 0 {
+            self.state.common.0.putters.wake_one();
+        }
+        if slept && !self.state.is_empty() {
+            self.state.common.0.getters.wake_one();
+        }
+        Ok(got)
+    }
+
+    /// Takes up to `most` more items that lie there, in one go. An error leaves the rest where it is.
+    pub fn get_more(&self, most: usize, items: &mut Vec<Content>) -> Result<()> {
+        let before = items.len();
+        if most > 0 && !self.state.is_empty() {
+            let Ok(locked) = self.lock(&self.state.get, Some(std::time::Instant::now())) else { return Ok(()) };
+            let mut outcome = Ok(());
+            let mut parting = Vec::new();
+            while items.len() - before < most {
+                match self.try_get() {
+                    Ok((Some(content), old)) => {
+                        items.push(content);
+                        parting.extend(old);
+                    }
+                    Ok((None, _)) => break,
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                }
+            }
+            drop(locked);
+            drop(parting);
+            if self.state.capacity() > 0 && items.len() > before {
+                // There may be room for many.
+                self.state.common.0.putters.wake_all();
+            }
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has the getting side's lock.
+    fn try_get(&self) -> Result<(Option<Content>, Option<Chunk>)> {
+        let mut own = None;
+        let mut guard = self.reading.try_lock();
+        let reading = guard.as_deref_mut().unwrap_or(&mut own);
+        take(&self.state, self.heap(), reading, Some(&self.seen))
+    }
+}
+
+/// Whoever has the getting side's lock: takes the next item, if there is one. `reading` is the chunk it was in last; if it is
+/// another now, the old one is returned, to be dropped when the lock is free.
+pub(super) fn take(
+    state: &State,
+    heap: &Arc<Heap>,
+    reading: &mut Option<Chunk>,
+    seen: Option<&std::sync::atomic::AtomicU64>,
+) -> Result<(Option<Content>, Option<Chunk>)> {
+    let side = &state.get;
+    let steps = side.steps();
+    if seen.is_none_or(|seen| seen.load(Ordering::Relaxed) <= steps) {
+        let put = state.put.steps();
+        if put <= steps {
+            return Ok((None, None));
+        }
+        if let Some(seen) = seen {
+            seen.store(put, Ordering::Relaxed);
+        }
+    }
+    let (now, next) = (side.now(steps), side.next(steps));
+    let at = id_of(now.chunk.get()).or_else(|| id_of(state.common.0.first.get())).ok_or(Error::Damaged("queue"))?;
+    let mut position = now.position.load(Ordering::Relaxed);
+    let mut old = None;
+    if reading.as_ref().is_none_or(|chunk| chunk.id() != at) {
+        old = reading.replace(Chunk::open(heap.take(at)?)?);
+    }
+    let mut linked = None;
+    let damaged = || Error::Damaged("queue");
+    if let Found::Link(id) = reading.as_ref().ok_or_else(damaged)?.read(position)? {
+        linked = reading.replace(Chunk::open(heap.take(id)?)?);
+        position = 0;
+    }
+    let chunk = reading.as_ref().ok_or_else(damaged)?;
+    let Found::Item(found, end) = chunk.read(position)? else { return Err(damaged()) };
+    let content = match found {
+        ring::Content::Bytes(bytes) => Content::copy(bytes),
+        ring::Content::Envelope(id) => Content(Body::Envelope(heap.take(id)?)),
+    };
+    next.chunk.set(name_of(Some(chunk.id())));
+    next.position.store(end, Ordering::Relaxed);
+    next.left.set(name_of(linked.as_ref().map(Chunk::id)));
+    let envelope = if let Body::Envelope(lease) = &content.0 { Some(lease) } else { None };
+    next.envelope.set(name_of(envelope.map(Lease::id)));
+    side.commit(steps);
+    // What the step leaves to be tidied up: `recover` does the same after a death.
+    chunk.free(end);
+    if let Some(linked) = &linked {
+        linked.lease.set_in_queue(false);
+    }
+    if let Some(envelope) = envelope {
+        envelope.set_in_queue(false);
+    }
+    Ok((Some(content), linked.or(old)))
+}

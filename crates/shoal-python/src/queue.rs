@@ -1,0 +1,344 @@
+//! Queues, as Python objects that pickle to handles.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pyo3::call::PyCallArgs;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use shoal_core::domain;
+use shoal_core::memory::lease::Kind;
+use shoal_core::queue::{Content, Got, Item, Put, Queue};
+use shoal_core::sync::lock::Acquired;
+
+use crate::block::resolve;
+use crate::errors::OrRaise;
+use crate::in_flight;
+use crate::message::Reader;
+use crate::pool::Inside;
+use crate::wire::{self, Writer};
+
+/// How long to wait before signals are looked at again.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long who does not want to wait for an item waits for one who is just taking another: that takes some hundred
+/// nanoseconds, unless it was put off the CPU in the middle of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of the buffer that is kept for the next item.
+const KEPT: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What `shoal.Queue` and its kin are made of: the engine's queue, for Python's objects.
+#[pyclass(frozen, subclass, weakref, module = "shoal._engine")]
+pub struct RawQueue {
+    queue: Queue,
+    closed: AtomicBool,
+}
+
+/// When to give up waiting.
+#[derive(Clone, Copy)]
+enum Patience {
+    No,
+    Until(Instant),
+    Endless,
+}
+
+impl Patience {
+    fn new(block: bool, timeout: Option<f64>) -> PyResult<Patience> {
+        let Some(seconds) = timeout.filter(|_| block) else {
+            return Ok(if block { Patience::Endless } else { Patience::No });
+        };
+        if seconds.is_nan() {
+            return Err(PyValueError::new_err("timeout must be a number of seconds or None, not NaN"));
+        }
+        let timeout = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+        Ok(Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until))
+    }
+
+    fn is_over(self) -> bool {
+        match self {
+            Patience::No => true,
+            Patience::Until(at) => at <= Instant::now(),
+            Patience::Endless => false,
+        }
+    }
+
+    /// How long to wait now.
+    fn slice(self) -> Duration {
+        match self {
+            Patience::No => Duration::ZERO,
+            Patience::Until(at) => at.saturating_duration_since(Instant::now()).min(SLICE),
+            Patience::Endless => SLICE,
+        }
+    }
+}
+
+fn raise_named<'py>(py: Python<'py>, module: &str, name: &str, args: impl PyCallArgs<'py>) -> PyErr {
+    let made = py.import(module).and_then(|module| module.getattr(name)?.call1(args));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+fn shut(py: Python<'_>) -> PyErr {
+    raise_named(py, "shoal.queues", "ShutDown", ())
+}
+
+impl RawQueue {
+    fn check_open(slf: &Bound<'_, Self>) -> PyResult<()> {
+        match slf.get().closed.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(PyValueError::new_err(format!("Queue {} is closed", slf.repr()?))),
+        }
+    }
+
+    /// Runs `use_it` with an item for the queue that is `object`.
+    fn with_item<T>(&self, object: &Bound<'_, PyAny>, use_it: impl FnOnce(&Item<'_>) -> PyResult<T>) -> PyResult<T> {
+        let py = object.py();
+        self.queue.check().or_raise(py)?;
+        let heap = self.queue.heap();
+        // Taken, as pickling may run Python code that comes back here.
+        let mut bytes = BUFFER.take();
+        bytes.clear();
+        let what = || "item of a queue".to_owned();
+        let (encoded, leases) = in_flight::noting(|| wire::encode(&Writer::Item(heap), object, &mut bytes, what));
+        let done = encoded.and_then(|_| Item::new(heap, &bytes, leases).or_raise(py)).and_then(|item| use_it(&item));
+        if bytes.capacity() <= KEPT {
+            BUFFER.set(bytes);
+        }
+        done
+    }
+
+    /// Puts an item; `false`: there was no room in time.
+    fn put_item(&self, py: Python<'_>, item: &Item<'_>, patience: Patience) -> PyResult<bool> {
+        let mut put = self.queue.put(item, Some(Duration::ZERO)).or_raise(py)?;
+        let asked = Instant::now();
+        loop {
+            match put {
+                Put::Done => return Ok(true),
+                Put::Shut => return Err(shut(py)),
+                Put::Full if patience.is_over() && (self.queue.is_full() || asked.elapsed() >= PATIENCE) => {
+                    return Ok(false);
+                }
+                Put::Full | Put::Interrupted => {}
+            }
+            py.check_signals()?;
+            let slice = if patience.is_over() { SLICE } else { patience.slice() };
+            let _inside = Inside::enter(py);
+            put = py.detach(|| self.queue.put(item, Some(slice))).or_raise(py)?;
+        }
+    }
+
+    /// Takes an item; `None`: there was none in time.
+    fn get_item(&self, py: Python<'_>, patience: Patience) -> PyResult<Option<Content>> {
+        let mut got = self.queue.get(Some(Duration::ZERO)).or_raise(py)?;
+        let asked = Instant::now();
+        loop {
+            match got {
+                Got::Item(content) => return Ok(Some(content)),
+                Got::Shut => return Err(shut(py)),
+                Got::Empty if patience.is_over() && (self.queue.is_empty() || asked.elapsed() >= PATIENCE) => {
+                    return Ok(None);
+                }
+                Got::Empty | Got::Interrupted => {}
+            }
+            py.check_signals()?;
+            let slice = if patience.is_over() { SLICE } else { patience.slice() };
+            let _inside = Inside::enter(py);
+            got = py.detach(|| self.queue.get(Some(slice))).or_raise(py)?;
+        }
+    }
+
+    fn decode<'py>(&self, py: Python<'py>, content: &Content) -> PyResult<Bound<'py, PyAny>> {
+        let reader = Reader { heap: self.queue.heap(), views: None };
+        wire::decode(py, content.bytes().or_raise(py)?, &reader)
+    }
+}
+
+#[pymethods]
+impl RawQueue {
+    #[new]
+    #[pyo3(signature = (maxsize = 0, *, handle = None, **_options))]
+    fn new(
+        py: Python<'_>,
+        maxsize: i64,
+        handle: Option<&[u8]>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let queue = match handle {
+            Some(handle) => Queue::open(resolve(py, handle, Kind::Queue)?),
+            None => domain::heap().and_then(|heap| Queue::new(&heap, maxsize.max(0) as u64)),
+        };
+        Ok(RawQueue { queue: queue.or_raise(py)?, closed: AtomicBool::new(false) })
+    }
+
+    /// Put an item, waiting for room if need be. queue.Full if there was none in time.
+    #[pyo3(signature = (obj, block = true, timeout = None))]
+    fn put(slf: &Bound<'_, Self>, obj: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) -> PyResult<()> {
+        Self::check_open(slf)?;
+        let patience = Patience::new(block, timeout)?;
+        let this = slf.get();
+        match this.with_item(obj, |item| this.put_item(slf.py(), item, patience))? {
+            true => Ok(()),
+            false => Err(raise_named(slf.py(), "queue", "Full", ())),
+        }
+    }
+
+    /// Put an item without waiting for room.
+    fn put_nowait(slf: &Bound<'_, Self>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::put(slf, obj, false, None)
+    }
+
+    /// Take an item, waiting for one if need be. queue.Empty if there was none in time.
+    #[pyo3(signature = (block = true, timeout = None))]
+    fn get<'py>(slf: &Bound<'py, Self>, block: bool, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Self::check_open(slf)?;
+        let this = slf.get();
+        match this.get_item(slf.py(), Patience::new(block, timeout)?)? {
+            Some(content) => this.decode(slf.py(), &content),
+            None => Err(raise_named(slf.py(), "queue", "Empty", ())),
+        }
+    }
+
+    /// Take an item without waiting for one.
+    fn get_nowait<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::get(slf, false, None)
+    }
+
+    /// Take what lies there, `n` items at most; wait as `get` does for the first.
+    #[pyo3(signature = (n = None, timeout = None))]
+    fn get_many<'py>(slf: &Bound<'py, Self>, n: Option<i64>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
+        Self::check_open(slf)?;
+        let (this, py) = (slf.get(), slf.py());
+        let most = match n {
+            Some(n) if n < 1 => return Err(PyValueError::new_err(format!("n must be 1 or more, or None, not {n}"))),
+            n => n.map_or(usize::MAX, |n| n as usize),
+        };
+        let Some(first) = this.get_item(py, Patience::new(true, timeout)?)? else {
+            return Err(raise_named(py, "queue", "Empty", ()));
+        };
+        let mut items = vec![first];
+        this.queue.get_more(most - 1, &mut items).or_raise(py)?;
+        let list = PyList::empty(py);
+        for content in items {
+            list.append(this.decode(py, &content)?)?;
+        }
+        Ok(list)
+    }
+
+    /// Put all items, in their order, waiting for room if need be. queue.Full, with the number of those that were put, if
+    /// there was none in time.
+    #[pyo3(signature = (items, block = true, timeout = None))]
+    fn put_many(slf: &Bound<'_, Self>, items: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) -> PyResult<()> {
+        Self::check_open(slf)?;
+        let patience = Patience::new(block, timeout)?;
+        let this = slf.get();
+        for (index, item) in items.try_iter()?.enumerate() {
+            if !this.with_item(&item?, |item| this.put_item(slf.py(), item, patience))? {
+                return Err(raise_named(slf.py(), "queue", "Full", (index,)));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many items lie in it.
+    fn qsize(&self) -> u64 {
+        self.queue.len()
+    }
+
+    /// Whether nothing lies in it.
+    fn empty(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::check_open(slf)?;
+        Ok(slf.get().queue.is_empty())
+    }
+
+    /// Whether no more fits.
+    fn full(&self) -> bool {
+        self.queue.is_full()
+    }
+
+    /// How many items it holds at most; 0: as many as there is memory for.
+    #[getter]
+    fn maxsize(&self) -> u64 {
+        self.queue.capacity()
+    }
+
+    /// Neither put nor get any more through this object.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `close` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Refuse all further items, everywhere. With `immediate`, those that lie there are dropped.
+    #[pyo3(signature = (immediate = false))]
+    fn shutdown(&self, py: Python<'_>, immediate: bool) -> PyResult<()> {
+        while self.queue.shut_down(Some(Duration::ZERO)) != Acquired::Yes {
+            py.check_signals()?;
+            let _inside = Inside::enter(py);
+            if py.detach(|| self.queue.shut_down(Some(SLICE))) == Acquired::Yes {
+                break;
+            }
+        }
+        if immediate {
+            loop {
+                match self.queue.get(Some(Duration::ZERO)).or_raise(py)? {
+                    Got::Item(_) => _ = self.queue.done(1),
+                    Got::Shut => break,
+                    Got::Empty | Got::Interrupted => py.check_signals()?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `count` items that were taken are done with. ValueError if there are not so many.
+    #[pyo3(name = "_done", signature = (count = 1))]
+    fn done(&self, count: u64) -> PyResult<()> {
+        self.queue.done(count).map_err(|_| PyValueError::new_err("task_done() called too many times"))
+    }
+
+    /// Wait until all items that were put are done with; false: the time was up.
+    #[pyo3(name = "_wait_done", signature = (timeout = None))]
+    fn wait_done(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let patience = Patience::new(true, timeout)?;
+        while self.queue.unfinished() > 0 {
+            if patience.is_over() {
+                return Ok(false);
+            }
+            let _inside = Inside::enter(py);
+            if !py.detach(|| self.queue.join(Some(patience.slice()))) {
+                py.check_signals()?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let lease = slf.get().queue.lease();
+        let handle = domain::handle_of(lease).or_raise(py)?;
+        in_flight::note(lease);
+        let handle = PyBytes::new(py, &handle.to_bytes()).into_any();
+        let kind = slf.get_type().into_any();
+        Ok((py.import("shoal._engine")?.getattr("open_queue")?, PyTuple::new(py, [kind, handle])?))
+    }
+}
+
+/// The queue behind a handle, as an object of that class.
+#[pyfunction]
+pub fn open_queue<'py>(kind: &Bound<'py, PyType>, handle: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
+    let py = kind.py();
+    if !kind.is_subclass_of::<RawQueue>()? {
+        return Err(PyTypeError::new_err(format!("{kind} is no class of queues")));
+    }
+    let options = PyDict::new(py);
+    options.set_item("handle", handle)?;
+    kind.call_method("__new__", (kind,), Some(&options))
+}
