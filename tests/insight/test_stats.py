@@ -36,11 +36,12 @@ def total(stats: PoolStats, part: str) -> float:
 
 
 def test_every_place_counts_its_tasks(pool: shoal.Pool) -> None:
+    pids = {worker.pid for worker in pool.workers}
     pool.map(abs, range(100), chunksize=1)
     stats = pool.stats()
     assert [worker.number for worker in stats.workers] == [0, 1]
     assert stats.tasks == total(stats, "tasks") == 100
-    assert {worker.pid for worker in stats.workers} == {worker.pid for worker in pool.workers}
+    assert {worker.pid for worker in stats.workers} == pids
     assert (stats.queued, stats.outstanding) == (0, 0)
 
 

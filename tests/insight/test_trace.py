@@ -75,11 +75,12 @@ def test_arrays_count_with_their_size(pool: shoal.Pool) -> None:
 
 def test_the_file_has_a_track_for_each_worker_and_its_tasks_on_it(pool: shoal.Pool, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
+    expected = {worker.number + 1: f"worker {worker.number}, process {worker.pid}" for worker in pool.workers}
     with pool.trace(path) as trace:
         pool.map(nap, [0.01] * 6, chunksize=1)
     written = events(path)
     names = {event["tid"]: event["args"]["name"] for event in written if event["name"] == "thread_name"}
-    assert names == {worker.number + 1: f"worker {worker.number}, process {worker.pid}" for worker in pool.workers}
+    assert names == expected
     tasks = [event for event in written if event["ph"] == "X"]
     assert [(event["name"], event["tid"]) for event in tasks] == [("nap", task.worker + 1) for task in trace.tasks]
     for event, task in zip(tasks, trace.tasks, strict=True):
