@@ -26,6 +26,7 @@ atexit.register(wait_for_threads)
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shoal.arrays import SharedArray, array, empty, full, ones, zeros
+    from shoal.counters import Counter
     from shoal.default import default_pool, map
     from shoal.errors import (
         LockAbandoned,
@@ -38,19 +39,28 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from shoal.events import Barrier, Condition, Event
+    from shoal.executor import Executor
     from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
     from shoal.insight.drawing import timeline
+    from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
-    from shoal.sync import Counter, Lock
     from shoal.usage import MemoryUsage, memory, memory_limit
+    from shoal.values import Array, RawArray, RawValue, Value
 
 __all__ = [
+    "Array",
     "AsyncResult",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
     "Counter",
+    "Event",
+    "Executor",
     "Explanation",
     "FileArray",
     "JoinableQueue",
@@ -61,14 +71,19 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "Queue",
+    "RLock",
+    "RawArray",
+    "RawValue",
     "RemoteError",
     "RemoteTraceback",
+    "Semaphore",
     "SerializationError",
     "SharedArray",
     "ShoalError",
     "ShutDown",
     "SimpleQueue",
     "TaskTimeout",
+    "Value",
     "Worker",
     "WorkerDied",
     "__version__",
@@ -94,10 +109,14 @@ __all__ = [
 _LAZY = {
     **dict.fromkeys(("AsyncResult", "Pool", "Worker"), "pool"),
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
-    **dict.fromkeys(("Counter", "Lock"), "sync"),
+    "Counter": "counters",
+    **dict.fromkeys(("Barrier", "Condition", "Event"), "events"),
+    **dict.fromkeys(("BoundedSemaphore", "Lock", "RLock", "Semaphore"), "locks"),
+    **dict.fromkeys(("Array", "RawArray", "RawValue", "Value"), "values"),
     **dict.fromkeys(("default_pool", "map"), "default"),
     **dict.fromkeys(("Explanation", "why"), "explain"),
     **dict.fromkeys(("FileArray", "open_array"), "files"),
+    "Executor": "executor",
     "parallel": "loops",
     "timeline": "insight.drawing",
     "tqdm": "progress",

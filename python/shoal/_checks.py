@@ -1,7 +1,8 @@
-"""The arguments of a pool, checked at once: each error names the argument and what would be right."""
+"""Arguments, checked at once: each error names the argument and what would be right."""
 
 from __future__ import annotations
 
+import operator
 import sys
 
 from shoal import _engine
@@ -40,14 +41,14 @@ def initializer(function: object, initargs: Iterable[Any]) -> tuple[object, tupl
     return function, tuple(initargs)
 
 
-def maxtasksperchild(value: object) -> int | None:
+def maxtasksperchild(value: object, name: str = "maxtasksperchild") -> int | None:
     """After how many tasks a worker is replaced; None for never."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"maxtasksperchild must be an integer or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
     if value < 1:
-        raise ValueError(f"maxtasksperchild must be 1 or more, not {value}")
+        raise ValueError(f"{name} must be 1 or more, not {value}")
     return value
 
 
@@ -90,6 +91,17 @@ def callbacks(callback: object, error_callback: object) -> None:
     for name, function in (("callback", callback), ("error_callback", error_callback)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+
+
+def int64(name: str, value: object) -> int:
+    """`value` as an int of 64 bits, or an error that names the argument `name`."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # whatever it is: that is the question
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__} ({value!r})") from None
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError(f"{name} must fit into 64 bits, but is {number}")
+    return number
 
 
 def modules(preload: Iterable[str]) -> list[str]:

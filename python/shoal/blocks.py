@@ -20,7 +20,6 @@ from typing import Any
 import numpy
 from numpy.lib.array_utils import normalize_axis_index
 
-from shoal import _engine
 from shoal.arrays import SharedArray, array, empty
 from shoal.pool import Pool
 from shoal.results import closed
@@ -98,28 +97,29 @@ class _Run:
     def into_new(self) -> SharedArray | None:
         """All results in an array that is made for them; None if the function returns None."""
         ahead = min(self.pool._base.size, len(self.spans))
-        inbox = _engine.Inbox(self.pool._base)
+        inbox = self.pool._inbox()
         on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
-        for tag in range(ahead):
-            self.pool._base.submit_to(inbox, tag, on_block, (self.spans[tag],))
+        tasks = {tag: self.pool._base.submit_call(on_block, (self.spans[tag],)) for tag in range(ahead)}
+        come = [tag for tag, task in tasks.items() if not task.watch(inbox, tag)]
         # What has come of those that are ahead.
         pieces: dict[int, Any] = {}
         errors: dict[int, BaseException] = {}
 
         def take(timeout: float | None) -> bool:
-            end = inbox.pop(timeout)
-            if end is None:
+            if not come:
+                come.extend(inbox.take(timeout))
+            if not come:
                 return False
-            tag, succeeded, value = end
-            if succeeded:
-                pieces[tag] = value
-            else:
-                errors[tag] = value
+            tag = come.pop(0)
+            try:
+                pieces[tag] = tasks.pop(tag).get()
+            except BaseException as error:
+                errors[tag] = error
             return True
 
         take(None)
         place: SharedArray | None = None
-        rest: _engine.Job | None = None
+        rest: Any = None
         if not errors:
             ((tag, model),) = pieces.items()
             if model is not _NOTHING and len(self.spans) > 1:
@@ -145,9 +145,9 @@ class _Run:
             results += rest.result()
         return self._together(results, place)
 
-    def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> _engine.Job:
+    def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> Any:
         on_block = _OnBlock(self.func, self.args, self.axis, place, must_fit)
-        job = _engine.Job(self.pool._base, on_block, spans, None, False)
+        job: Any = self.pool._job(on_block, spans, None, None, False)
         job.start(False)
         return job
 

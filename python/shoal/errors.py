@@ -108,12 +108,26 @@ class OutOfSharedMemory(ShoalError, MemoryError):
 class LockAbandoned(ShoalError):
     """The process that held a lock died holding it: what the lock guards may be half changed.
 
-    A `Lock` tells this by its attribute `abandoned`; nothing raises it yet.
+    Raised by `acquire` of a `Lock` or `RLock` that was made with `raise_abandoned=True`, for everybody until somebody
+    has taken it with `repair`. Other locks pass on, and tell it by their attribute `abandoned`.
+
+    Example:
+        >>> lock = shoal.Lock(raise_abandoned=True)
+        >>> try:
+        ...     lock.acquire()
+        ... except shoal.LockAbandoned:
+        ...     lock.repair()
+        ...     table[:] = 0
+        True
     """
 
 
-class PoolClosed(ShoalError, ValueError):
-    """The pool takes no more tasks: it was closed, terminated, or belongs to the parent of this forked process."""
+class PoolClosed(ShoalError, ValueError, BrokenProcessPool):
+    """The pool takes no more tasks: it was closed, terminated, or belongs to the parent of this forked process.
+
+    Also the error of tasks that were not done when it was terminated. A `ValueError`, as `multiprocessing.Pool` raises;
+    and a `BrokenProcessPool`, which is a `RuntimeError`, as executors raise.
+    """
 
 
 class RemoteError(ShoalError):

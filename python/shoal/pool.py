@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
-    from shoal.insight.explain import Explanation
+    from shoal.aio import AsyncMethods
+    from shoal.futures import Future
+    from shoal.insight.report import MapReport
     from shoal.insight.stats import PoolStats
     from shoal.insight.trace import Trace
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
 # Inputs that a map has no reason to read piece by piece.
-_AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Called with every new pool.
@@ -56,6 +58,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
+            that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
+            task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -78,7 +83,10 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        kind: str = "process",
     ) -> None:
+        if kind != "process":
+            raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
@@ -87,13 +95,19 @@ class Pool:
         self._owner = os.getpid()
         self._terminated = False
         self._callbacks: Callbacks | None = None
+        self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
-        _pools.add(self)
-        for watch in _watchers:
-            watch(self)
+        register(self)
+
+    def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kind == "thread" and cls is Pool:
+            from shoal.threads import ThreadPool
+
+            return object.__new__(ThreadPool)  # type: ignore[return-value]
+        return object.__new__(cls)
 
     # ---- one call ----------------------------------------------------------------------------------------------------
 
@@ -146,9 +160,32 @@ class Pool:
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None
             )
         _checks.callbacks(callback, error_callback)
-        if not self._base.is_open:
-            raise closed()
-        return self._threads().call(func, tuple(args), dict(kwds), callback, error_callback)  # type: ignore[return-value]
+        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None)
+        return self._threads().call(task, callback, error_callback)  # type: ignore[return-value]
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """Call `fn(*args, **kwargs)` in a worker; returns at once. As `concurrent.futures.Executor.submit`.
+
+        Args:
+            fn: what to call.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            A `concurrent.futures.Future`, for `concurrent.futures.wait`, `as_completed`, `asyncio.wrap_future` and the
+            like. Its `cancel` takes the task out of the queue.
+
+        Raises:
+            SerializationError: `fn` or an argument can't be pickled.
+            PoolClosed: the pool is closed.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     pool.submit(pow, 2, 10).result()
+            1024
+        """
+        task = self._base.submit_call(fn, args, kwargs or None)
+        return (self._future or self._load_future())(task, self._callbacks)
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -341,6 +378,20 @@ class Pool:
 
         return map_blocks(self, func, a, others, axis, chunks, out)
 
+    @property
+    def aio(self) -> AsyncMethods:
+        """The methods for asyncio: `apply`, `map` and `starmap` to await, `imap` and `imap_unordered` for `async for`.
+
+        Example:
+            >>> async def main():
+            ...     return await pool.aio.map(abs, [-1, 2]), [x async for x in pool.aio.imap(abs, [-1, 2])]
+            >>> asyncio.run(main())
+            ([1, 2], [1, 2])
+        """
+        from shoal.aio import AsyncMethods
+
+        return AsyncMethods(self)
+
     # ---- what it did -------------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
@@ -385,14 +436,14 @@ class Pool:
 
         return Trace(self, path, most)
 
-    def explain(self) -> Explanation:
+    def explain(self) -> MapReport:
         """Say why the last map was not as many times faster as there are workers, in a sentence or two.
 
         It looks at `map`, `starmap`, `imap` and their kin, the last one that is done; what else the pool did meanwhile
         is in its figures.
 
         Returns:
-            An `Explanation`: printed, it is the sentences; its attributes are the figures.
+            A `MapReport`: printed, it is the sentences; its attributes are the figures.
 
         Raises:
             ValueError: no map is done yet.
@@ -403,9 +454,9 @@ class Pool:
             ...     pool.explain().items
             1000
         """
-        from shoal.insight.explain import explain
+        from shoal.insight.report import report
 
-        return explain(self._base)
+        return report(self._base)
 
     # ---- its life ----------------------------------------------------------------------------------------------------
 
@@ -468,8 +519,23 @@ class Pool:
     def _threads(self) -> Callbacks:
         with self._lock:
             if self._callbacks is None:
-                self._callbacks = Callbacks(self)
+                self._callbacks = Callbacks(self._inbox())
             return self._callbacks
+
+    def _inbox(self) -> _engine.Inbox:
+        return _engine.Inbox(self._base)
+
+    def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
+        """A function for many submits, serialized once, as it is now."""
+        return self._base.prepare(func)  # type: ignore[return-value]
+
+    def _load_future(self) -> Callable[..., Future[Any]]:
+        # An import statement in each submit would take longer than all the rest of it in Python.
+        from shoal.futures import Future
+
+        self._threads()
+        self._future = Future
+        return Future
 
     def _stream(
         self,
@@ -501,7 +567,7 @@ class Pool:
         if chunksize is not None:
             chunksize = _checks.chunksize(chunksize)
         ahead = _checks.buffersize(buffersize)
-        if ahead is None and isinstance(iterable, _AT_HAND):
+        if ahead is None and isinstance(iterable, AT_HAND):
             items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
             return _engine.Job(self._base, func, items, chunksize, star)
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
@@ -530,8 +596,15 @@ class Pool:
         more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
         result: MapResult[R] = MapResult(job, callback, error_callback)
         if more or callback is not None or error_callback is not None:
-            self._threads().drive(result)
+            self._threads().spawn(result.wait)
         return result
+
+
+def register(pool: Pool) -> None:
+    """The end of the interpreter ends this pool."""
+    _pools.add(pool)
+    for watch in _watchers:
+        watch(pool)
 
 
 @atexit.register

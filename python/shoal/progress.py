@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Never, Self, SupportsIndex, Typ
 
 from tqdm.auto import tqdm as _AutoBar
 
+from shoal._checks import int64
 from shoal._engine import RawCounter
-from shoal.sync import int64
 
 __all__ = ["RemoteBar", "tqdm"]
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-import weakref
 
 from shoal import _engine
+from shoal._engine import AsyncResult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Generic, TypeVar
-
-    from shoal.pool import Pool
 
     R = TypeVar("R")
 else:
@@ -33,6 +31,9 @@ else:
 
 
 __all__ = ["CallbackResult", "Callbacks", "MapResult"]
+
+# Seconds that the thread which tells of ends stays when there is nothing to tell.
+LINGER = 5.0
 
 
 class MapResult(Generic[R]):
@@ -83,6 +84,16 @@ class MapResult(Generic[R]):
             return False
         return True
 
+    def cancel(self) -> bool:
+        """Send no more, and take back what no worker has taken: then `get` raises `concurrent.futures.CancelledError`,
+        when what workers are at has ended. False if all tasks have ended."""
+        if self._done:
+            return False
+        self._job.stop()
+        # Whoever is waiting sees to it; and if nobody is, this thread does.
+        self._advance(0)
+        return True
+
     def _advance(self, timeout: float | None) -> bool:
         """Feed and collect until all is done; one thread at a time, the others wait for it."""
         if self._done:
@@ -112,15 +123,22 @@ class CallbackResult(Generic[R]):
     """The result of a call with callbacks: it is ready when they have been called."""
 
     def __init__(
-        self, callback: Callable[[R], object] | None, error_callback: Callable[[BaseException], object] | None
+        self,
+        task: AsyncResult[R],
+        callback: Callable[[R], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
     ) -> None:
+        self._task = task
         self._callback, self._error_callback = callback, error_callback
         self._event = threading.Event()
-        self._end: tuple[bool, Any] = (False, None)
 
-    def _arrived(self, succeeded: bool, value: Any) -> None:
-        self._end = succeeded, value
-        callback = self._callback if succeeded else self._error_callback
+    def _arrived(self) -> None:
+        callback: Callable[[Any], object] | None
+        value: object
+        try:
+            value, callback = self._task.get(), self._callback
+        except BaseException as error:
+            value, callback = error, self._error_callback
         if callback is not None:
             _guarded(callback, value)
         self._callback = self._error_callback = None
@@ -132,11 +150,7 @@ class CallbackResult(Generic[R]):
             from multiprocessing import TimeoutError
 
             raise TimeoutError
-        succeeded, value = self._end
-        if not succeeded:
-            raise value
-        result: R = value
-        return result
+        return self._task.get()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, at most `timeout` seconds."""
@@ -150,89 +164,99 @@ class CallbackResult(Generic[R]):
         """Whether it ended without an exception."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
-        return self._end[0]
+        return self._task.successful()
+
+    def cancel(self) -> bool:
+        """Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises
+        `concurrent.futures.CancelledError`, and `error_callback` is called with one."""
+        return self._task.cancel()
 
 
 class Callbacks:
-    """A pool's threads for what must go on while nobody waits: callbacks, and maps with more to send."""
+    """A pool's threads for what must go on while nobody waits: who is to be told of a task's end, and maps with more to
+    send."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = weakref.ref(pool)
-        self._inbox = _engine.Inbox(pool._base)
-        self._calls: dict[int, CallbackResult[Any]] = {}
+    def __init__(self, inbox: _engine.Inbox) -> None:
+        self._inbox = inbox
+        # Who is told of which task's end, by tag.
+        self._watching: dict[int, Callable[[], object]] = {}
         self._tags = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        # Whether the thread is telling somebody; and whether it may stay.
+        self._telling, self._may_stay = False, True
         self._drivers: set[threading.Thread] = set()
 
-    def call(
-        self,
-        func: Callable[..., R],
-        args: tuple[Any, ...],
-        kwds: dict[str, Any],
-        callback: Callable[[R], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-    ) -> CallbackResult[R]:
-        pool = self._pool()
-        if pool is None:
-            raise closed()
-        result: CallbackResult[R] = CallbackResult(callback, error_callback)
+    def watch(self, task: AsyncResult[Any], told: Callable[[], object]) -> bool:
+        """Call `told`, once, in a thread of this process, when the task has ended. False: it has ended already."""
         tag = next(self._tags)
         with self._changed:
-            self._calls[tag] = result
-            try:
-                pool._base.submit_to(self._inbox, tag, func, args, kwds)
-            except BaseException:
-                del self._calls[tag]
-                raise
+            self._watching[tag] = told
+            if not task.watch(self._inbox, tag):
+                del self._watching[tag]
+                return False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="shoal-callbacks", daemon=True)
                 self._thread.start()
+            elif len(self._watching) == 1:
+                self._changed.notify_all()
+        return True
+
+    def call(
+        self,
+        task: AsyncResult[R],
+        callback: Callable[[R], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> CallbackResult[R]:
+        """The task's result, with callbacks."""
+        result = CallbackResult(task, callback, error_callback)
+        if not self.watch(task, result._arrived):
+            # It may take its time, and the caller has more to submit.
+            self.spawn(result._arrived)
         return result
 
-    def drive(self, result: MapResult[Any]) -> None:
-        """Advance a map in a thread of its own."""
-        thread = threading.Thread(target=self._drive, args=(result,), name="shoal-map", daemon=True)
+    def spawn(self, function: Callable[[], object]) -> None:
+        """Call a function in a thread of its own."""
+        thread = threading.Thread(target=self._drive, args=(function,), name="shoal-map", daemon=True)
         with self._changed:
             self._drivers.add(thread)
         thread.start()
 
     def join(self) -> None:
-        """Wait until everything has been called back."""
+        """Wait until everybody has been told. The pool takes no more tasks."""
         with self._changed:
-            while self._drivers or self._calls:
+            self._may_stay = False
+            self._changed.notify_all()
+            while self._drivers or self._watching or self._telling:
                 self._changed.wait(0.1)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._calls:
+                self._telling = False
+                self._changed.notify_all()
+                # A thread costs as much to start as several tasks to run: it stays for a while.
+                self._changed.wait_for(lambda: self._watching or not self._may_stay, LINGER)
+                if not self._watching:
                     self._thread = None
-                    self._changed.notify_all()
                     return
-            end = self._inbox.pop(0.5)
-            if end is not None:
-                tag, succeeded, value = end
-                self._calls[tag]._arrived(succeeded, value)
-                with self._changed:
-                    del self._calls[tag]
-                    self._changed.notify_all()
-            # Else nothing of this task would be let go of before the next one ends.
-            end = value = None
+                self._telling = True
+            for tag in self._inbox.take():
+                _guarded(self._watching.pop(tag))
 
-    def _drive(self, result: MapResult[Any]) -> None:
+    def _drive(self, function: Callable[[], object]) -> None:
         try:
-            result.wait()
+            function()
         finally:
             with self._changed:
                 self._drivers.discard(threading.current_thread())
                 self._changed.notify_all()
 
 
-def _guarded(callback: Callable[[Any], object], value: object) -> None:
+def _guarded(callback: Callable[..., object], *arguments: object) -> None:
     """Call a user's callback; what it raises is reported as for any thread, and stops nothing."""
     try:
-        callback(value)
+        callback(*arguments)
     except BaseException:
         threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 

@@ -147,3 +147,14 @@ def test_it_prints_a_line_for_each_worker_and_one_for_all(pool: shoal.Pool) -> N
     html = pool.stats()._repr_html_()
     assert html.count("<tr>") == 4
     assert "<th>unpickling</th>" in html
+
+
+def test_threads_are_counted_too_but_keep_no_records() -> None:
+    with shoal.Pool(2, kind="thread") as pool:
+        pool.map(nap, [0.05] * 4, chunksize=1)
+        stats = pool.stats()
+        assert stats.tasks == 4
+        assert 4 * 0.05 <= total(stats, "user") == total(stats, "busy")
+        for ask in (pool.trace, pool.explain):
+            with pytest.raises(NotImplementedError, match="a pool of threads"):
+                ask()

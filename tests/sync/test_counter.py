@@ -1,8 +1,6 @@
 """`shoal.Counter`: an integer that everyone may add to at once."""
 
-import copy
 import multiprocessing
-import pickle
 import threading
 from typing import Any
 
@@ -58,16 +56,50 @@ def test_the_value_is_not_set_for_that_would_lose_what_others_add() -> None:
         counter.value += 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "duplicate", [lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
-)
-def test_a_duplicate_is_the_same_counter(duplicate: Any) -> None:
-    counter = shoal.Counter(1)
-    twin = duplicate(counter)
-    twin.add()
-    assert counter.value == 2
-    counter.add()
-    assert twin.value == 3
+def test_it_is_exchanged_for_another_value() -> None:
+    counter = shoal.Counter(5)
+    assert counter.exchange(-7) == 5
+    assert counter.value == -7
+
+
+def test_it_is_set_if_it_is_as_expected() -> None:
+    counter = shoal.Counter(5)
+    assert counter.compare_and_set(4, 9) is False and counter.value == 5
+    assert counter.compare_and_set(5, 9) is True and counter.value == 9
+
+
+def test_one_of_all_is_the_first(pool: shoal.Pool) -> None:
+    counters = [shoal.Counter() for _ in range(20)]
+    first = pool.map(lambda me: [counter.compare_and_set(0, me) for counter in counters], [1, 2, 3], chunksize=1)
+    for counter, *was_first in zip(counters, *first, strict=True):
+        assert was_first.count(True) == 1 and counter.value == 1 + was_first.index(True)
+
+
+def test_adding_in_place_is_adding() -> None:
+    counter = twin = shoal.Counter()
+    counter += 5
+    counter -= 2
+    assert counter is twin and int(twin) == 3
+
+
+@pytest.mark.parametrize("method", ["exchange", "compare_and_set"])
+def test_other_values_are_refused_by_the_name_of_the_argument(method: str) -> None:
+    counter = shoal.Counter(3)
+    act = {"exchange": counter.exchange, "compare_and_set": lambda value: counter.compare_and_set(3, value)}[method]
+    with pytest.raises(TypeError, match=r"^value must be an integer"):
+        act(1.5)
+    with pytest.raises(OverflowError, match=r"^value must fit into 64 bits"):
+        act(2**63)
+    with pytest.raises(TypeError, match=r"^expected must be an integer"):
+        counter.compare_and_set("3", 4)  # type: ignore[arg-type]
+    assert counter.value == 3
+
+
+def test_a_sum_that_does_not_fit_is_refused_and_changes_nothing() -> None:
+    counter = shoal.Counter(2**63 - 1)
+    with pytest.raises(OverflowError):
+        counter.add()
+    assert counter.value == 2**63 - 1
 
 
 def test_it_says_its_value() -> None:

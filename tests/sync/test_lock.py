@@ -1,20 +1,16 @@
 """`shoal.Lock` is `multiprocessing.Lock`, and goes anywhere at any time."""
 
-import copy
 import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import threading
 from typing import Any
 
-import cloudpickle
 import pytest
 
 import shoal
 from tests.pool.support import eventually
+from tests.sync.support import interrupted, killed_in, stranger, threads
 
 
 def test_it_is_taken_and_let_go() -> None:
@@ -93,30 +89,14 @@ def test_a_timeout_of_nan_is_refused() -> None:
         shoal.Lock().acquire(timeout=float("nan"))
 
 
-@pytest.mark.parametrize(
-    "duplicate",
-    [
-        *(lambda x, p=p: pickle.loads(pickle.dumps(x, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1)),
-        lambda x: pickle.loads(cloudpickle.dumps(x)),
-        copy.copy,
-        copy.deepcopy,
-    ],
-    ids=[*(f"protocol {p}" for p in range(pickle.HIGHEST_PROTOCOL + 1)), "cloudpickle", "copy", "deepcopy"],
-)
-def test_a_duplicate_is_the_same_lock(duplicate: Any) -> None:
+def test_it_says_whose_it_is() -> None:
     lock = shoal.Lock()
-    twin = duplicate(lock)
+    assert repr(lock) == "<Lock(owner=None)>"
     with lock:
-        assert twin.locked() and not twin.acquire(block=False)
-    with twin:
-        assert lock.locked()
-
-
-def test_it_says_whether_it_is_locked() -> None:
-    lock = shoal.Lock()
-    assert repr(lock) == "<shoal.Lock, unlocked>"
-    with lock:
-        assert repr(lock) == "<shoal.Lock, locked>"
+        assert repr(lock) == "<Lock(owner=MainProcess)>"
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+        process.reaches()
+        assert repr(lock) == "<Lock(owner=SomeOtherProcess)>"
 
 
 def test_workers_take_turns(pool: shoal.Pool) -> None:
@@ -173,23 +153,10 @@ def test_a_process_of_multiprocessing_uses_it(method: str) -> None:
 
 
 def test_the_lock_of_a_killed_holder_passes_on_and_says_so() -> None:
-    lock, taken = shoal.Lock(), shoal.Counter()
-    assert lock.acquire() and not lock.abandoned
-    lock.release()
-    program = """
-import pickle, sys, time
-lock, taken = pickle.load(sys.stdin.buffer)
-lock.acquire()
-taken.add()
-time.sleep(50)
-"""
-    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
-    assert holder.stdin is not None
-    holder.stdin.write(pickle.dumps((lock, taken)))
-    holder.stdin.close()
-    assert eventually(lambda: taken.value)
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    lock = shoal.Lock()
+    with lock:
+        assert not lock.abandoned
+    killed_in("things.acquire()\nreached.add()", lock)
     assert lock.acquire(timeout=50)
     assert lock.abandoned
     lock.release()
@@ -197,16 +164,48 @@ time.sleep(50)
         assert not lock.abandoned
 
 
+def test_who_waits_gets_the_lock_of_a_killed_holder() -> None:
+    lock = shoal.Lock()
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+        process.reaches()
+        with threads(3, lambda: lock.acquire() and (lock.abandoned, lock.release())) as acquired:
+            process.kill()
+    assert sorted(acquired) == [(False, None), (False, None), (True, None)]
+
+
+def test_a_strict_one_refuses_itself_until_it_is_repaired() -> None:
+    lock = shoal.Lock(raise_abandoned=True)
+    with lock:
+        pass
+    killed_in("things.acquire()\nreached.add()", lock)
+    for _ in range(2):
+        with pytest.raises(shoal.LockAbandoned, match="half changed"), lock:
+            pass
+        with pytest.raises(shoal.LockAbandoned):
+            lock.acquire(block=False)
+    assert lock.abandoned and not lock.locked()
+    assert lock.repair() is True
+    assert not lock.abandoned and lock.locked()
+    lock.release()
+    with lock:
+        assert not lock.repair(block=False), "it is taken"
+
+
+def test_all_who_wait_for_a_strict_one_are_told() -> None:
+    lock = shoal.Lock(raise_abandoned=True)
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+        process.reaches()
+        with threads(3, lock.acquire) as acquired:
+            process.kill()
+    assert [type(error) for error in acquired] == [shoal.LockAbandoned] * 3
+
+
+def test_the_lock_of_a_killed_worker_passes_on(pool: shoal.Pool) -> None:
+    lock = shoal.Lock()
+    with pytest.raises(shoal.WorkerDied):
+        pool.apply(lambda: lock.acquire() and os.kill(os.getpid(), signal.SIGKILL))
+    assert lock.acquire(timeout=50) and lock.abandoned
+
+
 def test_ctrl_c_interrupts_the_waiting() -> None:
-    program = """
-import os, shoal, signal, threading
-lock = shoal.Lock()
-lock.acquire()
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-    lock.acquire()
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
-    assert (result.stdout, result.stderr, result.returncode) == ("interrupted\n", "", 0)
+    assert interrupted("lock = shoal.Lock()\nlock.acquire()\nlock.acquire()") == "interrupted"

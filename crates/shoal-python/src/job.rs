@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -24,7 +25,7 @@ use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
-use crate::pool::{Inside, Named, ONCE, PoolBase, resolve, wait};
+use crate::pool::{Inside, Named, ONCE, PoolBase, cancelled, resolve, wait};
 use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.
@@ -32,7 +33,12 @@ const BATCH: usize = 32;
 
 /// A map in progress.
 #[pyclass(frozen, module = "shoal._engine")]
-pub struct Job(Mutex<Option<State>>);
+pub struct Job {
+    state: Mutex<Option<State>>,
+    pool: Arc<Pool>,
+    /// Whether it is to end as soon as may be: seen by the thread that runs it.
+    stopped: AtomicBool,
+}
 
 struct State {
     pool: Arc<Pool>,
@@ -43,7 +49,8 @@ struct State {
     fixed: Option<usize>,
     chunks: Chunks,
     inbox: Arc<Inbox>,
-    sent: HashMap<u64, Range<usize>>,
+    /// The pieces that are out, by tag: their items, and their numbers in the pool.
+    sent: HashMap<u64, (Range<usize>, u64)>,
     tag: u64,
     results: Py<PyList>,
     /// Of the first item that failed, in the order of the items: the same however the workers took turns.
@@ -138,9 +145,9 @@ impl State {
                 let reply = Reply::Inbox(self.inbox.clone(), tag);
                 let kind = kind | if self.named.stable { 0 } else { ONCE };
                 match self.pool.submit_quietly(&self.named.function, kind, &payload, leases, reply).or_raise(py) {
-                    Ok(()) => {
+                    Ok(number) => {
                         self.tag += 1;
-                        self.sent.insert(tag, chunk);
+                        self.sent.insert(tag, (chunk, number));
                     }
                     Err(error) => {
                         // The pool has ended: so have the pieces that are out, one way or the other.
@@ -161,7 +168,7 @@ impl State {
 
     fn collect(&mut self, py: Python<'_>) {
         for (tag, outcome) in self.inbox.take_all() {
-            let Some(chunk) = self.sent.remove(&tag) else { continue };
+            let Some((chunk, _)) = self.sent.remove(&tag) else { continue };
             let first = chunk.start;
             if let Err(error) = self.store(py, &outcome, chunk) {
                 self.failed(py, first, error);
@@ -185,6 +192,17 @@ impl State {
         self.chunks.measured(done, *nanos);
         self.chunks.give_back(middle..chunk.end);
         results.set_slice(chunk.start, middle, &value)
+    }
+
+    /// Sends no more, and takes back what no worker has taken.
+    fn stop(&mut self, py: Python<'_>) {
+        if self.is_done() {
+            return;
+        }
+        self.chunks.abandon();
+        let numbers: Vec<u64> = self.sent.values().map(|(_, number)| *number).collect();
+        py.detach(|| numbers.into_iter().for_each(|number| _ = self.pool.cancel(number)));
+        self.failed(py, 0, cancelled(py, &self.named.label.name));
     }
 
     fn is_done(&self) -> bool {
@@ -226,7 +244,7 @@ fn has_arrays(items: &Bound<'_, PyAny>) -> PyResult<bool> {
 impl Job {
     /// An exception knows the frames it came through, and one of them this map.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Ok(Some(state)) = self.0.try_lock().as_deref() {
+        if let Ok(Some(state)) = self.state.try_lock().as_deref() {
             visit.call(&state.items)?;
             visit.call(&state.results)?;
             if let Some((_, error)) = &state.error {
@@ -237,7 +255,7 @@ impl Job {
     }
 
     fn __clear__(&self) {
-        let former = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let former = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(former);
     }
 
@@ -260,7 +278,7 @@ impl Job {
         let watch = Watch::new(named.label.clone(), pool.last_map.clone());
         let none = PyList::new(py, [py.None()])?;
         let results = none.call_method1("__mul__", (len,))?.cast_into::<PyList>()?;
-        Ok(Job(Mutex::new(Some(State {
+        let state = State {
             pool: pool.pool.clone(),
             named,
             items: items.clone().unbind(),
@@ -276,12 +294,13 @@ impl Job {
             watch,
             apart: false,
             snapshots: if has_arrays(items)? { Snapshots::of(py, items)? } else { Snapshots::default() },
-        }))))
+        };
+        Ok(Job { state: Mutex::new(Some(state)), pool: pool.pool.clone(), stopped: AtomicBool::new(false) })
     }
 
     /// Send the first pieces; all of them if `everything`. Whether there is more to send.
     fn start(&self, py: Python<'_>, everything: bool) -> PyResult<bool> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = guard.as_mut().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         let then = clock::nanos();
         state.feed(py, everything);
@@ -294,16 +313,23 @@ impl Job {
     fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         // Taken out while Python code may run: the lock is never held then.
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut state = taken.ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
-        let done = Self::advance(py, &mut state, timeout);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        let done = self.advance(py, &mut state, timeout);
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         done
+    }
+
+    /// Have whoever runs it, or does so next, send no more and take back what no worker has taken: then `result` raises
+    /// CancelledError. What workers are at is waited for as ever.
+    fn stop(&self, py: Python<'_>) {
+        self.stopped.store(true, Ordering::SeqCst);
+        py.detach(|| self.pool.wake());
     }
 
     /// The results, or the first exception.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = guard.as_ref().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         match &state.error {
             Some((_, error)) => Err(PyErr::from_value(error.bind(py).clone())),
@@ -313,9 +339,14 @@ impl Job {
 }
 
 impl Job {
-    fn advance(py: Python<'_>, state: &mut State, timeout: Option<f64>) -> PyResult<bool> {
+    fn advance(&self, py: Python<'_>, state: &mut State, timeout: Option<f64>) -> PyResult<bool> {
         let started = std::time::Instant::now();
+        let mut going = true;
         loop {
+            if going && self.stopped.load(Ordering::SeqCst) {
+                going = false;
+                state.stop(py);
+            }
             if timeout.is_some_and(|timeout| timeout <= 0.0) {
                 // Only a look: but what has come should be seen.
                 py.detach(|| state.pool.collect());
@@ -339,7 +370,8 @@ impl Job {
                 return Ok(false);
             }
             let inbox = state.inbox.clone();
-            wait(py, &state.pool, Tone::Idle, move || !inbox.is_empty(), left)?;
+            let stopped = || going && self.stopped.load(Ordering::SeqCst);
+            wait(py, &state.pool, Tone::Idle, || !inbox.is_empty() || stopped(), left)?;
             state.watch.has_waited(then);
         }
     }

@@ -134,14 +134,17 @@ impl PoolBase {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         reply: Reply,
-    ) -> PyResult<Arc<Named>> {
-        let named = self.named(function)?;
+    ) -> PyResult<(Arc<Named>, u64)> {
+        let named = match function.cast_exact::<Prepared>() {
+            Ok(prepared) => prepared.get().0.clone(),
+            Err(_) => self.named(function)?,
+        };
         let mut payload = Vec::with_capacity(64);
         let (kind, leases) =
             in_flight::noting(|| wire::encode_call(&self.writer(), function, args, kwargs, &mut payload));
         let kind = kind? | if named.stable { 0 } else { ONCE };
-        self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
-        Ok(named)
+        let number = self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
+        Ok((named, number))
     }
 }
 
@@ -223,7 +226,14 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
         Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
+        Outcome::Cancelled => Err(cancelled(py, name)),
     }
+}
+
+/// The error of what was taken back.
+pub fn cancelled(py: Python<'_>, name: &str) -> PyErr {
+    let make = || py.import("concurrent.futures")?.getattr("CancelledError")?.call1((format!("{name} was cancelled"),));
+    make().map_or_else(|error| error, PyErr::from_value)
 }
 
 /// An exception, as the worker dumped it.
@@ -273,6 +283,11 @@ impl PoolBase {
         })
     }
 
+    /// Serialize `func`, for many calls that are to use it as it is now.
+    fn prepare(&self, func: &Bound<'_, PyAny>) -> PyResult<Prepared> {
+        Ok(Prepared(self.named(func)?))
+    }
+
     /// Submit a call; returns an AsyncResult at once.
     #[pyo3(signature = (func, args, kwargs = None))]
     fn submit_call(
@@ -284,24 +299,13 @@ impl PoolBase {
     ) -> PyResult<Py<AsyncResult>> {
         let _inside = Inside::enter(py);
         let cell = Arc::new(TaskCell::default());
-        let named = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
-        Py::new(py, AsyncResult { cell, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
+        let (named, number) = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
+        Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
-    /// Submit a call; its end comes to `inbox` with `tag`.
-    #[pyo3(signature = (inbox, tag, func, args, kwargs = None))]
-    fn submit_to(
-        &self,
-        inbox: &Inbox,
-        tag: u64,
-        func: &Bound<'_, PyAny>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        let _inside = Inside::enter(func.py());
-        let named = self.send(func, args, kwargs, Reply::Inbox(inbox.inbox.clone(), tag))?;
-        lock(&inbox.names).insert(tag, named.label.clone());
-        Ok(())
+    /// Take back all tasks that no worker has taken yet.
+    fn cancel_queued(&self, py: Python<'_>) {
+        py.detach(|| self.pool.cancel_queued());
     }
 
     /// Close: no more tasks.
@@ -309,9 +313,10 @@ impl PoolBase {
         py.detach(|| self.pool.close());
     }
 
-    /// End the workers now.
-    fn terminate_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.terminate());
+    /// End the workers now; with SIGKILL at once, if `kill`.
+    #[pyo3(signature = (kill = false))]
+    fn terminate_now(&self, py: Python<'_>, kill: bool) {
+        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.
@@ -403,6 +408,7 @@ enum Resolved {
 #[pyclass(frozen, weakref, module = "shoal._engine")]
 pub struct AsyncResult {
     cell: Arc<TaskCell>,
+    number: u64,
     label: Arc<Label>,
     resolved: Mutex<Resolved>,
 }
@@ -482,6 +488,26 @@ impl AsyncResult {
         Ok(self.resolve(py).is_ok())
     }
 
+    /// Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises CancelledError.
+    fn cancel(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.label.pool.cancel(self.number))
+    }
+
+    /// Whether the task was taken back.
+    fn cancelled(&self) -> bool {
+        self.cell.is_cancelled()
+    }
+
+    /// Whether no worker has taken the task yet.
+    fn queued(&self, py: Python<'_>) -> bool {
+        !self.cell.is_done() && py.detach(|| self.label.pool.is_queued(self.number))
+    }
+
+    /// Have `inbox` told of the end, with `tag`. False if it has ended already: then nobody is told.
+    fn watch(&self, inbox: &Inbox, tag: u64) -> bool {
+        self.cell.watch(&inbox.inbox, tag)
+    }
+
     fn __repr__(&self) -> String {
         let state = if self.cell.is_done() { "ready" } else { "pending" };
         format!("<shoal.AsyncResult of {}, {state}>", self.label.name)
@@ -493,38 +519,30 @@ impl AsyncResult {
     }
 }
 
-/// Where the ends of several calls arrive.
+/// A function as it was serialized, for many calls. Only for the pool that it was prepared by.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Prepared(Arc<Named>);
+
+/// Where it is told which watched tasks have ended.
 #[pyclass(frozen, module = "shoal._engine")]
 pub struct Inbox {
     pool: Arc<Pool>,
-    inbox: Arc<CoreInbox>,
-    names: Mutex<HashMap<u64, Arc<Label>>>,
+    inbox: Arc<CoreInbox<u64>>,
 }
 
 #[pymethods]
 impl Inbox {
     #[new]
     fn new(pool: &PoolBase) -> Self {
-        Inbox { pool: pool.pool.clone(), inbox: CoreInbox::new(), names: Mutex::default() }
+        Inbox { pool: pool.pool.clone(), inbox: CoreInbox::new() }
     }
 
-    /// The next end: (tag, True, value) or (tag, False, exception); None if none comes within `timeout` seconds.
+    /// Wait until something has ended, at most `timeout` seconds; returns the tags of all that has.
     #[pyo3(signature = (timeout = None))]
-    fn pop<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<(u64, bool, Bound<'py, PyAny>)>> {
+    fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Vec<u64>> {
         let _inside = Inside::enter(py);
-        loop {
-            if let Some((tag, outcome)) = self.inbox.pop() {
-                let label = lock(&self.names).remove(&tag);
-                let name = label.as_ref().map_or("", |label| &label.name);
-                return Ok(Some(match resolve(py, self.pool.heap(), &outcome, name) {
-                    Ok(value) => (tag, true, value),
-                    Err(error) => (tag, false, error.into_value(py).into_bound(py).into_any()),
-                }));
-            }
-            if !wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)? {
-                return Ok(None);
-            }
-        }
+        wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)?;
+        Ok(self.inbox.take_all().into())
     }
 }
 

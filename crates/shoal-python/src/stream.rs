@@ -7,6 +7,7 @@ mod arrived;
 mod turn;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyStopIteration;
@@ -26,7 +27,7 @@ use self::turn::{Turn, Turns};
 use crate::errors::exception;
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::pool::{Inside, Named, ONCE, PoolBase, wait};
+use crate::pool::{Inside, Named, ONCE, PoolBase, cancelled, wait};
 use crate::wire::{self, Writer, call, result};
 
 /// How often a thread that is handed results sees to it that the workers have tasks.
@@ -450,7 +451,12 @@ impl IMapIterator {
 
 /// A map over an input that is read on the way; all results are kept.
 #[pyclass(frozen, module = "shoal._engine")]
-pub struct StreamJob(Turns<Kept>);
+pub struct StreamJob {
+    kept: Turns<Kept>,
+    pool: Arc<Pool>,
+    /// Whether it is to read no more: seen by the thread that runs it.
+    stopped: AtomicBool,
+}
 
 struct Kept {
     state: State,
@@ -460,13 +466,16 @@ struct Kept {
 }
 
 impl Kept {
-    fn run(&mut self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stopped: &AtomicBool) -> PyResult<bool> {
         let started = Instant::now();
         if timeout.is_some_and(|timeout| timeout <= 0.0) {
             // Only a look: but what has come should be seen.
             py.detach(|| self.state.pool.collect());
         }
         loop {
+            if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
+                self.state.end(Some(cancelled(py, &self.state.named.label.name)));
+            }
             self.state.pump(py);
             while let Some(value) = self.state.take(py) {
                 match value {
@@ -500,13 +509,14 @@ impl StreamJob {
     ) -> PyResult<Self> {
         let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
         let state = State::new(pool, None, &plan)?;
-        Ok(StreamJob(Turns::new(Kept { state, results: PyList::empty(py).unbind(), error: None })))
+        let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
+        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stopped: AtomicBool::new(false) })
     }
 
     /// Send the first pieces. Whether somebody has to go on with it.
     fn start(&self, py: Python<'_>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
-        let Turn::Mine(mut kept) = self.0.take(py, None)? else { return Ok(false) };
+        let Turn::Mine(mut kept) = self.kept.take(py, None)? else { return Ok(false) };
         kept.state.pump(py);
         Ok(kept.state.feeding)
     }
@@ -515,16 +525,23 @@ impl StreamJob {
     #[pyo3(signature = (timeout = None))]
     fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
-        match self.0.take(py, timeout)? {
-            Turn::Mine(mut kept) => kept.run(py, timeout),
+        match self.kept.take(py, timeout)? {
+            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stopped),
             Turn::Closed => Ok(true),
             Turn::TimedOut => Ok(false),
         }
     }
 
+    /// Have whoever runs it, or does so next, read no more of the input: then `result` raises CancelledError. What was
+    /// sent is waited for as ever.
+    fn stop(&self, py: Python<'_>) {
+        self.stopped.store(true, Ordering::SeqCst);
+        py.detach(|| self.pool.wake());
+    }
+
     /// The results; or what the input raised, or the first exception of an item.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let Turn::Mine(kept) = self.0.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
+        let Turn::Mine(kept) = self.kept.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
         match kept.state.last.as_ref().or(kept.error.as_ref()) {
             Some(error) => Err(error.clone_ref(py)),
             None => Ok(kept.results.clone_ref(py)),
@@ -532,7 +549,7 @@ impl StreamJob {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let looked = self.0.look(|kept| {
+        let looked = self.kept.look(|kept| {
             visit.call(&kept.state.input)?;
             visit.call(&kept.results)
         });
@@ -540,6 +557,6 @@ impl StreamJob {
     }
 
     fn __clear__(&self) {
-        drop(self.0.clear());
+        drop(self.kept.clear());
     }
 }

@@ -36,11 +36,11 @@ class WorkerStats:
     state: str
     tasks: int
     busy: float
-    unpickling: float
-    pickling: float
-    transport: float
-    waiting: float
-    idle: float
+    unpickling: float = 0.0
+    pickling: float = 0.0
+    transport: float = 0.0
+    waiting: float = 0.0
+    idle: float = 0.0
 
     @property
     def user(self) -> float:

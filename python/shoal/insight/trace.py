@@ -131,7 +131,9 @@ class Trace:
                 chrome.write(file, self.pools, self._began)
 
     def _record(self, pool: Pool) -> None:
-        self._recorders.append(_Recorder(pool, self._most))
+        # Those of threads keep no record.
+        if isinstance(pool._base, _engine.PoolBase):
+            self._recorders.append(_Recorder(pool, self._most))
 
     def __repr__(self) -> str:
         return f"<shoal trace of {len(self.tasks)} tasks{f', in {self.path}' if self.path else ''}>"

@@ -19,7 +19,7 @@ use super::registry::Budget;
 use crate::error::{Error, Result};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::queue;
-use crate::sync::lock;
+use crate::sync::deaths;
 
 /// How many zygotes may fail before they are ready until the pools are given up.
 const ZYGOTE_TRIES: u32 = 2;
@@ -229,7 +229,7 @@ fn give_back(host: &Arc<Host>, holder: u16) {
         // It keeps memory; nothing else is lost by it.
         eprintln!("shoal: supervisor: what lies in queues of holder {holder}: {error}");
     }
-    host.heap().give_back_all(holder, |entry| lock::abandon(entry.cell(), holder));
+    host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
     host.registry.bury(host.heap());
     host.state().holders.remove(&holder);
 }

@@ -126,6 +126,18 @@ impl Lease {
         unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
     }
 
+    pub(super) fn segment(&self) -> &Segment {
+        &self.0.segment
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.entry().offset()
+    }
+
+    pub(super) fn become_kind(&self, kind: Kind) {
+        self.entry().become_kind(kind);
+    }
+
     /// The segment it lies in, and where.
     pub(super) fn place(&self) -> (&Arc<Segment>, u64) {
         (&self.0.segment, self.entry().offset())

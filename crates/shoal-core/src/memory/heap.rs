@@ -293,16 +293,16 @@ impl Heap {
         Ok(Lease(lease))
     }
 
-    /// Gives back everything that the dead process `holder` held in the segments mapped here, and abandons the
-    /// locks it was in. The one function that cleans up after a death.
-    pub fn give_back_all(&self, holder: u16, mut abandon: impl FnMut(&Entry)) {
+    /// Gives back everything that the dead process `holder` held in the segments mapped here, and has `abandon` look at each
+    /// thing that somebody holds, for what its death means there. The one function that cleans up after a death.
+    pub fn give_back_all(&self, holder: u16, mut abandon: impl FnMut(&Segment, &Entry, Kind)) {
         let segments = self.segments();
         for segment in segments {
             for (index, entry) in segment.used_entries().iter().enumerate() {
                 let Some(kind) = entry.kind() else { continue };
-                // Every lock, not just those it held: it may have been woken to take one and died first.
-                if kind == Kind::Lock && entry.held() {
-                    abandon(entry);
+                // Not just what it held: it may have been woken to take a lock, and died first.
+                if entry.held() {
+                    abandon(&segment, entry, kind);
                 }
                 entry.give_back(holder);
                 // Also what it let go of itself: it may have died before it told the owner.

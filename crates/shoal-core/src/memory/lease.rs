@@ -32,7 +32,21 @@ pub struct Cell {
     pub futex: Futex,
     /// Another word.
     pub word: AtomicU32,
-    spare: [u64; 2],
+    /// More of them.
+    pub more: [AtomicU64; 3],
+}
+
+/// Bytes at the end of a cell that lie on a multiple of 16: room for a small value.
+#[cfg(not(loom))]
+pub const VALUE: usize = 32;
+
+#[cfg(not(loom))]
+impl Cell {
+    /// Where these bytes begin.
+    pub fn value(&self) -> *mut u8 {
+        // Everything in a cell may be written through a shared reference; what lies here is never used as words too.
+        (&raw const self.futex).cast_mut().cast()
+    }
 }
 
 /// What an entry describes.
@@ -45,6 +59,18 @@ pub enum Kind {
     Cell = 2,
     /// A cell that is a lock: its word is looked at when a process dies.
     Lock = 3,
+    /// A cell that is a reentrant lock.
+    RLock = 4,
+    /// A cell that is an event.
+    Event = 5,
+    /// A cell that is a semaphore, with a block that says who has permits of it.
+    Semaphore = 6,
+    /// A cell that is a condition, with a block that says who waits for it.
+    Condition = 7,
+    /// A cell that is a barrier, with a block that says who waits at it.
+    Barrier = 8,
+    /// A cell that holds a small value.
+    Value = 9,
     /// A cell with a room, the state of a queue: see `docs/design/queue.md`.
     Queue = 16,
     /// A block that names other blocks, which its owner holds as long as it is open: see [`Entry::seal`].
@@ -57,7 +83,8 @@ pub const IN_QUEUE: u16 = crate::sync::bits::CAPACITY as u16 - 1;
 impl Kind {
     /// The kind behind a number read from shared memory.
     pub fn from_u32(number: u32) -> Option<Kind> {
-        let kinds = [Kind::Block, Kind::Cell, Kind::Lock, Kind::Queue, Kind::Envelope];
+        let locks = [Kind::Lock, Kind::RLock, Kind::Event, Kind::Semaphore, Kind::Condition, Kind::Barrier];
+        let kinds = [Kind::Block, Kind::Cell, Kind::Value, Kind::Queue, Kind::Envelope].into_iter().chain(locks);
         kinds.into_iter().find(|kind| *kind as u32 == number)
     }
 }
@@ -100,6 +127,7 @@ impl Entry {
         self.cell.number.store(0, Ordering::Relaxed);
         self.cell.futex.word().store(0, Ordering::Relaxed);
         self.cell.word.store(0, Ordering::Relaxed);
+        self.cell.more.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         // Before there is a holder: who has a handle of an earlier life sees at once that it is another block. Never 0, the
         // generation of a line that was never opened.
         let generation = self.generation.fetch_add(2, Ordering::SeqCst).wrapping_add(2);
@@ -140,6 +168,11 @@ impl Entry {
         let free = self.holders.is_empty();
         self.generation.store(if free { live.wrapping_add(2) } else { live }, Ordering::SeqCst);
         free
+    }
+
+    /// The owner, before it tells anybody: what lies in the block is what a `kind` consists of.
+    pub fn become_kind(&self, kind: Kind) {
+        self.kind.store(kind as u32, Ordering::Release);
     }
 
     /// The owner: marks a closed entry as describing nothing.
@@ -233,6 +266,15 @@ mod tests {
     #[test]
     fn an_entry_is_one_line_pair() {
         assert_eq!(std::mem::size_of::<Entry>(), 128);
+    }
+
+    #[test]
+    fn a_value_lies_in_the_cell_and_on_a_multiple_of_16() {
+        let entry = Entry::default();
+        let (start, end) = (&raw const entry as usize, (&raw const entry).wrapping_add(1) as usize);
+        let value = entry.cell().value() as usize;
+        assert_eq!((value - start) % 16, 0);
+        assert!(value + VALUE <= end);
     }
 }
 

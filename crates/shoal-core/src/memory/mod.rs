@@ -21,3 +21,5 @@ mod size_class;
 pub mod space;
 #[cfg(not(loom))]
 pub mod view;
+#[cfg(not(loom))]
+pub mod words;

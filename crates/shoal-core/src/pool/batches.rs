@@ -171,7 +171,7 @@ impl Shared {
     fn submit(&self, out: &mut Out, kind: u16, message: &[u8], leases: Vec<Lease>, piece: Piece) {
         let reply = Reply::Inbox(self.inbox.clone(), out.tag);
         match self.pool.submit_quietly(&self.function, kind, message, leases, reply) {
-            Ok(()) => {
+            Ok(_) => {
                 out.divisible += usize::from(piece.is_divisible());
                 out.sent.insert(out.tag, piece);
                 out.tag += 1;

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use shoal_sys::process::Signal;
+
 use super::account::Spent;
 use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
 use super::messages::Place as Seat;
@@ -257,7 +259,7 @@ impl Pool {
     }
 
     /// Submits a task: `function` on `arguments`, which may name shared things, whose `leases` are kept until the
-    /// task has ended. `kind` is the caller's own tag.
+    /// task has ended. `kind` is the caller's own tag. Returns the task's number, by which it can be cancelled.
     pub fn submit(
         &self,
         function: &Arc<Function>,
@@ -265,10 +267,10 @@ impl Pool {
         arguments: &[u8],
         leases: Vec<Lease>,
         reply: Reply,
-    ) -> Result<()> {
-        self.submit_quietly(function, kind, arguments, leases, reply)?;
+    ) -> Result<u64> {
+        let number = self.submit_quietly(function, kind, arguments, leases, reply)?;
         self.publish();
-        Ok(())
+        Ok(number)
     }
 
     /// As [`submit`](Self::submit), but no worker is woken until [`publish`](Self::publish): for several at once.
@@ -279,11 +281,18 @@ impl Pool {
         arguments: &[u8],
         leases: Vec<Lease>,
         reply: Reply,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         self.check()?;
         let leases = if leases.is_empty() { None } else { Some(leases.into()) };
-        let task =
-            Task { function: function.clone(), kind, arguments: Arguments::copy_of(arguments), reply, _leases: leases };
+        let task = Task {
+            function: function.clone(),
+            kind,
+            arguments: Arguments::copy_of(arguments),
+            reply,
+            in_ring: false,
+            position: 0,
+            _leases: leases,
+        };
         // A single call has no business in a pool that closes.
         let late = matches!(task.reply, Reply::Inbox(..));
         let mut core = lock(&self.0.core);
@@ -294,14 +303,38 @@ impl Pool {
             State::Broken(why) => return Err(Error::CannotStart(why.to_string())),
             State::Closed | State::Terminated => return Err(Error::PoolClosed),
         }
-        self.0.enter(&mut core, task);
-        Ok(())
+        Ok(self.0.enter(&mut core, task))
     }
 
     /// Wakes a worker for what was submitted quietly, if none is awake.
     pub fn publish(&self) {
         self.0.quiet_since.store(0, Ordering::Relaxed);
         self.0.memory.control().gate.published(|worker| self.0.memory.park(worker));
+    }
+
+    /// Takes a task back, unless a worker has taken it or it has ended: then `false`. Its outcome is
+    /// [`Outcome::Cancelled`](super::tasks::Outcome::Cancelled).
+    pub fn cancel(&self, number: u64) -> bool {
+        if !self.0.host.is_mine() {
+            return false;
+        }
+        let task = self.0.take_back(&mut lock(&self.0.core), number);
+        let cancelled = task.is_some();
+        self.0.cancelled(task);
+        cancelled
+    }
+
+    /// Takes back all tasks that no worker has taken yet.
+    pub fn cancel_queued(&self) {
+        if self.0.host.is_mine() {
+            let tasks = self.0.take_all_back(&mut lock(&self.0.core));
+            self.0.cancelled(tasks);
+        }
+    }
+
+    /// Whether no worker has taken the task yet.
+    pub fn is_queued(&self, number: u64) -> bool {
+        self.0.host.is_mine() && self.0.is_queued(&mut lock(&self.0.core), number)
     }
 
     /// Tasks the ring can take at once.
@@ -431,6 +464,13 @@ impl Pool {
         }
     }
 
+    /// Wakes all who wait, to look again.
+    pub fn wake(&self) {
+        if self.0.host.is_mine() {
+            self.0.changed();
+        }
+    }
+
     /// No more tasks: the workers end when all submitted ones are done.
     pub fn close(&self) {
         if !self.0.host.is_mine() {
@@ -450,9 +490,19 @@ impl Pool {
     }
 
     /// Ends the workers now. Tasks that have not ended get [`Outcome::Terminated`](super::tasks::Outcome::Terminated).
+    /// Workers that don't heed SIGTERM are killed half a second later.
     pub fn terminate(&self) {
+        self.end(Signal::TERM);
+    }
+
+    /// As [`terminate`](Self::terminate), by SIGKILL.
+    pub fn kill(&self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&self, how: Signal) {
         if self.0.host.is_mine() {
-            self.0.terminate(State::Terminated);
+            self.0.terminate(State::Terminated, how);
         }
     }
 

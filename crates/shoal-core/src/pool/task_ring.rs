@@ -7,7 +7,7 @@
 //!   FREE ───────────▶ QUEUED ───────────────▶ RUNNING ───────────────▶ FREE
 //!  (client)             │      (worker: CAS)  (worker, epoch)  (worker, or the supervisor for a dead one)
 //!                       └──────────────▶ FREE
-//!                        retract (client: CAS)
+//!                        retract (client: CAS)   of one task, or of all
 //! ```
 //!
 //! and the swap that takes a task also names its taker, so that there is no moment at which a death loses it.
@@ -211,20 +211,51 @@ impl<'a> TaskRing<'a> {
         self.positions.tail.0.load(Ordering::Acquire).saturating_sub(head)
     }
 
+    /// The position that the next task gets. Asked by the producer.
+    pub fn next_position(&self) -> u64 {
+        self.positions.tail.0.load(Ordering::Relaxed)
+    }
+
+    /// The task in the slot of `position`, whatever lap it is of. Asked by the producer.
+    fn task_at(&self, position: u64) -> u64 {
+        // SAFETY: only the producer writes a body, and that is this thread; takers only read.
+        unsafe { self.slot(position).body.read() }.task
+    }
+
+    /// Whether `task`, which got `position`, is still queued. Asked by the producer.
+    pub fn holds(&self, position: u64, task: u64) -> bool {
+        self.slot(position).state.load(Ordering::Acquire) == State::of(position, QUEUED).pack()
+            && self.task_at(position) == task
+    }
+
+    /// Takes the queued task at `position` back. `false`: a worker was quicker. Called by the producer.
+    pub fn retract(&self, position: u64) -> bool {
+        let slot = self.slot(position);
+        let queued = State::of(position, QUEUED).pack();
+        let free = State::of(position, FREE).pack();
+        let retracted = slot.state.compare_exchange(queued, free, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.help();
+        retracted
+    }
+
     /// Takes every queued task back; `each` gets its number. Called by the producer.
     pub fn retract_all(&self, mut each: impl FnMut(u64)) {
-        let tail = self.positions.tail.0.load(Ordering::Relaxed);
+        let tail = self.next_position();
         for position in tail.saturating_sub(self.slots.len() as u64)..tail {
-            let slot = self.slot(position);
-            let queued = State::of(position, QUEUED).pack();
-            // RUNNING by nobody first: the body may only be read while the slot can't be pushed to or taken.
-            let held = State { worker: u16::MAX, ..State::of(position, RUNNING) }.pack();
-            if slot.state.compare_exchange(queued, held, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                // SAFETY: the swap gave the slot to this thread.
-                let body = unsafe { slot.body.read() };
-                slot.state.store(State::of(position, FREE).pack(), Ordering::Release);
-                each(body.task);
+            let task = self.task_at(position);
+            if self.retract(position) {
+                each(task);
             }
+        }
+    }
+
+    /// Moves `head` on over what was taken back, so that it does not count as queued. Called by the producer.
+    fn help(&self) {
+        let tail = self.next_position();
+        let mut head = self.positions.head.0.load(Ordering::Acquire);
+        while head < tail && State::unpack(self.slot(head).state.load(Ordering::Acquire)) == State::of(head, FREE) {
+            let moved = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Acquire);
+            head = moved.map_or_else(|now| now, |_| head + 1);
         }
     }
 
@@ -321,18 +352,41 @@ mod tests {
         assert_eq!(ring.try_take(1, 0).expect("queued").body.task, 10);
     }
 
+    #[test]
+    fn what_was_taken_back_does_not_count_as_queued() {
+        let (positions, slots) = ring_of(4);
+        let ring = TaskRing::new(&positions, &slots);
+        (0..4).for_each(|i| assert!(ring.push(&task(i))));
+        assert!(ring.retract(2) && ring.retract(1));
+        assert_eq!(ring.queued(), 4, "behind the first");
+        assert!(ring.retract(0));
+        assert_eq!(ring.queued(), 1);
+        assert!(!ring.retract(0), "once");
+        assert!(ring.holds(3, 3) && !ring.holds(3, 4) && !ring.holds(2, 2));
+        assert_eq!(ring.release(ring.try_take(1, 0).expect("queued")).task, 3);
+        assert!(!ring.retract(3), "it has been taken");
+    }
+
     proptest! {
-        /// Any order of pushes, takes, releases and deaths: each task is taken once, or found with the dead.
+        /// Any order of pushes, takes, releases, retractions and deaths: each task is taken once, taken back, or found
+        /// with the dead.
         #[test]
-        fn no_task_is_lost_or_doubled(steps in prop::collection::vec(0u8..5, 1..300)) {
+        fn no_task_is_lost_or_doubled(steps in prop::collection::vec((0u8..6, 0u64..9), 1..300)) {
             let (positions, slots) = ring_of(8);
             let ring = TaskRing::new(&positions, &slots);
             let (mut pushed, mut seen, mut held) = (0u64, vec![], vec![]);
-            for step in steps {
+            for (step, back) in steps {
                 match step {
                     0 | 1 => pushed += u64::from(ring.push(&task(pushed))),
                     2 => if let Some(taken) = ring.try_take(1, 0) { held.push(taken) },
                     3 => if let Some(taken) = held.pop() { seen.push(ring.release(taken).task) },
+                    4 => {
+                        // Task and position have the same number here.
+                        let number = pushed.wrapping_sub(back);
+                        let queued = ring.holds(number, number);
+                        prop_assert_eq!(queued && ring.retract(number), queued);
+                        if queued { seen.push(number) }
+                    }
                     _ => { held.clear(); ring.recover(1, |task| seen.push(task)) }
                 }
             }
@@ -422,6 +476,32 @@ mod loom_models {
             ring.retract_all(|task| back = Some(task));
             let taken = worker.join().expect("ends");
             assert!(taken.is_some() != back.is_some());
+        });
+    }
+
+    #[test]
+    fn loom_a_slot_that_was_taken_back_serves_again() {
+        loom::model(|| {
+            let shared = ring_of(1);
+            let ring = TaskRing::new(&shared.0, &shared.1);
+            assert!(ring.push(&task(1)));
+            let worker = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let ring = TaskRing::new(&shared.0, &shared.1);
+                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
+                })
+            };
+            let back = ring.holds(0, 1) && ring.retract(0);
+            let second = ring.push(&task(2));
+            let first = worker.join().expect("ends");
+            let left = ring.try_take(2, 0).map(|taken| ring.release(taken).task);
+            match (back, second) {
+                (true, true) => assert_eq!([first, left].iter().flatten().collect::<Vec<_>>(), [&2]),
+                (false, true) => assert_eq!((first, left), (Some(1), Some(2))),
+                (false, false) => assert_eq!((first, left), (Some(1), None)),
+                (true, false) => panic!("the slot was free"),
+            }
         });
     }
 }

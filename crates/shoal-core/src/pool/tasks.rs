@@ -1,7 +1,7 @@
 //! The client's own record of its tasks: what a task needs while it is on its way, and what became of it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::registry::{Budget, Charge};
@@ -121,6 +121,8 @@ pub enum Outcome {
     NoWorkers(Box<str>),
     /// The pool was terminated.
     Terminated,
+    /// It was taken back before a worker took it.
+    Cancelled,
 }
 
 impl Outcome {
@@ -140,33 +142,34 @@ impl Outcome {
     }
 }
 
-/// Where the ends of several tasks are gathered for one reader.
-#[derive(Debug, Default)]
-pub struct Inbox {
-    ended: Mutex<VecDeque<(u64, Outcome)>>,
+/// Where the ends of several tasks are gathered for one reader, each as the caller's tag and what became of it; or, of
+/// tasks that are [watched](TaskCell::watch), as the tag alone.
+#[derive(Debug)]
+pub struct Inbox<T = (u64, Outcome)> {
+    ended: Mutex<VecDeque<T>>,
 }
 
-impl Inbox {
+impl<T> Inbox<T> {
     /// A new one.
-    pub fn new() -> Arc<Inbox> {
-        Arc::default()
+    pub fn new() -> Arc<Inbox<T>> {
+        Arc::new(Inbox { ended: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Outcome)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, tag: u64, outcome: Outcome) {
-        self.lock().push_back((tag, outcome));
+    fn push(&self, end: T) {
+        self.lock().push_back(end);
     }
 
-    /// The first that has ended, with its tag.
-    pub fn pop(&self) -> Option<(u64, Outcome)> {
+    /// The first that has ended.
+    pub fn pop(&self) -> Option<T> {
         self.lock().pop_front()
     }
 
     /// All that have ended.
-    pub fn take_all(&self) -> VecDeque<(u64, Outcome)> {
+    pub fn take_all(&self) -> VecDeque<T> {
         std::mem::take(&mut *self.lock())
     }
 
@@ -189,7 +192,7 @@ impl Reply {
     pub(super) fn send(self, outcome: Outcome) {
         match self {
             Reply::Cell(cell) => cell.fill(outcome),
-            Reply::Inbox(inbox, tag) => inbox.push(tag, outcome),
+            Reply::Inbox(inbox, tag) => inbox.push((tag, outcome)),
         }
     }
 }
@@ -197,25 +200,68 @@ impl Reply {
 /// The end of one task, waited for by whoever holds it.
 #[derive(Debug, Default)]
 pub struct TaskCell {
-    done: AtomicBool,
+    end: AtomicU8,
     /// Boxed: a million cells wait empty, few are full at a time.
-    outcome: Mutex<Option<Box<Outcome>>>,
+    content: Mutex<Option<Box<Content>>>,
+}
+
+const NOT_ENDED: u8 = 0;
+const ENDED: u8 = 1;
+const CANCELLED: u8 = 2;
+
+#[derive(Debug)]
+enum Content {
+    /// Who is told of the end.
+    Watched(Arc<Inbox<u64>>, u64),
+    Ended(Outcome),
 }
 
 impl TaskCell {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Content>>> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fill(&self, outcome: Outcome) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(outcome));
-        self.done.store(true, Ordering::Release);
+        let mut content = self.lock();
+        let end = if matches!(outcome, Outcome::Cancelled) { CANCELLED } else { ENDED };
+        let watched = content.replace(Box::new(Content::Ended(outcome)));
+        self.end.store(end, Ordering::Release);
+        drop(content);
+        if let Some(Content::Watched(inbox, tag)) = watched.map(|content| *content) {
+            inbox.push(tag);
+        }
+    }
+
+    /// From now on `inbox` is told of the end, once, with `tag`. `false`: it has ended already, and nobody is told.
+    pub fn watch(&self, inbox: &Arc<Inbox<u64>>, tag: u64) -> bool {
+        let mut content = self.lock();
+        if self.is_done() {
+            return false;
+        }
+        *content = Some(Box::new(Content::Watched(inbox.clone(), tag)));
+        true
     }
 
     /// Whether the task has ended.
     pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.end.load(Ordering::Acquire) != NOT_ENDED
+    }
+
+    /// Whether it has ended by being taken back.
+    pub fn is_cancelled(&self) -> bool {
+        self.end.load(Ordering::Acquire) == CANCELLED
     }
 
     /// The outcome, once.
     pub fn take(&self) -> Option<Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take().map(|outcome| *outcome)
+        let mut content = self.lock();
+        match content.take().map(|content| *content) {
+            Some(Content::Ended(outcome)) => Some(outcome),
+            other => {
+                *content = other.map(Box::new);
+                None
+            }
+        }
     }
 }
 
@@ -247,6 +293,9 @@ pub(super) struct Task {
     pub(super) kind: u16,
     pub(super) arguments: Arguments,
     pub(super) reply: Reply,
+    /// Whether it has got a position in the task ring yet, and which: as much of it as tells slots and laps apart.
+    pub(super) in_ring: bool,
+    pub(super) position: u32,
     /// What the arguments refer to by handle; `None` mostly, and then it costs nothing.
     pub(super) _leases: Option<Box<[Lease]>>,
 }

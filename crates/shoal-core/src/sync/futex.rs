@@ -58,8 +58,11 @@ pub struct Futex {
 
 #[cfg(loom)]
 impl Futex {
-    /// Sleeps while the word is `expected`; loom knows no time.
-    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> Wake {
+    /// Sleeps while the word is `expected`; not at all if there is a timeout, as loom knows no time.
+    pub fn wait(&self, expected: u32, timeout: Option<Duration>) -> Wake {
+        if timeout.is_some() {
+            return Wake::TimedOut;
+        }
         let mut asleep = self.kernel.lock().expect("loom's mutex is never poisoned");
         if self.word.load(Ordering::SeqCst) == expected {
             *asleep += 1;

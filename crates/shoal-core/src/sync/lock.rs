@@ -3,7 +3,8 @@
 //! One word: who holds it, whether its last holder died in it, whether anybody may be asleep for it.
 //!
 //! ```text
-//! bits 0..16  holder + 1, or 0: free      bit 30  ABANDONED: the last holder died      bit 31  WAITERS
+//! bits 0..16  holder + 1, or 0: free                      bit 30  ABANDONED: the last holder died
+//! bit 29      STRICT: nobody gets it while it is ABANDONED  bit 31  WAITERS
 //! ```
 //!
 //! Free to held is one compare-and-swap that names the holder, so a death never leaves it held by nobody knows
@@ -12,18 +13,20 @@
 //! swallow the wake-up; so a death wakes the waiters of every lock (`abandon`), whoever held it.
 //!
 //! Why no wake-up is lost: a waiter sleeps only on a word that says WAITERS, and the kernel compares it. Whoever frees
-//! the lock takes that whole word away and then wakes one; the woken one sets WAITERS again when it takes the lock, as
+//! the lock takes that mark away and then wakes one; the woken one sets WAITERS again when it takes the lock, as
 //! it can't know whether it was the only one.
 
 use std::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
-use super::atomics::Ordering;
+use super::atomics::{AtomicU32, Ordering};
 use super::futex::{Futex, Wake};
+use super::patience::{End, Patience};
+#[cfg(not(loom))]
+use super::spin;
 use crate::memory::lease::Cell;
 
 const HOLDER: u32 = 0xffff;
+const STRICT: u32 = 1 << 29;
 const ABANDONED: u32 = 1 << 30;
 const WAITERS: u32 = 1 << 31;
 
@@ -32,10 +35,55 @@ const WAITERS: u32 = 1 << 31;
 pub enum Acquired {
     /// It is ours.
     Yes,
+    /// It is nobody's, but strict, and its last holder died in it: see [`Lock::repair`].
+    Abandoned,
     /// The time was up.
     TimedOut,
-    /// A signal came in.
+    /// A signal came in, or the waiter was told to stop.
     Interrupted,
+}
+
+impl From<End> for Acquired {
+    fn from(end: End) -> Acquired {
+        match end {
+            End::TimedOut => Acquired::TimedOut,
+            End::Stopped => Acquired::Interrupted,
+        }
+    }
+}
+
+/// What one look at the lock gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Taken,
+    Abandoned,
+    Held,
+}
+
+/// What one does about a strict lock that is abandoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Abandoned {
+    /// Not take it.
+    Refuse,
+    /// Take it, and the mark away.
+    Repair,
+    /// Take it, and leave the mark.
+    Accept,
+}
+
+/// How one takes it.
+#[derive(Clone, Copy)]
+struct Taking {
+    holder: u16,
+    abandoned: Abandoned,
+    /// Whether it slept before.
+    slept: bool,
+}
+
+impl Taking {
+    fn new(holder: u16, abandoned: Abandoned) -> Taking {
+        Taking { holder, abandoned, slept: false }
+    }
 }
 
 /// The lock in a cell.
@@ -53,104 +101,149 @@ impl<'a> Lock<'a> {
         Self(word)
     }
 
-    /// Whether `holder` holds it.
-    pub fn is_held_by(&self, holder: u16) -> bool {
-        self.0.word().load(Ordering::Acquire) & HOLDER == u32::from(holder) + 1
+    fn word(&self) -> &'a AtomicU32 {
+        self.0.word()
     }
 
-    /// `dead` has died: if it held the lock, that is free again, and marked. Wakes who may be asleep for it in any case: the
-    /// dead one may have been woken to take it.
-    pub fn abandon(&self, dead: u16) {
-        let word = self.0.word();
-        let mut now = word.load(Ordering::Relaxed);
-        while now & HOLDER == u32::from(dead) + 1 {
-            match word.compare_exchange_weak(now, now & WAITERS | ABANDONED, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(changed) => now = changed,
-            }
-        }
-        self.0.wake(u32::MAX);
+    /// Its maker, before anybody else knows it: when a holder dies, nobody gets it before somebody repairs it.
+    pub fn make_strict(&self) {
+        self.word().fetch_or(STRICT, Ordering::Relaxed);
     }
 
-    /// Takes the lock for a process if it is free.
+    /// Takes the lock for a process if it is free, and not strict and abandoned.
+    #[inline]
     pub fn try_acquire(&self, holder: u16) -> bool {
-        self.take(holder, 0)
+        self.look(Taking::new(holder, Abandoned::Refuse)) == Look::Taken
     }
 
-    fn take(&self, holder: u16, extra: u32) -> bool {
-        let word = self.0.word();
-        let mut now = word.load(Ordering::Relaxed);
+    /// Takes the lock if it is there to be had at once.
+    pub fn acquire_now(&self, holder: u16) -> Acquired {
+        self.now(Taking::new(holder, Abandoned::Refuse))
+    }
+
+    /// As [`acquire_now`](Self::acquire_now), also if it is strict and abandoned: the holder will put right what it guards.
+    pub fn repair_now(&self, holder: u16) -> Acquired {
+        self.now(Taking::new(holder, Abandoned::Repair))
+    }
+
+    fn now(&self, taking: Taking) -> Acquired {
+        match self.look(taking) {
+            Look::Taken => Acquired::Yes,
+            Look::Abandoned => Acquired::Abandoned,
+            Look::Held => Acquired::TimedOut,
+        }
+    }
+
+    #[inline]
+    fn look(&self, Taking { holder, abandoned, slept }: Taking) -> Look {
+        let extra = (u32::from(holder) + 1) | if slept { WAITERS } else { 0 };
+        let mut now = self.word().load(Ordering::Relaxed);
         while now & HOLDER == 0 {
-            let mine = now | (u32::from(holder) + 1) | extra;
-            match word.compare_exchange_weak(now, mine, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return true,
+            let mut free = now;
+            if now & (STRICT | ABANDONED) == STRICT | ABANDONED {
+                match abandoned {
+                    Abandoned::Refuse => return Look::Abandoned,
+                    Abandoned::Repair => free &= !ABANDONED,
+                    Abandoned::Accept => {}
+                }
+            }
+            match self.word().compare_exchange_weak(now, free | extra, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Look::Taken,
                 Err(changed) => now = changed,
             }
         }
-        false
+        Look::Held
     }
 
     /// Takes the lock, waiting for it at most for `timeout`.
     #[cfg(not(loom))]
     pub fn acquire(&self, holder: u16, timeout: Option<Duration>) -> Acquired {
-        if self.try_acquire(holder) {
-            return Acquired::Yes;
+        self.acquire_with(holder, &mut Patience::within(timeout))
+    }
+
+    /// Takes the lock, with patience.
+    pub fn acquire_with(&self, holder: u16, patience: &mut Patience<'_>) -> Acquired {
+        self.take(Taking::new(holder, Abandoned::Refuse), patience)
+    }
+
+    /// Takes the lock even if it is strict and abandoned. From then on others get it again.
+    pub fn repair(&self, holder: u16, patience: &mut Patience<'_>) -> Acquired {
+        self.take(Taking::new(holder, Abandoned::Repair), patience)
+    }
+
+    /// Takes the lock back that this process has let go of for a while, in whatever state: a strict one that is abandoned
+    /// stays so.
+    pub(super) fn take_back(&self, holder: u16, patience: &mut Patience<'_>) -> Acquired {
+        self.take(Taking::new(holder, Abandoned::Accept), patience)
+    }
+
+    fn take(&self, mut taking: Taking, patience: &mut Patience<'_>) -> Acquired {
+        match self.look(taking) {
+            Look::Taken => return Acquired::Yes,
+            Look::Abandoned => return Acquired::Abandoned,
+            Look::Held => {}
         }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // Whoever holds it is mostly about to let go: asleep, one would hear of it forty times as late.
+        #[cfg(not(loom))]
+        spin::briefly(|| self.word().load(Ordering::Relaxed) & HOLDER == 0);
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return if self.give_up(holder) { Acquired::Yes } else { Acquired::TimedOut };
-            }
-            let wake = self.sleep(left);
-            if wake == Wake::Interrupted {
-                return if self.give_up(holder) { Acquired::Yes } else { Acquired::Interrupted };
-            }
-            if self.take(holder, WAITERS) {
-                return Acquired::Yes;
+            let rested = match self.look(taking) {
+                Look::Taken => return Acquired::Yes,
+                Look::Abandoned => return self.refuse(),
+                Look::Held => patience.rest(|timeout| self.sleep(timeout)),
+            };
+            taking.slept = true;
+            if let Err(end) = rested {
+                return self.give_up(taking).unwrap_or(end.into());
             }
         }
     }
 
     /// The last try of one who will not wait any longer. It may have been woken just now, for all who wait: so it leaves
     /// the lock marked for them if it does not get it.
-    fn give_up(&self, holder: u16) -> bool {
-        let word = self.0.word();
+    fn give_up(&self, taking: Taking) -> Option<Acquired> {
         loop {
-            if self.take(holder, WAITERS) {
-                return true;
+            match self.look(taking) {
+                Look::Taken => return Some(Acquired::Yes),
+                Look::Abandoned => return Some(self.refuse()),
+                Look::Held => {}
             }
-            let now = word.load(Ordering::Relaxed);
-            let marked = now & HOLDER != 0
-                && (now & WAITERS != 0
-                    || word.compare_exchange(now, now | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_ok());
-            if marked {
-                return false;
+            if self.mark().is_some() {
+                return None;
             }
         }
+    }
+
+    /// It is abandoned, and nobody is to have it: who was woken to take it lets all the others know.
+    fn refuse(&self) -> Acquired {
+        self.0.wake(u32::MAX);
+        Acquired::Abandoned
+    }
+
+    /// Says that somebody may be asleep: the word to sleep on. `None`: look again.
+    fn mark(&self) -> Option<u32> {
+        let now = self.word().load(Ordering::Relaxed);
+        let marked = now & HOLDER != 0
+            && (now & WAITERS != 0
+                || self.word().compare_exchange(now, now | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_ok());
+        marked.then_some(now | WAITERS)
     }
 
     /// Sleeps until the lock may be free.
     fn sleep(&self, timeout: Option<Duration>) -> Wake {
-        let word = self.0.word();
-        let now = word.load(Ordering::Relaxed);
-        if now & HOLDER == 0 {
-            return Wake::Woken;
+        match self.mark() {
+            Some(word) => self.0.wait(word, timeout),
+            None => Wake::Woken,
         }
-        if now & WAITERS == 0
-            && word.compare_exchange(now, now | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            return Wake::Woken;
-        }
-        self.0.wait(now | WAITERS, timeout)
     }
 
     /// Frees the lock, whoever holds it. `false`: nobody does.
+    #[inline]
     pub fn release(&self) -> bool {
-        let word = self.0.word();
-        let mut now = word.load(Ordering::Relaxed);
+        let mut now = self.word().load(Ordering::Relaxed);
         while now & HOLDER != 0 {
-            match word.compare_exchange_weak(now, 0, Ordering::Release, Ordering::Relaxed) {
+            let free = now & if now & STRICT == 0 { 0 } else { STRICT | ABANDONED };
+            match self.word().compare_exchange_weak(now, free, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
                     if now & WAITERS != 0 {
                         self.0.wake(1);
@@ -165,18 +258,48 @@ impl<'a> Lock<'a> {
 
     /// Whether somebody holds it.
     pub fn is_locked(&self) -> bool {
-        self.0.word().load(Ordering::Relaxed) & HOLDER != 0
+        self.word().load(Ordering::Relaxed) & HOLDER != 0
     }
 
-    /// Whether the holder before the present one died in it.
+    /// Whether `holder` holds it.
+    #[inline]
+    pub fn is_held_by(&self, holder: u16) -> bool {
+        self.word().load(Ordering::Acquire) & HOLDER == u32::from(holder) + 1
+    }
+
+    /// Whether the holder before the present one died in it; of a strict one, whether it has to be repaired.
     pub fn is_abandoned(&self) -> bool {
-        self.0.word().load(Ordering::Relaxed) & ABANDONED != 0
+        self.word().load(Ordering::Relaxed) & ABANDONED != 0
+    }
+
+    /// Whether it is strict and abandoned: nobody gets it before somebody repairs it.
+    pub fn is_spoilt(&self) -> bool {
+        self.word().load(Ordering::Relaxed) & (STRICT | ABANDONED) == STRICT | ABANDONED
+    }
+
+    /// `dead` has died: if it held the lock, that is free again, and marked. Wakes who may be asleep for it in any case: the
+    /// dead one may have been woken to take it.
+    pub fn abandon(&self, dead: u16) {
+        let mut now = self.word().load(Ordering::Relaxed);
+        while now & HOLDER == u32::from(dead) + 1 {
+            let free = now & (WAITERS | STRICT) | ABANDONED;
+            match self.word().compare_exchange_weak(now, free, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(changed) => now = changed,
+            }
+        }
+        self.0.wake(u32::MAX);
     }
 }
 
-/// A process has died: if it held the lock in this cell, the lock is free again, and marked.
+/// A process has died: if it held the lock in this cell, the lock is free again, and marked. `cell.word` counts such deaths,
+/// first of all, so that whoever sees the lock free sees that too.
 pub fn abandon(cell: &Cell, dead: u16) {
-    Lock::new(cell).abandon(dead);
+    let lock = Lock::new(cell);
+    if lock.is_held_by(dead) {
+        cell.word.fetch_add(1, Ordering::SeqCst);
+    }
+    lock.abandon(dead);
 }
 
 #[cfg(all(test, not(loom)))]
@@ -202,12 +325,37 @@ mod tests {
         assert!(lock.try_acquire(3));
         abandon(&cell, 4);
         assert!(lock.is_locked(), "4 did not hold it");
+        assert_eq!(cell.word.load(Ordering::Relaxed), 0);
         abandon(&cell, 3);
+        assert_eq!(cell.word.load(Ordering::Relaxed), 1, "a death in it");
         assert!(lock.try_acquire(5));
         assert!(lock.is_abandoned(), "5 can know");
         assert!(lock.release());
         assert!(lock.try_acquire(6));
         assert!(!lock.is_abandoned(), "5 ended in order");
+    }
+
+    #[test]
+    fn a_strict_one_is_nobodys_until_somebody_repairs_it() {
+        let cell = Cell::default();
+        let lock = Lock::new(&cell);
+        lock.make_strict();
+        assert!(lock.try_acquire(3));
+        abandon(&cell, 3);
+        for _ in 0..2 {
+            assert!(!lock.try_acquire(4));
+            assert_eq!(lock.acquire(4, None), Acquired::Abandoned);
+        }
+        assert!(!lock.is_locked() && lock.is_abandoned());
+        assert_eq!(lock.repair(4, &mut Patience::endless()), Acquired::Yes);
+        abandon(&cell, 4);
+        assert_eq!(lock.acquire_now(5), Acquired::Abandoned, "who repaired it died");
+        assert_eq!(lock.repair_now(5), Acquired::Yes);
+        assert!(!lock.is_abandoned());
+        assert!(lock.release());
+        assert_eq!(lock.acquire(6, None), Acquired::Yes);
+        assert!(lock.release());
+        assert!(lock.try_acquire(7), "it stays strict, and sound");
     }
 
     #[test]
@@ -240,12 +388,7 @@ mod loom_models {
     use crate::sync::atomics::DataCell;
 
     fn acquire(cell: &Cell, holder: u16) {
-        let lock = Lock::new(cell);
-        let mut extra = 0;
-        while !lock.take(holder, extra) {
-            lock.sleep(None);
-            extra = WAITERS;
-        }
+        assert_eq!(Lock::new(cell).acquire_with(holder, &mut Patience::endless()), Acquired::Yes);
     }
 
     #[test]
@@ -290,14 +433,11 @@ mod loom_models {
             let hasty = {
                 let cell = cell.clone();
                 thread::spawn(move || {
-                    let lock = Lock::new(&cell);
-                    if !lock.take(2, 0) {
-                        // Interrupted, or its time was up, before it slept or after it was woken.
-                        if lock.give_up(2) {
-                            lock.release();
-                        }
-                    } else {
-                        lock.release();
+                    // Interrupted, or its time was up, as soon as it slept once.
+                    let mut stop = || true;
+                    let acquired = Lock::new(&cell).acquire_with(2, &mut Patience::endless().unless(&mut stop));
+                    if acquired == Acquired::Yes {
+                        Lock::new(&cell).release();
                     }
                 })
             };
@@ -321,6 +461,25 @@ mod loom_models {
             };
             abandon(&cell, 1);
             assert!(waiter.join().expect("ends"), "told that 1 died in it");
+        });
+    }
+
+    #[test]
+    fn loom_who_waits_for_a_strict_one_is_told_of_a_death_in_it() {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(2);
+        explored.check(|| {
+            let cell = Arc::new(Cell::default());
+            Lock::new(&cell).make_strict();
+            assert!(Lock::new(&cell).try_acquire(1));
+            let waiters = [2, 3].map(|holder| {
+                let cell = cell.clone();
+                thread::spawn(move || Lock::new(&cell).acquire_with(holder, &mut Patience::endless()))
+            });
+            abandon(&cell, 1);
+            for waiter in waiters {
+                assert_eq!(waiter.join().expect("ends"), Acquired::Abandoned);
+            }
         });
     }
 }

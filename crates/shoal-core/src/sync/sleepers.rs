@@ -39,29 +39,49 @@ use super::futex::{Futex, Wake};
 pub struct Sleepers(Futex);
 
 impl Sleepers {
-    /// Called after one thing was published, or by who leaves while there are more: wakes one. Costs a fence when nobody
-    /// sleeps.
-    pub fn wake_one(&self) {
-        fence(Ordering::SeqCst);
-        if self.0.word().load(Ordering::Relaxed) != 0 && self.0.wake(1) == 0 {
-            self.clear();
-        }
+    /// Those that sleep on this word.
+    pub fn on(&self) -> On<'_> {
+        On(&self.0)
     }
 
-    /// Wakes all, to look again.
+    /// See [`On::wake_one`].
+    pub fn wake_one(&self) {
+        self.on().wake_one();
+    }
+
+    /// See [`On::wake_all`].
     pub fn wake_all(&self) {
-        fence(Ordering::SeqCst);
-        if self.0.word().load(Ordering::Relaxed) != 0 {
-            self.clear();
-        }
+        self.on().wake_all();
+    }
+
+    /// See [`On::sleep`].
+    pub fn sleep(&self, ready: impl FnOnce() -> bool, timeout: Option<Duration>) -> Wake {
+        self.on().sleep(ready, timeout)
     }
 
     /// Nobody is there any more: as new.
     pub fn reset(&self) {
         self.0.word().store(0, Ordering::SeqCst);
     }
+}
 
-    fn clear(&self) {
+/// Those that sleep on a word that is somewhere else, all zero when new.
+#[derive(Clone, Copy, Debug)]
+pub struct On<'a>(pub &'a Futex);
+
+impl On<'_> {
+    /// Called after one thing was published, or by who leaves while there are more: wakes one. Costs a fence when nobody
+    /// sleeps.
+    #[inline]
+    pub fn wake_one(&self) {
+        fence(Ordering::SeqCst);
+        if self.0.word().load(Ordering::Relaxed) != 0 && self.0.wake(1) == 0 {
+            self.wake_all();
+        }
+    }
+
+    /// Wakes all, to look again: also those whom somebody who died was about to wake.
+    pub fn wake_all(&self) {
         self.0.word().store(0, Ordering::SeqCst);
         self.0.wake(u32::MAX);
     }

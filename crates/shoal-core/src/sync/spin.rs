@@ -6,6 +6,7 @@
 //! is waited for on the same CPU, a spinner that was not answered at once yields between its looks: with nobody else there
 //! that costs a third of a microsecond, and otherwise it lets the other run.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long a waiter spins at most. About twice what a sleep and a wake-up cost.
@@ -50,4 +51,16 @@ pub fn until(mut ready: impl FnMut() -> bool, mut allowed: impl FnMut() -> bool)
             std::thread::yield_now();
         }
     }
+}
+
+/// Whether spinning is of any use here: not where there is only one CPU to run on. Asked once.
+fn pays() -> bool {
+    static PAYS: OnceLock<bool> = OnceLock::new();
+    *PAYS.get_or_init(|| shoal_sys::cpu::cpu_count() > 1)
+}
+
+/// Spins for a moment until `ready`, as somebody who waits for what may come from any process: nobody has counted those that
+/// run, so it soon yields.
+pub fn briefly(ready: impl FnMut() -> bool) -> Spun {
+    until(ready, pays)
 }

@@ -128,7 +128,7 @@ fn who_dies_before_it_marks_a_block_leaks_nothing() {
     std::mem::forget(lease);
     lock(&owner.arena).sweep();
     assert_eq!(used(&owner), MIB, "nobody knows yet");
-    owner.give_back_all(1, |_| ());
+    owner.give_back_all(1, |_, _, _| ());
     lock(&owner.arena).sweep();
     assert_eq!(used(&owner), 0);
 }

@@ -31,7 +31,23 @@ impl Shared {
         control.gate.wake_all(|worker| self.memory.park(worker));
     }
 
-    pub(super) fn terminate(&self, state: State) {
+    /// Tells of tasks that were taken back.
+    pub(super) fn cancelled(&self, tasks: impl IntoIterator<Item = Task>) {
+        let mut any = false;
+        for task in tasks {
+            task.reply.send(Outcome::Cancelled);
+            any = true;
+        }
+        if any {
+            let mut core = lock(&self.core);
+            self.move_backlog(&mut core);
+            self.end_if_done(&core);
+            drop(core);
+            self.changed();
+        }
+    }
+
+    pub(super) fn terminate(&self, state: State, how: Signal) {
         let tasks = {
             let mut core = lock(&self.core);
             if matches!(core.state, State::Terminated | State::Broken(_)) {
@@ -45,7 +61,7 @@ impl Shared {
             core.tasks.drain()
         };
         for worker in 0..self.memory.workers() as u16 {
-            self.signal(worker, Signal::TERM);
+            self.signal(worker, how);
         }
         let (replies, remains): (Vec<_>, Vec<_>) = tasks.into_iter().map(Task::cut_off).unzip();
         lock(&self.core).remains = remains;
@@ -62,7 +78,7 @@ impl Shared {
 
     /// Nobody will ever run a task here.
     pub(crate) fn give_up(&self, why: &str) {
-        self.terminate(State::Broken(why.into()));
+        self.terminate(State::Broken(why.into()), Signal::TERM);
     }
 
     pub(super) fn signal(&self, worker: u16, signal: Signal) {

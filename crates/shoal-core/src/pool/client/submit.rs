@@ -1,4 +1,4 @@
-//! From a task to the task ring, or to the backlog while the ring is full.
+//! From a task to the task ring, or to the backlog while the ring is full; and back, if nobody wants it any more.
 
 use shoal_sys::clock;
 
@@ -9,7 +9,7 @@ use crate::pool::tasks::{Arguments, Outcome, Task};
 use std::sync::atomic::Ordering;
 
 impl Shared {
-    pub(super) fn enter(&self, core: &mut Core, task: Task) {
+    pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let number = core.tasks.insert(task);
         if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
             // One look at the clock for all that are sent together.
@@ -26,6 +26,7 @@ impl Shared {
                 self.set_low_water(core);
             }
         }
+        number
     }
 
     /// Puts a task into the ring, unless it is full.
@@ -35,6 +36,8 @@ impl Shared {
             return false;
         }
         let Some(task) = core.tasks.get_mut(number) else { return true };
+        task.in_ring = true;
+        task.position = ring.next_position() as u32;
         match self.body(number, task) {
             Ok(body) => ring.push(&body),
             Err(error) => {
@@ -80,6 +83,31 @@ impl Shared {
             task.arguments = Arguments::Block(Box::new((block, charge)), bytes.len() as u64);
         }
         Ok(body)
+    }
+
+    /// Whether no worker has taken the task yet.
+    pub(super) fn is_queued(&self, core: &mut Core, number: u64) -> bool {
+        let ring = self.memory.tasks();
+        core.tasks.get_mut(number).is_some_and(|task| !task.in_ring || ring.holds(task.position.into(), number))
+    }
+
+    /// Takes a task back that no worker has taken yet. Its number stays in the backlog, where it means nothing any more.
+    pub(super) fn take_back(&self, core: &mut Core, number: u64) -> Option<Task> {
+        let (ring, task) = (self.memory.tasks(), core.tasks.get_mut(number)?);
+        let position = task.position.into();
+        if task.in_ring && !(ring.holds(position, number) && ring.retract(position)) {
+            return None;
+        }
+        core.tasks.remove(number)
+    }
+
+    /// Takes all tasks back that no worker has taken yet.
+    pub(super) fn take_all_back(&self, core: &mut Core) -> Vec<Task> {
+        let mut numbers = vec![];
+        self.memory.tasks().retract_all(|number| numbers.push(number));
+        numbers.extend(core.backlog.drain(..));
+        self.set_low_water(core);
+        numbers.into_iter().filter_map(|number| core.tasks.remove(number)).collect()
     }
 
     pub(super) fn move_backlog(&self, core: &mut Core) {

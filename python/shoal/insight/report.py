@@ -13,7 +13,7 @@ from typing import NamedTuple
 from shoal import _engine
 from shoal._text import seconds, size
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["MapReport", "report"]
 
 # Shares of the workers' time: what is worth a sentence, and what is nothing to complain of.
 _WORTH = 0.05
@@ -36,7 +36,7 @@ class Threads(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Explanation:
+class MapReport:
     """What the last map took. Printed, it is the sentences.
 
     Attributes:
@@ -93,7 +93,7 @@ class Explanation:
         return f"<p>{escape(str(self))}</p>"
 
 
-def explain(base: _engine.PoolBase) -> Explanation:
+def report(base: _engine.PoolBase) -> MapReport:
     """The account of a pool's last map."""
     account = _engine.last_map(base)
     if account is None:
@@ -102,7 +102,7 @@ def explain(base: _engine.PoolBase) -> Explanation:
     sums = [sum(parts) * 1e-9 for parts in zip(*workers, strict=True)][1:]
     busy, decoding, encoding, transport, idle, waiting = sums
     there = busy + transport + idle + waiting
-    figures = Explanation(
+    figures = MapReport(
         function=name,
         items=items,
         tasks=tasks,
@@ -124,10 +124,10 @@ def explain(base: _engine.PoolBase) -> Explanation:
     )
     pids = [pid for _, pid, _, _ in _engine.pool_spent(base) if pid is not None]
     threads = Threads(max(map(_active_threads, pids), default=1), _engine.cpu_count())
-    return Explanation(**{**vars(figures), "reasons": tuple(reasons(figures, threads))})
+    return MapReport(**{**vars(figures), "reasons": tuple(reasons(figures, threads))})
 
 
-def reasons(map: Explanation, threads: Threads) -> list[str]:
+def reasons(map: MapReport, threads: Threads) -> list[str]:
     """What kept a map from being faster, in sentences, what cost most first."""
     whole = map.wall * map.workers
     crowd = _crowd(map, threads)
@@ -145,13 +145,13 @@ def reasons(map: Explanation, threads: Threads) -> list[str]:
     return [*crowd, *(text for _, text in costly)][:_MOST] or ["No single thing stood out."]
 
 
-def _starting(map: Explanation) -> str:
+def _starting(map: MapReport) -> str:
     return (
         f"The workers were not there yet for {seconds(map.starting / map.workers)}: a pool that is kept has them ready."
     )
 
 
-def _between(map: Explanation) -> tuple[float, str]:
+def _between(map: MapReport) -> tuple[float, str]:
     """Workers had no task: because this process was too slow, or because nothing was left."""
     lost = map.waiting + map.idle
     here = {"reading": map.reading, "sending": map.sending, "receiving": map.receiving}
@@ -173,7 +173,7 @@ def _between(map: Explanation) -> tuple[float, str]:
     return lost, f"Workers had nothing left to do for {seconds(lost)} while the last tasks ran."
 
 
-def _client(map: Explanation, what: str, spent: float) -> str:
+def _client(map: MapReport, what: str, spent: float) -> str:
     """Workers waited for this process."""
     took = f"{seconds(spent)} of {seconds(map.wall)}"
     if what == "reading":
@@ -191,7 +191,7 @@ def _client(map: Explanation, what: str, spent: float) -> str:
     return f"Pickling the items took this process {took}: let each call do more."
 
 
-def _small(map: Explanation) -> str:
+def _small(map: MapReport) -> str:
     around = (map.wall * map.workers - map.user) / map.items
     text = f"An item takes {seconds(map.user / map.items)} in the function itself, and {seconds(around)} around it"
     remedy = "let each call do more"
@@ -200,7 +200,7 @@ def _small(map: Explanation) -> str:
     return f"{text}: {remedy}."
 
 
-def _pickling(map: Explanation) -> str:
+def _pickling(map: MapReport) -> str:
     if map.pickling > map.unpickling:
         return f"Pickling the results took the workers {seconds(map.pickling)}: return arrays, which are not copied."
     return (
@@ -209,12 +209,12 @@ def _pickling(map: Explanation) -> str:
     )
 
 
-def _transport(map: Explanation) -> str:
+def _transport(map: MapReport) -> str:
     text = f"Sending results and taking tasks took the workers {seconds(map.transport)}"
     return f"{text}: this process was slow to read what they sent."
 
 
-def _crowd(map: Explanation, threads: Threads) -> list[str]:
+def _crowd(map: MapReport, threads: Threads) -> list[str]:
     """More threads than CPUs: then the function itself takes longer than it would alone."""
     wanted = threads.each * map.workers
     if wanted <= threads.cpus:

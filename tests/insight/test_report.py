@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.insight.explain import Explanation, Threads, reasons
+from shoal.insight.report import MapReport, Threads, reasons
 
 ONE_EACH = Threads(1, 4)
 
 
-def a_map(**figures: Any) -> Explanation:
+def a_map(**figures: Any) -> MapReport:
     """A map of a second on four workers, of 100 items, all well: four seconds in the function."""
     usual = {
         "function": "f", "items": 100, "tasks": 100, "wall": 1.0, "workers": 4, "bytes": 1000, "longest": 0.04,
         "longest_items": 1, "user": 4.0, "unpickling": 0.0, "pickling": 0.0, "transport": 0.0, "waiting": 0.0,
         "idle": 0.0, "starting": 0.0, "reading": 0.0, "sending": 0.0, "receiving": 0.0,
     }  # fmt: skip
-    return Explanation(**(usual | figures))
+    return MapReport(**(usual | figures))
 
 
 @pytest.mark.parametrize(

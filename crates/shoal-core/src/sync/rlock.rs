@@ -1,0 +1,277 @@
+//! A lock that the thread which holds it may take again.
+//!
+//! It is a [`Lock`] with two numbers beside: which thread of the holding process has it, and how often. Only that thread
+//! writes them, while it has the lock; they are 0 whenever the lock is free. So who reads in the word its own process, and
+//! here its own thread, has it, and everybody else reads something else, whenever they look: also a process that has the
+//! number of one that died in the lock, as `abandon` clears these before it frees the word.
+
+use super::atomics::{AtomicU64, Ordering};
+use super::lock::{self, Acquired, Lock};
+use super::patience::Patience;
+use crate::memory::lease::Cell;
+
+/// Which thread of which process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process, as a holder.
+    pub holder: u16,
+    /// The thread, by a number of its own in the process; not 0.
+    pub thread: u32,
+}
+
+impl Owner {
+    /// The calling thread of process `holder`.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn current(holder: u16) -> Owner {
+        Owner { holder, thread: thread_number() }
+    }
+}
+
+/// The calling thread's number, which no other thread of the process ever has.
+#[cfg(not(loom))]
+#[inline]
+fn thread_number() -> u32 {
+    use std::sync::atomic::AtomicU32;
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    thread_local! {
+        static MINE: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    MINE.with(|mine| *mine)
+}
+
+/// The reentrant lock in a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct RLock<'a> {
+    lock: Lock<'a>,
+    /// `thread << 32 | times`.
+    held: &'a AtomicU64,
+}
+
+impl<'a> RLock<'a> {
+    /// The lock that lies in `cell`.
+    pub fn new(cell: &'a Cell) -> Self {
+        RLock { lock: Lock::new(cell), held: &cell.number }
+    }
+
+    /// The lock without its owner, to be asked about its state.
+    pub fn lock(&self) -> Lock<'a> {
+        self.lock
+    }
+
+    /// How often `owner` has it.
+    #[inline]
+    pub fn times(&self, owner: Owner) -> u32 {
+        let held = self.held.load(Ordering::Relaxed);
+        if (held >> 32) as u32 == owner.thread && self.lock.is_held_by(owner.holder) { held as u32 } else { 0 }
+    }
+
+    /// Takes it once more, if `owner` has it.
+    #[inline]
+    fn again(&self, owner: Owner) -> bool {
+        let times = self.times(owner);
+        if times > 0 {
+            self.set(owner, times.checked_add(1).expect("nobody takes a lock four thousand million times"));
+        }
+        times > 0
+    }
+
+    fn set(&self, owner: Owner, times: u32) {
+        self.held.store(u64::from(owner.thread) << 32 | u64::from(times), Ordering::Relaxed);
+    }
+
+    /// As [`Lock::acquire_now`].
+    #[inline]
+    pub fn acquire_now(&self, owner: Owner) -> Acquired {
+        if self.again(owner) { Acquired::Yes } else { self.first(owner, self.lock.acquire_now(owner.holder)) }
+    }
+
+    /// As [`Lock::repair_now`].
+    pub fn repair_now(&self, owner: Owner) -> Acquired {
+        if self.again(owner) { Acquired::Yes } else { self.first(owner, self.lock.repair_now(owner.holder)) }
+    }
+
+    /// Takes it, with patience.
+    pub fn acquire(&self, owner: Owner, patience: &mut Patience<'_>) -> Acquired {
+        if self.again(owner) {
+            Acquired::Yes
+        } else {
+            self.first(owner, self.lock.acquire_with(owner.holder, patience))
+        }
+    }
+
+    /// As [`Lock::repair`].
+    pub fn repair(&self, owner: Owner, patience: &mut Patience<'_>) -> Acquired {
+        if self.again(owner) { Acquired::Yes } else { self.first(owner, self.lock.repair(owner.holder, patience)) }
+    }
+
+    #[inline]
+    fn first(&self, owner: Owner, acquired: Acquired) -> Acquired {
+        if acquired == Acquired::Yes {
+            self.set(owner, 1);
+        }
+        acquired
+    }
+
+    /// Gives it back once. `false`: it is not `owner`'s.
+    #[inline]
+    pub fn release(&self, owner: Owner) -> bool {
+        match self.times(owner) {
+            0 => return false,
+            1 => {
+                self.held.store(0, Ordering::Relaxed);
+                self.lock.release();
+            }
+            times => self.set(owner, times - 1),
+        }
+        true
+    }
+
+    /// Gives it back altogether. How often `owner` had it.
+    pub(super) fn let_go(&self, owner: Owner) -> u32 {
+        let times = self.times(owner);
+        if times > 0 {
+            self.held.store(0, Ordering::Relaxed);
+            self.lock.release();
+        }
+        times
+    }
+
+    /// Takes it back as often as `owner` had it, in whatever state it is.
+    pub(super) fn take_back(&self, owner: Owner, times: u32, patience: &mut Patience<'_>) -> Acquired {
+        let acquired = self.lock.take_back(owner.holder, patience);
+        if acquired == Acquired::Yes {
+            self.set(owner, times);
+        }
+        acquired
+    }
+}
+
+/// A process has died: if it held the lock in this cell, the lock is free again, and marked.
+pub fn abandon(cell: &Cell, dead: u16) {
+    if Lock::new(cell).is_held_by(dead) {
+        cell.number.store(0, Ordering::Relaxed);
+    }
+    lock::abandon(cell, dead);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const ANN: Owner = Owner { holder: 3, thread: 7 };
+    const HER_OTHER_THREAD: Owner = Owner { holder: 3, thread: 8 };
+    const BOB: Owner = Owner { holder: 4, thread: 7 };
+
+    #[test]
+    fn a_thread_has_it_as_often_as_it_likes_and_nobody_else_until_it_gave_it_back_as_often() {
+        let cell = Cell::default();
+        let lock = RLock::new(&cell);
+        for times in 1..4 {
+            assert_eq!(lock.acquire_now(ANN), Acquired::Yes);
+            assert_eq!(lock.times(ANN), times);
+        }
+        for other in [BOB, HER_OTHER_THREAD] {
+            assert_eq!(lock.acquire_now(other), Acquired::TimedOut);
+            assert!(!lock.release(other));
+            assert_eq!(lock.times(other), 0);
+        }
+        for _ in 0..3 {
+            assert!(lock.lock().is_locked());
+            assert!(lock.release(ANN));
+        }
+        assert!(!lock.release(ANN));
+        assert_eq!(lock.acquire_now(HER_OTHER_THREAD), Acquired::Yes);
+    }
+
+    #[test]
+    fn it_is_let_go_of_and_taken_back_whole() {
+        let cell = Cell::default();
+        let lock = RLock::new(&cell);
+        (0..3).for_each(|_| assert_eq!(lock.acquire_now(ANN), Acquired::Yes));
+        assert_eq!(lock.let_go(BOB), 0);
+        assert_eq!(lock.let_go(ANN), 3);
+        assert_eq!(lock.acquire_now(BOB), Acquired::Yes);
+        assert!(lock.release(BOB));
+        assert_eq!(lock.take_back(ANN, 3, &mut Patience::endless()), Acquired::Yes);
+        assert_eq!(lock.times(ANN), 3);
+    }
+
+    #[test]
+    fn the_next_bearer_of_a_dead_holders_number_does_not_have_its_lock() {
+        let cell = Cell::default();
+        let lock = RLock::new(&cell);
+        assert_eq!(lock.acquire_now(ANN), Acquired::Yes);
+        abandon(&cell, ANN.holder);
+        assert_eq!(lock.times(ANN), 0);
+        assert_eq!(lock.acquire_now(HER_OTHER_THREAD), Acquired::Yes);
+        assert!(lock.lock().is_abandoned());
+        assert_eq!(lock.times(ANN), 0);
+    }
+
+    #[test]
+    fn threads_have_numbers_of_their_own() {
+        let mine = Owner::current(0).thread;
+        assert_ne!(mine, 0);
+        assert_eq!(Owner::current(0).thread, mine);
+        assert_ne!(std::thread::spawn(|| Owner::current(0).thread).join().expect("ends"), mine);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::atomics::DataCell;
+
+    /// Three that take it twice: two threads of one process, and another process.
+    #[test]
+    fn loom_reentrant_holders_exclude_each_other() {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(1);
+        explored.check(|| {
+            let shared = Arc::new((Cell::default(), DataCell::new(0u32)));
+            let work = |holder, thread| {
+                let shared = shared.clone();
+                move || {
+                    let (lock, me) = (RLock::new(&shared.0), Owner { holder, thread });
+                    assert_eq!(lock.acquire(me, &mut Patience::endless()), Acquired::Yes);
+                    assert_eq!(lock.acquire(me, &mut Patience::endless()), Acquired::Yes);
+                    // SAFETY: under the lock; loom checks it.
+                    let seen = unsafe { shared.1.read() };
+                    // SAFETY: as above.
+                    unsafe { shared.1.write(seen + 1) };
+                    assert!(lock.release(me) && lock.release(me));
+                }
+            };
+            let others = [thread::spawn(work(1, 2)), thread::spawn(work(2, 1))];
+            work(1, 1)();
+            others.into_iter().for_each(|thread| thread.join().expect("ends"));
+            // SAFETY: all others have ended.
+            assert_eq!(unsafe { shared.1.read() }, 3);
+        });
+    }
+
+    #[test]
+    fn loom_a_number_that_is_given_out_again_does_not_have_the_lock_of_its_last_bearer() {
+        loom::model(|| {
+            let cell = Arc::new(Cell::default());
+            let dead = Owner { holder: 1, thread: 1 };
+            assert_eq!(RLock::new(&cell).acquire_now(dead), Acquired::Yes);
+            let supervisor = {
+                let cell = cell.clone();
+                thread::spawn(move || abandon(&cell, 1))
+            };
+            supervisor.join().expect("ends");
+            // Two threads of the process that is 1 now, one of them with the number of the thread that died.
+            let other = {
+                let cell = cell.clone();
+                thread::spawn(move || RLock::new(&cell).acquire_now(Owner { holder: 1, thread: 2 }))
+            };
+            assert_eq!(RLock::new(&cell).times(dead), 0);
+            assert_eq!(other.join().expect("ends"), Acquired::Yes);
+        });
+    }
+}

@@ -1,0 +1,124 @@
+//! `Counter`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use shoal_core::memory::heap::Lease;
+use shoal_core::memory::lease::Kind;
+
+use super::wait::Given;
+use super::{Reduced, cell, reduce};
+
+/// An atomic 64-bit integer in shared memory.
+#[pyclass(frozen, subclass, module = "shoal._engine")]
+pub struct RawCounter(Lease);
+
+impl RawCounter {
+    #[inline]
+    fn number(&self) -> &AtomicU64 {
+        &self.0.cell().number
+    }
+}
+
+/// The argument `name` as an integer of 64 bits.
+#[inline]
+fn int64(name: &str, value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            return PyOverflowError::new_err(format!("{name} must fit into 64 bits, but is {value}"));
+        }
+        let kind = value.get_type().name().map_or_else(|_| "?".into(), |kind| kind.to_string());
+        let value = value.repr().map_or_else(|_| "?".into(), |value| value.to_string());
+        PyTypeError::new_err(format!("{name} must be an integer, not {kind} ({value})"))
+    })
+}
+
+#[pymethods]
+impl RawCounter {
+    #[new]
+    #[pyo3(signature = (initial = Given::Nothing, *, _handle = None), text_signature = "(initial=0, *, _handle=None)")]
+    fn new(py: Python<'_>, initial: Given<'_>, _handle: Option<&[u8]>) -> PyResult<Self> {
+        let initial = match initial {
+            Given::Nothing => 0,
+            Given::This(initial) => int64("initial", &initial)?,
+        };
+        let counter = cell(py, Kind::Cell, _handle).map(RawCounter)?;
+        if _handle.is_none() {
+            counter.number().store(initial as u64, Ordering::SeqCst);
+        }
+        Ok(counter)
+    }
+
+    /// Add `n`, in one atomic step, and return the value right after it: no two calls get the same for n = 1.
+    ///
+    /// Args:
+    ///     n: what to add; may be negative. Default: 1.
+    ///
+    /// Raises:
+    ///     TypeError: `n` is no integer.
+    ///     OverflowError: `n`, or the sum, does not fit into 64 bits. The value is left as it was.
+    ///
+    /// Example:
+    ///     >>> ticket = counter.add()
+    #[pyo3(signature = (n = Given::Nothing), text_signature = "($self, n=1)")]
+    fn add(&self, n: Given<'_>) -> PyResult<i64> {
+        let n = match n {
+            Given::Nothing => 1,
+            Given::This(n) => int64("n", &n)?,
+        };
+        let before = self.number().fetch_add(n as u64, Ordering::SeqCst) as i64;
+        before.checked_add(n).ok_or_else(|| {
+            self.number().fetch_sub(n as u64, Ordering::SeqCst);
+            PyOverflowError::new_err("a counter holds 64 bits")
+        })
+    }
+
+    /// Set the value, in one atomic step, and return the one before.
+    ///
+    /// Args:
+    ///     value: the new value.
+    ///
+    /// Raises:
+    ///     TypeError: `value` is no integer.
+    ///     OverflowError: `value` does not fit into 64 bits.
+    ///
+    /// Example:
+    ///     >>> seen_so_far = counter.exchange(0)
+    fn exchange(&self, value: &Bound<'_, PyAny>) -> PyResult<i64> {
+        Ok(self.number().swap(int64("value", value)? as u64, Ordering::SeqCst) as i64)
+    }
+
+    /// Set the value if it is as expected, in one atomic step, and tell whether it was.
+    ///
+    /// Args:
+    ///     expected: what the value must be now.
+    ///     value: the new value.
+    ///
+    /// Raises:
+    ///     TypeError: one of them is no integer.
+    ///     OverflowError: one of them does not fit into 64 bits.
+    ///
+    /// Example:
+    ///     >>> if counter.compare_and_set(0, os.getpid()):
+    ///     ...     print("I am the first")
+    fn compare_and_set(&self, expected: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (expected, value) = (int64("expected", expected)? as u64, int64("value", value)? as u64);
+        Ok(self.number().compare_exchange(expected, value, Ordering::SeqCst, Ordering::SeqCst).is_ok())
+    }
+
+    /// The value at this moment.
+    #[getter]
+    fn get_value(&self) -> i64 {
+        self.number().load(Ordering::SeqCst) as i64
+    }
+
+    #[setter]
+    fn set_value(&self, value: i64) {
+        self.number().store(value as u64, Ordering::SeqCst);
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(slf.as_any(), &slf.get().0)
+    }
+}

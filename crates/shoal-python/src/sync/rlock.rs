@@ -1,0 +1,108 @@
+//! `RLock`.
+
+use pyo3::exceptions::PyAssertionError;
+use pyo3::prelude::*;
+use shoal_core::memory::heap::Lease;
+use shoal_core::memory::lease::Kind;
+use shoal_core::sync::rlock::{Owner, RLock};
+
+use super::wait::{Truth, acquire};
+use super::{Reduced, cell, reduce};
+
+/// A lock in shared memory that its holder may take again.
+#[pyclass(frozen, subclass, module = "shoal._engine")]
+pub struct RawRLock(Lease);
+
+impl RawRLock {
+    /// Its lease.
+    pub fn lease(&self) -> &Lease {
+        &self.0
+    }
+
+    #[inline]
+    fn lock(&self) -> RLock<'_> {
+        RLock::new(self.0.cell())
+    }
+
+    /// The calling thread.
+    #[inline]
+    pub fn me(&self) -> Owner {
+        Owner::current(self.0.heap().me())
+    }
+}
+
+#[pymethods]
+impl RawRLock {
+    #[new]
+    #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
+    fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+        let raw = cell(py, Kind::RLock, _handle).map(RawRLock)?;
+        if raise_abandoned {
+            raw.lock().lock().make_strict();
+        }
+        Ok(raw)
+    }
+
+    /// Take the lock, once more if this thread has it already, and tell whether it was taken. As `Lock.acquire`.
+    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
+    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (lock, me) = (self.lock(), self.me());
+        acquire(py, block.0, timeout, || lock.acquire_now(me), |patience| lock.acquire(me, patience))
+    }
+
+    /// Take the lock though its last holder died in it, to put right what it guards. As `Lock.repair`.
+    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
+    fn repair(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (lock, me) = (self.lock(), self.me());
+        acquire(py, block.0, timeout, || lock.repair_now(me), |patience| lock.repair(me, patience))
+    }
+
+    /// Give the lock back; the next one is let in when this thread has done so as often as it took it.
+    ///
+    /// Raises:
+    ///     AssertionError: this thread does not have the lock.
+    fn release(&self) -> PyResult<()> {
+        match self.lock().release(self.me()) {
+            true => Ok(()),
+            false => Err(PyAssertionError::new_err("attempt to release recursive lock not owned by thread")),
+        }
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.acquire(py, Truth(true), None)
+    }
+
+    fn __exit__(
+        &self,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.release()
+    }
+
+    /// Whether someone holds the lock at this moment.
+    fn locked(&self) -> bool {
+        self.lock().lock().is_locked()
+    }
+
+    /// Whether the previous holder died while it held the lock. For the present holder to ask. See `Lock.abandoned`.
+    #[getter]
+    fn abandoned(&self) -> bool {
+        self.lock().lock().is_abandoned()
+    }
+
+    /// How often the calling thread has it.
+    fn _times(&self) -> u32 {
+        self.lock().times(self.me())
+    }
+
+    /// Whether a thread of this process has it.
+    fn _is_ours(&self) -> bool {
+        self.lock().lock().is_held_by(self.0.heap().me())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(slf.as_any(), &slf.get().0)
+    }
+}

@@ -1,0 +1,133 @@
+//! `Semaphore` and `BoundedSemaphore`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use shoal_core::domain;
+use shoal_core::memory::lease::Kind;
+use shoal_core::memory::words::Shared;
+use shoal_core::sync::lock::Acquired;
+use shoal_core::sync::semaphore::{Held, MOST, Semaphore};
+
+use super::wait::{Given, Truth, acquire};
+use super::{Reduced, reduce};
+use crate::block::resolve;
+use crate::errors::OrRaise;
+
+/// A semaphore in shared memory.
+#[pyclass(frozen, subclass, module = "shoal._engine")]
+pub struct RawSemaphore(Shared<Held>);
+
+impl RawSemaphore {
+    #[inline]
+    fn semaphore(&self) -> Semaphore<'_> {
+        Semaphore::new(self.0.lease().cell(), &self.0)
+    }
+
+    #[inline]
+    fn me(&self) -> u16 {
+        self.0.lease().heap().me()
+    }
+}
+
+fn permits(value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let number: i128 = value.extract().map_err(|_| {
+        let kind = value.get_type().name().map_or_else(|_| "?".into(), |kind| kind.to_string());
+        pyo3::exceptions::PyTypeError::new_err(format!("value must be an integer, not {kind}"))
+    })?;
+    let fits = u32::try_from(number).ok().filter(|&number| number <= MOST);
+    fits.ok_or_else(|| PyValueError::new_err(format!("value must be 0 to {MOST}, not {number}")))
+}
+
+#[pymethods]
+impl RawSemaphore {
+    #[new]
+    #[pyo3(signature = (value = Given::Nothing, *, bounded = false, _handle = None), text_signature = "(value=1, *, bounded=False, _handle=None)")]
+    fn new(py: Python<'_>, value: Given<'_>, bounded: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+        let shared = match _handle {
+            Some(handle) => Shared::new(resolve(py, handle, Kind::Semaphore)?),
+            None => {
+                let value = match value {
+                    Given::Nothing => 1,
+                    Given::This(value) => permits(&value)?,
+                };
+                let made = py.detach(|| domain::heap()?.allocate_words::<Held>(Kind::Semaphore));
+                made.inspect(|shared| {
+                    let most = if bounded { value } else { MOST };
+                    Semaphore::new(shared.lease().cell(), shared).make(value, most);
+                })
+            }
+        };
+        shared.map(RawSemaphore).or_raise(py)
+    }
+
+    /// Take a permit, and tell whether there was one.
+    ///
+    /// Args:
+    ///     block: whether to wait for one. Default: True. With False, `timeout` is ignored.
+    ///     timeout: how long to wait at most, in seconds; zero or less is to try once. Default: None, to wait for ever.
+    ///
+    /// Raises:
+    ///     TypeError: `timeout` is neither a number nor None.
+    ///     ValueError: `timeout` is not a number in the sense of floats (NaN).
+    ///
+    /// Ctrl-C interrupts the waiting.
+    ///
+    /// Example:
+    ///     >>> if semaphore.acquire(timeout=1.5):
+    ///     ...     semaphore.release()
+    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
+    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (semaphore, me) = (self.semaphore(), self.me());
+        let now = || if semaphore.try_acquire(me) { Acquired::Yes } else { Acquired::TimedOut };
+        acquire(py, block.0, timeout, now, |patience| {
+            semaphore.acquire(me, patience).map_or_else(Acquired::from, |()| Acquired::Yes)
+        })
+    }
+
+    /// Give a permit back, or a new one: one who waits goes on.
+    ///
+    /// Raises:
+    ///     ValueError: there would be more than a BoundedSemaphore began with, or more than 2**31 - 1.
+    fn release(&self) -> PyResult<()> {
+        let released = self.semaphore().release(self.me());
+        released.map_err(|_| PyValueError::new_err("semaphore or lock released too many times"))
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.acquire(py, Truth(true), None)
+    }
+
+    fn __exit__(
+        &self,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.release()
+    }
+
+    /// How many permits are left.
+    fn get_value(&self) -> u32 {
+        self.semaphore().permits()
+    }
+
+    /// How many permits were given back in the place of processes that died with them, in all.
+    ///
+    /// Example:
+    ///     >>> semaphore.recovered
+    ///     0
+    #[getter]
+    fn recovered(&self) -> u64 {
+        self.semaphore().recovered()
+    }
+
+    /// The most permits there can be.
+    #[getter]
+    fn _most(&self) -> u32 {
+        self.semaphore().most()
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        reduce(slf.as_any(), slf.get().0.lease())
+    }
+}

@@ -1,0 +1,142 @@
+"""`Future`: a `concurrent.futures.Future` that costs no more than an `AsyncResult` until somebody wants more of it.
+
+    fresh ── result(), exception(), done(), running(), cancel(), cancelled(): asked of the task itself ──▶ fresh
+      │
+      └───── add_done_callback(), wait(), as_completed(), asyncio.wrap_future(): whatever needs the state that the
+             standard library's futures have makes it, and the pool's thread for callbacks sets it at the end ──▶ full
+
+Whoever waits for a fresh one is handed the result by the engine, with no thread in between. A full one is the standard
+library's in every respect.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from shoal._engine import AsyncResult
+from shoal.results import Callbacks
+
+__all__ = ["Future"]
+
+R = TypeVar("R")
+
+# What the standard library's __init__ sets.
+_STATE = frozenset(vars(concurrent.futures.Future()))
+
+# One thread at a time makes a future full. Of the reentrant kind, as what the garbage collector runs may come back.
+_filling = threading.RLock()
+
+
+class Future(concurrent.futures.Future[R]):
+    """The result of a task that was submitted, when it is there. As `concurrent.futures.Future`.
+
+    `cancel` takes the task out of the queue, if no worker has taken it yet.
+
+    Example:
+        >>> future = pool.submit(pow, 2, 10)
+        >>> future.result()
+        1024
+    """
+
+    _full = False
+
+    def __init__(self, task: AsyncResult[R], callbacks: Callbacks) -> None:
+        # The standard library's __init__ makes a lock and two lists. It is called when somebody wants these.
+        self._task, self._callbacks = task, callbacks
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _STATE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._fill()
+        return object.__getattribute__(self, name)
+
+    def _fill(self) -> None:
+        with _filling:
+            if self._full:
+                return
+            super().__init__()
+            self._full = True
+            watched = self._callbacks.watch(self._task, self._settle)
+        if not watched:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put what became of the task into the state, and tell everybody. Called once, when it has ended."""
+        if self._task.cancelled():
+            super().cancel()
+            self.set_running_or_notify_cancel()
+            return
+        try:
+            value = self._task.get()
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+
+    def result(self, timeout: float | None = None) -> R:
+        """What the task returned, when it has; what it raised is raised.
+
+        Raises:
+            TimeoutError: it has not ended after `timeout` seconds.
+            concurrent.futures.CancelledError: it was cancelled.
+            WorkerDied: its worker died.
+        """
+        if self._full:
+            return super().result(timeout)
+        if timeout is not None:
+            self._wait(timeout)
+        return self._task.get()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, when it has ended; None if it returned. It raises what `result` does of its own."""
+        if self._full:
+            return super().exception(timeout)
+        self._wait(timeout)
+        if self._task.cancelled():
+            raise CancelledError
+        try:
+            self._task.get()
+        except BaseException as error:
+            return error
+        return None
+
+    def _wait(self, timeout: float | None) -> None:
+        self._task.wait(timeout)
+        if timeout is not None and not self._task.ready():
+            raise TimeoutError
+
+    def done(self) -> bool:
+        """Whether the task has ended or was cancelled."""
+        return super().done() if self._full else self._task.ready()
+
+    def running(self) -> bool:
+        """Whether a worker is at the task."""
+        return not self.done() and not self._task.queued()
+
+    def cancel(self) -> bool:
+        """Take the task out of the queue. False if a worker has taken it already."""
+        if not (self._task.cancel() or self._task.cancelled()):
+            return False
+        return super().cancel() if self._full else True
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return super().cancelled() if self._full else self._task.cancelled()
+
+    def __repr__(self) -> str:
+        if self._full or self.done():
+            return super().__repr__()
+        return f"<{type(self).__name__} at {id(self):#x} state={'running' if self.running() else 'pending'}>"
+
+
+def _after_fork() -> None:
+    """In a child: another thread may have held the lock."""
+    global _filling
+    _filling = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,362 @@
+"""`Pool(kind="thread")`: the same pool on threads of this process, for objects that can't or need not leave it.
+
+The front is `Pool`'s own. What the engine does for processes is done here in Python: `Threads` is the twin of
+`PoolBase`, `Task` of `AsyncResult`, `Inbox` of `Inbox`; those of maps are in `thread_maps`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any
+
+from shoal import _checks
+from shoal.insight.stats import PoolStats, WorkerStats
+from shoal.pool import AT_HAND, Pool, register
+from shoal.results import closed
+from shoal.thread_maps import Job, Stream
+
+__all__ = ["ThreadPool", "ThreadWorker"]
+
+
+@dataclass(frozen=True)
+class ThreadWorker:
+    """A worker of a pool of threads, as it was when asked. As `Worker`.
+
+    Attributes:
+        number: its place in the pool, from 0.
+        pid: this process.
+        state: "idle", "busy" or "gone".
+        tasks: tasks ended at this place.
+        busy: seconds spent on them.
+    """
+
+    number: int
+    pid: int
+    state: str
+    tasks: int
+    busy: float
+
+
+class ThreadPool(Pool):
+    """Threads of this process that run functions. Made by `Pool(kind="thread")`, which describes it."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: object = None,
+        *,
+        preload: Iterable[str] = (),
+        memory_limit: int | None = None,
+        kind: str = "thread",
+    ) -> None:
+        count = _checks.processes(processes)
+        start = _checks.initializer(initializer, initargs)
+        most = _checks.maxtasksperchild(maxtasksperchild)
+        if memory_limit is not None:
+            raise ValueError("memory_limit is for processes: threads have the memory of this one")
+        for module in _checks.modules(preload):
+            __import__(module)
+        self._owner = os.getpid()
+        self._terminated = False
+        self._callbacks = self._future = None
+        self._streams = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._base = Threads(count, start, most)  # type: ignore[assignment]
+        self._began = time.monotonic()
+        register(self)
+
+    def stats(self) -> PoolStats:
+        passed = time.monotonic() - self._began
+        workers = [
+            WorkerStats(thread.number, os.getpid(), thread.state, thread.tasks, thread.busy, idle=passed - thread.busy)
+            for thread in self.workers
+        ]
+        queued = len(self._base._queue)  # type: ignore[attr-defined]
+        return PoolStats(tuple(workers), queued, queued + sum(worker.state == "busy" for worker in workers))
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 0) -> Any:
+        raise NotImplementedError("a pool of threads keeps no record of its tasks: one of processes does")
+
+    def explain(self) -> Any:
+        raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
+
+    def _inbox(self) -> Any:
+        return Inbox()
+
+    def _prepare(self, func: Callable[..., Any]) -> Any:
+        return func
+
+    def _stream(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> Any:
+        if not self._base.is_open:
+            raise closed()
+        size = 1 if chunksize is None else _checks.chunksize(chunksize)
+        stream = Stream(self, func, iterable, size, _checks.buffersize(buffersize), ordered, star=False)
+        self._streams.add(stream)  # type: ignore[arg-type]
+        return stream
+
+    def _job(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+    ) -> Any:
+        if not self._base.is_open:
+            raise closed()
+        at_hand = buffersize is None and isinstance(iterable, AT_HAND)
+        if chunksize is not None:
+            size = _checks.chunksize(chunksize)
+        else:
+            # As multiprocessing's: a piece costs little, but not nothing.
+            size = -(-len(iterable) // (4 * self._base.size)) or 1 if at_hand else 1  # type: ignore[arg-type]
+        return Job(self, func, iterable, size, _checks.buffersize(buffersize), at_hand, star)
+
+
+class Task:
+    """The result of a call, when it is there."""
+
+    def __init__(
+        self, threads: Threads, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> None:
+        self._threads = threads
+        self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = (func, args, kwargs or {})
+        # "queued", "running", "ended" or "cancelled": changed under the lock of `Threads`.
+        self._state = "queued"
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._watching: tuple[Inbox, int] | None = None
+        # Held until it has ended.
+        self._latch = threading.Lock()
+        self._latch.acquire()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The result, when it arrives; the task's exception if it raised one."""
+        self.wait(timeout)
+        if not self.ready():
+            from multiprocessing import TimeoutError
+
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the task has ended, at most `timeout` seconds."""
+        if self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            self._latch.release()
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self._state in ("ended", "cancelled")
+
+    def successful(self) -> bool:
+        """Whether the task ended without an exception. ValueError if it has not ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._error is None
+
+    def cancel(self) -> bool:
+        """Take the task back, unless a thread has taken it or it has ended: then False."""
+        with self._threads.changed:
+            if self._state != "queued":
+                return False
+            # Its place in the queue is passed over.
+            self._end("cancelled", error=CancelledError("cancelled before it began"))
+            return True
+
+    def cancelled(self) -> bool:
+        """Whether the task was taken back."""
+        return self._state == "cancelled"
+
+    def queued(self) -> bool:
+        """Whether no thread has taken the task yet."""
+        return self._state == "queued"
+
+    def watch(self, inbox: Inbox, tag: int) -> bool:
+        """Have `inbox` told of the end, with `tag`. False if it has ended already."""
+        with self._threads.changed:
+            if self.ready():
+                return False
+            self._watching = inbox, tag
+            return True
+
+    def _run(self, broken: BaseException | None) -> None:
+        assert self._call is not None
+        func, args, kwargs = self._call
+        value, error = None, broken
+        if broken is None:
+            try:
+                value = func(*args, **kwargs)
+            except BaseException as raised:
+                error = raised
+        with self._threads.changed:
+            if self._state == "running":
+                self._end("ended", value, error)
+        # An exception knows this frame.
+        del error, broken, value, func, args, kwargs
+
+    def _end(self, state: str, value: Any = None, error: BaseException | None = None) -> None:
+        """Under the lock: tell everybody. A task that is cut off ends before its function does."""
+        self._state, self._value, self._error, self._call = state, value, error, None
+        self._latch.release()
+        if self._watching is not None:
+            inbox, tag = self._watching
+            self._watching = None
+            inbox.put(tag)
+
+
+class Inbox:
+    """Where it is told which watched tasks have ended."""
+
+    def __init__(self) -> None:
+        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.put = self._ended.put
+
+    def take(self, timeout: float | None = None) -> list[int]:
+        """Wait until something has ended, at most `timeout` seconds; the tags of all that has."""
+        tags: list[int] = []
+        try:
+            tags.append(self._ended.get(timeout=timeout))
+            while True:
+                tags.append(self._ended.get_nowait())
+        except queue.Empty:
+            return tags
+
+
+class Threads:
+    """The threads, and what they are to do."""
+
+    def __init__(self, count: int, start: tuple[Any, tuple[Any, ...]] | None, most: int | None) -> None:
+        self.changed = threading.Condition()
+        self.size = count
+        self._start, self._most = start, most
+        self._state = "open"
+        self._queue: deque[Task] = deque()
+        self._at: list[Task | None] = [None] * count
+        self._counts = [(0, 0.0)] * count
+        self._threads: list[threading.Thread | None] = [None] * count
+        with self.changed:
+            for number in range(count):
+                self._begin(number)
+
+    def _begin(self, number: int) -> None:
+        # Daemons: the interpreter's end waits for no task that was cut off.
+        thread = threading.Thread(target=self._work, args=(number,), name=f"shoal-{number}", daemon=True)
+        self._threads[number] = thread
+        thread.start()
+
+    def _work(self, number: int) -> None:
+        broken = None
+        if self._start is not None:
+            function, arguments = self._start
+            try:
+                function(*arguments)
+            except BaseException as error:
+                error.add_note("raised by the pool's initializer")
+                broken = error
+        left = 1 if broken is not None else self._most
+        while left != 0 and (task := self._next(number)) is not None:
+            started = time.perf_counter()
+            task._run(broken)
+            del task
+            with self.changed:
+                self._at[number] = None
+                tasks, busy = self._counts[number]
+                self._counts[number] = tasks + 1, busy + time.perf_counter() - started
+            if left is not None:
+                left -= 1
+        with self.changed:
+            if left == 0 and (self._state == "open" or self._queue):
+                self._begin(number)
+            else:
+                self._threads[number] = None
+                self.changed.notify_all()
+
+    def _next(self, number: int) -> Task | None:
+        with self.changed:
+            while True:
+                while self._queue:
+                    task = self._queue.popleft()
+                    if task._state == "queued":
+                        task._state = "running"
+                        self._at[number] = task
+                        return task
+                if self._state != "open":
+                    return None
+                self.changed.wait()
+
+    def submit_call(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> Task:
+        """Submit a call."""
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
+        task = Task(self, func, args, kwargs)
+        with self.changed:
+            if self._state != "open":
+                raise closed()
+            self._queue.append(task)
+            self.changed.notify()
+        return task
+
+    def cancel_queued(self) -> None:
+        """Take back all tasks that no thread has taken yet."""
+        for task in list(self._queue):
+            task.cancel()
+
+    def close_now(self) -> None:
+        """No more tasks."""
+        with self.changed:
+            if self._state == "open":
+                self._state = "closed"
+            self.changed.notify_all()
+
+    def terminate_now(self, kill: bool = False) -> None:
+        """No more tasks, and those that have not ended end now. What a thread is at can't be stopped."""
+        from shoal.errors import PoolClosed
+
+        with self.changed:
+            self._state = "terminated"
+            for task in (*self._at, *self._queue):
+                if task is not None and not task.ready():
+                    task._end("ended", error=PoolClosed("the pool was terminated before the task was done"))
+            self._queue.clear()
+            self.changed.notify_all()
+
+    def wait_over(self, timeout: float | None = None) -> bool:
+        """Wait until all threads of a closed pool have ended."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not any(self._threads), timeout)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks may be submitted."""
+        return self._state == "open"
+
+    @property
+    def workers(self) -> Sequence[ThreadWorker]:
+        """The threads, as they are at this moment."""
+        with self.changed:
+            return tuple(
+                ThreadWorker(number, os.getpid(), "gone" if thread is None else "busy" if at else "idle", *counts)
+                for number, (thread, at, counts) in enumerate(zip(self._threads, self._at, self._counts, strict=True))
+            )
