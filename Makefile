@@ -31,7 +31,8 @@ demo: $(VENV)/shoal ## build and install shoal, run its demonstration (ARGS="--q
 
 test: $(VENV)/shoal ## all tests but the slow ones: Rust, loom models, Python (ARGS="tests/pool -k map" goes to pytest)
 # The threshold crate is a module for an interpreter to load: it has no main and is tested from Python.
-	cargo test --workspace --exclude shoal-python
+# Tests of what a death leaves need points to die at.
+	cargo test --workspace --exclude shoal-python --features shoal-core/crash-points
 # Loom tries every interleaving, so the models want an optimised build; they don't want to wait for link-time optimisation.
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS="$(RUSTFLAGS) --cfg loom" \
 	    cargo test -p shoal-core --release --lib --target-dir target/loom loom
@@ -45,13 +46,15 @@ wheel: $(VENV)/shoal ## the wheel for every CPython from 3.11 on, and the source
 	$(BIN)/maturin sdist --out dist
 	@ls dist/shoal-*-cp311-abi3-manylinux_*.whl || { echo "the wheel is not cp311-abi3-manylinux: $$(ls dist)"; exit 1; }
 
-test-wheel: wheel ## the wheel in a clean environment of every CPython found, the source distribution and the crates built
+test-wheel: wheel ## the wheel in a clean environment of every CPython found, the source distribution built, the crates packed
 	$(BIN)/python .ci/test_wheel.py
-	cargo package --quiet --locked --allow-dirty -p shoal-sys -p shoal-core
+# Their files are those of the source distribution, which was built just now.
+	cargo package --quiet --locked --allow-dirty --no-verify -p shoal-sys -p shoal-core
 
 check: $(VENV)/shoal ## format, lints, types, documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p shoal-core --all-targets --features crash-points -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

@@ -19,7 +19,9 @@ TESTS = (
     "tests/pool/test_map.py",
     "tests/pool/test_functions.py",
     "tests/array/test_travel.py",
-    "tests/sync",
+    "tests/sync/test_lock.py",
+    "tests/sync/test_counter.py",
+    "tests/queues/test_queue.py",
     "tests/progress/test_remote.py",
 )
 OLDEST = 11

@@ -11,7 +11,7 @@ from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from .clusters import dask_session, ray_session
-from .sessions import ExecutorSession, JoblibSession, MpireSession, PoolSession, Session
+from .sessions import ExecutorSession, JoblibSession, MpireSession, PoolSession, Session, Unsupported
 
 
 @contextmanager
@@ -56,12 +56,16 @@ def _mpire(workers: int) -> Iterator[Session]:
         yield MpireSession(pool)
 
 
+def _no_pool(_workers: int) -> Any:
+    raise Unsupported("has no pools")
+
+
 @dataclass(frozen=True)
 class Peer:
     """A tool, by the module it comes in and the way to start a pool of some workers.
 
     A `cluster` takes many seconds to start: it is measured where data travels, and with one sample. One with a
-    `private_network` is started where there is no other.
+    `private_network` is started where there is no other. One without pools is compared in other things.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Peer:
     session: Callable[[int], Any]
     cluster: bool = False
     private_network: bool = False
+    has_pools: bool = True
 
     @property
     def installed(self) -> bool:
@@ -86,10 +91,11 @@ PEERS = {
         Peer("threads", "multiprocessing.pool", _threads),
         Peer("joblib", "joblib", _joblib),
         Peer("mpire", "mpire", _mpire),
+        Peer("faster-fifo", "faster_fifo", _no_pool, has_pools=False),
         Peer("ray", "ray", ray_session, cluster=True, private_network=True),
         Peer("dask", "distributed", dask_session, cluster=True),
     )
 }
-POOLS = tuple(name for name, peer in PEERS.items() if not peer.cluster)
+POOLS = tuple(name for name, peer in PEERS.items() if peer.has_pools and not peer.cluster)
 # Where data travels: threads move none, and the executor does what multiprocessing does.
 CARRIERS = (SHOAL, "multiprocessing", "joblib", "mpire", "ray", "dask")

@@ -52,16 +52,28 @@ def maxtasksperchild(value: object, name: str = "maxtasksperchild") -> int | Non
     return value
 
 
-def memory_limit(value: object) -> int | None:
+def memory_limit(value: object, name: str = "memory_limit") -> int | None:
     """A limit of memory in bytes; None for none."""
     if value is None:
         return None
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"memory_limit must be a number of bytes or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a number of bytes or None, not {type(value).__name__}")
     limit = int(value.__index__())
     if not 1 <= limit < 2**63:
-        raise ValueError(f"memory_limit must be 1 byte or more, and less than 2**63, not {limit}")
+        raise ValueError(f"{name} must be 1 byte or more, and less than 2**63, not {limit}")
     return limit
+
+
+def period(value: object, name: str) -> float | None:
+    """A time in seconds, more than 0; None for endless."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, str)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be None or a number of seconds, not {type(value).__name__}")
+    seconds = float(value)  # type: ignore[arg-type]
+    if not seconds > 0:
+        raise ValueError(f"{name} must be None or more than 0 seconds, not {value!r}")
+    return None if seconds == float("inf") else seconds
 
 
 def chunksize(value: object, name: str = "chunksize") -> int:

@@ -13,6 +13,7 @@ __version__: str
 SPIN_BUDGET_US: int
 __all__ = [
     "SPIN_BUDGET_US",
+    "Answerer",
     "AsyncResult",
     "Block",
     "IMapIterator",
@@ -32,6 +33,7 @@ __all__ = [
     "Seated",
     "SmallBlock",
     "StreamJob",
+    "Terms",
     "Worker",
     "Zygote",
     "__version__",
@@ -103,11 +105,16 @@ class PoolBase:
         preload: Sequence[bytes],
         setup: object,
         initializer: object,
-        memory_limit: int | None = None,
+        memory_limit: int | None,
+        limits: tuple[int | None, float | None, float | None],
     ) -> Self: ...
-    def prepare(self, func: Callable[..., _R]) -> Prepared: ...
+    def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(
-        self, func: Callable[..., _R] | Prepared, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., _R] | Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        terms: Terms | None = None,
     ) -> AsyncResult[_R]: ...
     def cancel_queued(self) -> None: ...
     def close_now(self) -> None: ...
@@ -139,7 +146,7 @@ class AsyncResult(Generic[_R]):
     def wait(self, timeout: float | None = None) -> None: ...
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
-    def cancel(self) -> bool: ...
+    def cancel(self, *, running: bool = False) -> bool: ...
     def cancelled(self) -> bool: ...
     def queued(self) -> bool: ...
     def watch(self, inbox: Inbox, tag: int) -> bool: ...
@@ -150,6 +157,18 @@ class AsyncResult(Generic[_R]):
 class Prepared: ...
 
 @final
+class Terms:
+    def __new__(
+        cls,
+        timeout: float | None,
+        retries: int,
+        retry_on: bytes,
+        retry_timeouts: bool,
+        pause: float,
+        priority: int,
+    ) -> Self: ...
+
+@final
 class Inbox:
     def __new__(cls, pool: PoolBase) -> Self: ...
     def take(self, timeout: float | None = None) -> list[int]: ...
@@ -157,7 +176,12 @@ class Inbox:
 @final
 class Job:
     def __new__(
-        cls, pool: PoolBase, func: Callable[..., Any], items: Sequence[Any], chunksize: int | None, star: bool
+        cls,
+        pool: PoolBase,
+        func: Callable[..., Any] | Prepared,
+        items: Sequence[Any],
+        chunksize: int | None,
+        star: bool,
     ) -> Self: ...
     def start(self, everything: bool) -> bool: ...
     def run(self, timeout: float | None = None) -> bool: ...
@@ -170,7 +194,7 @@ class IMapIterator(Generic[_R]):
         cls,
         base: PoolBase,
         owner: object,
-        func: Callable[..., _R],
+        func: Callable[..., _R] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
@@ -189,7 +213,7 @@ class StreamJob:
     def __new__(
         cls,
         pool: PoolBase,
-        func: Callable[..., Any],
+        func: Callable[..., Any] | Prepared,
         items: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
@@ -209,6 +233,10 @@ class Zygote:
     def failed(self, seat: Seat, errno: int) -> None: ...
 
 @final
+class Answerer:
+    def __call__(self, signal: int, frame: object, /) -> None: ...
+
+@final
 class Seat: ...
 
 @final
@@ -216,7 +244,10 @@ class Seated:
     def __new__(cls, seat: Seat) -> Self: ...
     def setup(self) -> object: ...
     def initializer(self) -> object: ...
-    def run(self, most: int | None = None) -> None: ...
+    @property
+    def number(self) -> int: ...
+    def answerer(self) -> Answerer: ...
+    def run(self, most: int | None = None, most_memory: int | None = None) -> None: ...
     def fail_one(self, error: BaseException) -> bool: ...
 
 @final

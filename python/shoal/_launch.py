@@ -33,13 +33,19 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     return sys.executable, [*flags, "-c", start], envs
 
 
-def setup(most: int | None) -> tuple[object, ...]:
-    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it."""
+def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> tuple[object, ...]:
+    """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
+
+    Args:
+        cpus: those of each worker, in turn; none for whatever the process may use.
+        most: tasks after which a worker is replaced.
+        most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
+    """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, most
+    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, cpus, most, most_memory
 
 
 def preloaded(names: list[str]) -> list[bytes]:

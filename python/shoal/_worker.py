@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without enumerations that take a millisecond
 import atexit
+import faulthandler
 import os
 import sys
 
@@ -22,6 +24,8 @@ def work(seat: _engine.Seat) -> NoReturn:
     code = 1
     try:
         worker = _engine.Seated(seat)
+        # Should it crash, the client is to know where: what is written to stderr is kept.
+        faulthandler.enable(file=2, all_threads=False)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)
@@ -36,7 +40,12 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, most = setup
+    directory, path, argv, environment, cpus, most, most_memory = setup
+    if cpus:
+        os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
+    # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
+    _signal.signal(_signal.SIGURG, worker.answerer())
+    _signal.siginterrupt(_signal.SIGURG, False)
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
@@ -55,7 +64,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most)
+    worker.run(most, most_memory)
     return 0
 
 

@@ -51,7 +51,7 @@ class AsyncMethods:
 
     async def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
         """Call `func(*args, **kwds)` in a worker and wait for its result. As `Pool.apply`, with the same errors."""
-        task = self._pool._base.submit_call(func, tuple(args), dict(kwds) if kwds else None)
+        task = self._pool._base.submit_call(func, tuple(args), dict(kwds) if kwds else None, self._pool._terms.engine)
         bell = _Bell()
         try:
             if self._pool._threads().watch(task, bell.ring):

@@ -99,7 +99,10 @@ class _Run:
         ahead = min(self.pool._base.size, len(self.spans))
         inbox = self.pool._inbox()
         on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
-        tasks = {tag: self.pool._base.submit_call(on_block, (self.spans[tag],)) for tag in range(ahead)}
+        tasks = {
+            tag: self.pool._base.submit_call(on_block, (self.spans[tag],), None, self.pool._terms.engine)
+            for tag in range(ahead)
+        }
         come = [tag for tag, task in tasks.items() if not task.watch(inbox, tag)]
         # What has come of those that are ahead.
         pieces: dict[int, Any] = {}
@@ -147,7 +150,7 @@ class _Run:
 
     def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> Any:
         on_block = _OnBlock(self.func, self.args, self.axis, place, must_fit)
-        job: Any = self.pool._job(on_block, spans, None, None, False)
+        job: Any = self.pool._job(on_block, spans, None, None, False, {})
         job.start(False)
         return job
 

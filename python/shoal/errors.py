@@ -44,8 +44,15 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         pid: the process id of the worker.
         exitcode: its exit code; negative for the signal that killed it (-9 for SIGKILL), as in `multiprocessing`;
             None if it isn't known.
-        task: a short text for the task, such as `"tests.f(3, 'x')"`; empty if the worker had none.
-        stderr: the last lines that the worker wrote to stderr. Pools do not record them yet: empty.
+        task: the task in a few words, such as `"f(3, 'x')"`; empty if it isn't known.
+        stderr: the last lines that the worker wrote to stderr, at most 20.
+        cause: why it was killed, if somebody knows: the kernel for want of memory, or the pool for a limit that it has.
+        uptime: how long the worker had lived, in seconds; None if it isn't known.
+        traceback: the Python stack at the moment of the crash, as `faulthandler` tells it; empty if there is none.
+        tries: how often the task was tried. More than once, every time or the last times, with `retries`.
+        earlier: how earlier tries of it ended their workers, as text.
+
+    All of them are attributes.
 
     Example:
         try:
@@ -54,20 +61,46 @@ class WorkerDied(ShoalError, BrokenProcessPool):
             print(death.pid, death.exitcode, death.task)
     """
 
-    def __init__(self, pid: int, exitcode: int | None = None, task: str = "", stderr: str = "") -> None:
+    def __init__(
+        self,
+        pid: int,
+        exitcode: int | None = None,
+        task: str = "",
+        stderr: str = "",
+        cause: str = "",
+        uptime: float | None = None,
+        traceback: str = "",
+        tries: int = 1,
+        earlier: tuple[str, ...] = (),
+    ) -> None:
         # The arguments are `args`, which is what an exception pickles.
-        super().__init__(pid, exitcode, task, stderr)
+        super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier)
         self.pid = pid
         self.exitcode = exitcode
         self.task = task
         self.stderr = stderr
+        self.cause = cause
+        self.uptime = uptime
+        self.traceback = traceback
+        self.tries = tries
+        self.earlier = earlier
 
     def __str__(self) -> str:
         text = f"worker {self.pid} {_ending(self.exitcode)}"
+        if self.uptime is not None:
+            text += f" after {self.uptime:.3g} s"
         if self.task:
             text += f" while running {self.task}"
+        if self.cause:
+            text += f": {self.cause}"
+        if self.traceback:
+            text += f"; its last stack was:\n{self.traceback.rstrip()}"
         if self.stderr:
             text += f"; its last words on stderr were:\n{self.stderr.rstrip()}"
+        if self.tries > 1:
+            text += f"\nThe task was given up after {self.tries} tries."
+        if self.earlier:
+            text += " Before, " + "\nand ".join(self.earlier)
         return text
 
 
@@ -85,10 +118,47 @@ def _ending(exitcode: int | None) -> str:
 
 
 class TaskTimeout(ShoalError, TimeoutError):
-    """A task ran for longer than it was allowed to, and was stopped.
+    """A task ran for longer than its `timeout` and was stopped, by ending its worker. Other tasks go on.
 
-    Tasks have no time limit yet, so nothing raises this: the name is there to be written against.
+    Args:
+        task: the task in a few words, such as `"f(3, 'x')"`.
+        timeout: how long it might take, in seconds.
+        pid: the process id of the worker that was ended.
+        tries: how often the task was tried.
+        stderr: the last lines that the worker wrote to stderr, at most 20.
+
+    All of them are attributes.
+
+    Example:
+        try:
+            pool.apply(work, (item,), timeout=10)
+        except shoal.TaskTimeout as error:
+            print(error.task, "took longer than", error.timeout, "s")
     """
+
+    def __init__(
+        self, task: str, timeout: float | None = None, pid: int | None = None, tries: int = 1, stderr: str = ""
+    ) -> None:
+        # A TimeoutError is an OSError, which would take several arguments for an error number and file names.
+        super().__init__(task)
+        self.task = task
+        self.timeout = timeout
+        self.pid = pid
+        self.tries = tries
+        self.stderr = stderr
+
+    def __reduce__(self) -> tuple[type[TaskTimeout], tuple[object, ...]]:
+        return type(self), (self.task, self.timeout, self.pid, self.tries, self.stderr)
+
+    def __str__(self) -> str:
+        if self.timeout is None:
+            return self.task
+        text = f"{self.task} took longer than {self.timeout:g} s and was stopped, with worker {self.pid}"
+        if self.tries > 1:
+            text += f", at each of {self.tries} tries"
+        if self.stderr:
+            text += f"; its last words on stderr were:\n{self.stderr.rstrip()}"
+        return text
 
 
 class SerializationError(ShoalError, pickle.PicklingError):

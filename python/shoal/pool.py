@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shoal import _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
+from shoal._terms import Terms
 from shoal.results import Callbacks, MapResult, closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Self, TypeVar
+    from typing import Any, Self, TypeVar, Unpack
 
+    from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
     from shoal.futures import Future
     from shoal.insight.report import MapReport
@@ -58,6 +60,20 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        worker_memory_limit: the most memory, in bytes, that a worker may have to itself (resident and not shared). One
+            that has more is ended, and its task raises `WorkerDied` which says so. Looked at every 50 ms. Default: as
+            much as there is.
+        maxmemoryperchild: a worker that has more memory than this to itself when it has ended a task, in bytes, is
+            replaced. Default: never.
+        idle_timeout: a worker without a task for so many seconds ends, and comes back when there is work. Default:
+            None, workers stay.
+        affinity: which CPUs workers run on. "compact": one each, near each other; "spread": one each, far from each
+            other; or a list of CPUs, or of lists of CPUs, for one worker after the other, from the front again if there
+            are more workers. Default: None, on all that this process may use.
+        unresponsive_after: a worker that has been at a task for so many seconds is asked for a sign of life (by
+            SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
+            said on stderr, once, and by its state in `workers`. Default: 30. None: never.
+        options: the terms of all its tasks, unless a call says otherwise; see `options`.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -83,23 +99,42 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: str | Iterable[int | Iterable[int]] | None = None,
+        unresponsive_after: float | None = 30.0,
         kind: str = "process",
+        **options: Unpack[TaskOptions],
     ) -> None:
         if kind != "process":
             raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
+        terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
-        setup = _launch.setup(_checks.maxtasksperchild(maxtasksperchild))
+        setup = _launch.setup(
+            _cpus(affinity),
+            _checks.maxtasksperchild(maxtasksperchild),
+            _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
+        )
+        limits = (
+            _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
+            _checks.period(idle_timeout, "idle_timeout"),
+            _checks.period(unresponsive_after, "unresponsive_after"),
+        )
         limit = _checks.memory_limit(memory_limit)
         program, args, envs = _launch.command()
         self._owner = os.getpid()
+        self._root: Pool | None = None
+        self._terms = terms
+        self._last_terms: tuple[Mapping[str, Any], Terms] = ({}, terms)
         self._terminated = False
         self._callbacks: Callbacks | None = None
         self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload))
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit)
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
@@ -109,15 +144,59 @@ class Pool:
             return object.__new__(ThreadPool)  # type: ignore[return-value]
         return object.__new__(cls)
 
+    def options(self, **options: Unpack[TaskOptions]) -> Self:
+        """This pool, with other terms for the tasks that are submitted through it.
+
+        The same options can be given to each call but `submit`, whose keyword arguments are the function's.
+
+        Args:
+            timeout: how long a task may run, in seconds from the moment a worker takes it. One that takes longer is
+                stopped by ending its worker, and raises `TaskTimeout`. Default: None, for as long as it takes.
+            retries: how often a task is tried again after its worker has died, or it raised one of `retry_on`.
+                Default: 0. A task that ends its worker at each try raises `WorkerDied` with the story of all of them.
+            retry_on: an exception class, or a tuple of them, that are a reason to try again besides the death of a
+                worker. With `TaskTimeout` among them, also a task that takes too long. Default: none.
+            retry_delay: seconds before the first further try. It doubles with each, up to a minute; meanwhile other
+                tasks run. Default: 0.
+            priority: tasks with a higher one go first, whenever they came; equals go in the order they came. A task
+                that runs is not interrupted. Default: 0.
+
+        With a `timeout` or `retries` each item of a map is a task of its own, and these hold for each item; unless you
+        give a `chunksize`, then they hold for each chunk.
+
+        Returns:
+            The same pool, seen with these options. What is not mentioned is as it is for this one.
+
+        Raises:
+            TypeError, ValueError: an option is not as described.
+
+        Example:
+            >>> patient = pool.options(timeout=60, retries=2, retry_on=ConnectionError, retry_delay=0.5)
+            >>> future = patient.submit(pow, 2, 10)
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._root = self._root or self
+        view._terms = self._terms.with_(options)
+        view._last_terms = ({}, view._terms)
+        return view
+
     # ---- one call ----------------------------------------------------------------------------------------------------
 
-    def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
+    def apply(
+        self,
+        func: Callable[..., R],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        **options: Unpack[TaskOptions],
+    ) -> R:
         """Call `func(*args, **kwds)` in a worker and wait for its result. As `multiprocessing.Pool.apply`.
 
         Args:
             func: what to call.
             args: its positional arguments.
             kwds: its keyword arguments.
+            options: `timeout`, `retries` and so on; see `options`.
 
         Returns:
             What it returns.
@@ -125,10 +204,11 @@ class Pool:
         Raises:
             BaseException: what it raises, with the worker's traceback as the cause.
             WorkerDied: the worker died at it.
+            TaskTimeout: it took longer than its `timeout`.
             SerializationError: `func`, an argument or the result can't be pickled.
             PoolClosed: the pool is closed.
         """
-        result: R = self.apply_async(func, args, kwds).get()
+        result: R = self.apply_async(func, args, kwds, **options).get()
         return result
 
     def apply_async(
@@ -138,6 +218,7 @@ class Pool:
         kwds: Mapping[str, Any] = {},
         callback: Callable[[R], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **options: Unpack[TaskOptions],
     ) -> AsyncResult[R]:
         """Call `func(*args, **kwds)` in a worker; returns at once. As `multiprocessing.Pool.apply_async`.
 
@@ -147,20 +228,25 @@ class Pool:
             kwds: its keyword arguments.
             callback: called with the result, in a thread of this process.
             error_callback: called with the exception, likewise.
+            options: `timeout`, `retries` and so on; see `options`.
 
         Returns:
-            An `AsyncResult`.
+            An `AsyncResult`. Its `cancel()` takes the task out of the queue; `cancel(running=True)` also stops one that
+            a worker runs, by ending that worker. Both return False if it is too late.
 
         Raises:
             SerializationError: `func` or an argument can't be pickled.
             PoolClosed: the pool is closed.
         """
+        # A loop of calls says the same each time: looked up here, as a call would take longer than the comparison.
+        last = self._last_terms
+        terms = last[1] if last[0] == options else self._terms_with(options)
         if callback is None and error_callback is None:
             return self._base.submit_call(
-                func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None
+                func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None, terms.engine
             )
         _checks.callbacks(callback, error_callback)
-        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None)
+        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None, terms.engine)
         return self._threads().call(task, callback, error_callback)  # type: ignore[return-value]
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
@@ -184,8 +270,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
-        task = self._base.submit_call(fn, args, kwargs or None)
-        return (self._future or self._load_future())(task, self._callbacks)
+        task = self._base.submit_call(fn, args, kwargs or None, self._terms.engine)
+        return (self._future or self._load_future())(task, self._callbacks or self._threads())
 
     # ---- many calls --------------------------------------------------------------------------------------------------
 
@@ -196,6 +282,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
 
@@ -209,6 +296,7 @@ class Pool:
                 is free always gets the next ones, and what waits behind a long one is given to others.
             buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
                 some 16 tasks each, with at most 256 MiB of arguments.
+            options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
             A list of what `func` returned.
@@ -219,6 +307,7 @@ class Pool:
             TypeError: `func` can't be called, `iterable` is none, or a size is no integer.
             ValueError: `chunksize` or `buffersize` is less than 1, or the pool is closed.
             WorkerDied: a worker died at an item.
+            TaskTimeout: an item took longer than its `timeout`.
             SerializationError: `func`, an item or a result can't be pickled.
 
         Example:
@@ -226,7 +315,7 @@ class Pool:
             ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
             ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, buffersize, star=False)
+        return self._map_now(func, iterable, chunksize, buffersize, False, options)
 
     def starmap(
         self,
@@ -235,9 +324,10 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, buffersize, star=True)
+        return self._map_now(func, iterable, chunksize, buffersize, True, options)
 
     def map_async(
         self,
@@ -248,13 +338,14 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
 
         The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
         a thread of this process or the one that waits for the results, whichever comes to it.
         """
-        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback, options)
 
     def starmap_async(
         self,
@@ -265,9 +356,10 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
-        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback)
+        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback, options)
 
     def imap(
         self,
@@ -276,6 +368,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
 
@@ -296,6 +389,7 @@ class Pool:
             buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
                 Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
                 of arguments and results, but always a task for each worker.
+            options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
             An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError` after so many seconds; what a
@@ -313,7 +407,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, ordered=True)
+        return self._stream(func, iterable, chunksize, buffersize, True, options)
 
     def imap_unordered(
         self,
@@ -322,9 +416,10 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, ordered=False)
+        return self._stream(func, iterable, chunksize, buffersize, False, options)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -480,8 +575,9 @@ class Pool:
         for stream in list(self._streams):
             # Whoever joins takes no results meanwhile: what imap has left to read is read now.
             stream._read_all()
-        if self._callbacks is not None:
-            self._callbacks.join()
+        callbacks = (self._root or self)._callbacks
+        if callbacks is not None:
+            callbacks.join()
         self._base.wait_over()
 
     @property
@@ -501,7 +597,7 @@ class Pool:
 
     def __del__(self) -> None:
         # The engine ends the workers when its part goes; the warning is for whoever forgot.
-        if hasattr(self, "_base") and self._owner == os.getpid() and self._base.is_open:
+        if hasattr(self, "_base") and self._root is None and self._owner == os.getpid() and self._base.is_open:
             import warnings
 
             warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
@@ -517,6 +613,8 @@ class Pool:
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _threads(self) -> Callbacks:
+        if self._root is not None:
+            return self._root._threads()
         with self._lock:
             if self._callbacks is None:
                 self._callbacks = Callbacks(self._inbox())
@@ -527,7 +625,7 @@ class Pool:
 
     def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
         """A function for many submits, serialized once, as it is now."""
-        return self._base.prepare(func)  # type: ignore[return-value]
+        return self._base.prepare(func, self._terms.engine)  # type: ignore[return-value]
 
     def _load_future(self) -> Callable[..., Future[Any]]:
         # An import statement in each submit would take longer than all the rest of it in Python.
@@ -544,11 +642,11 @@ class Pool:
         chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
+        options: TaskOptions,
     ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
-        if chunksize is not None:
-            chunksize = _checks.chunksize(chunksize)
+        func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         stream: IMapIterator[R] = IMapIterator(self._base, self, func, iterable, chunksize, ahead, ordered)
         self._streams.add(stream)
@@ -561,21 +659,44 @@ class Pool:
         chunksize: int | None,
         buffersize: int | None,
         star: bool,
+        options: TaskOptions,
     ) -> _engine.Job | _engine.StreamJob:
         if not self._base.is_open:
             raise closed()
-        if chunksize is not None:
-            chunksize = _checks.chunksize(chunksize)
+        func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         if ahead is None and isinstance(iterable, AT_HAND):
             items = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
             return _engine.Job(self._base, func, items, chunksize, star)
         return _engine.StreamJob(self._base, func, iterable, chunksize, ahead, star)
 
+    def _terms_with(self, options: Mapping[str, Any]) -> Terms:
+        last = self._last_terms
+        if last[0] != options:
+            self._last_terms = last = options, self._terms.with_(options) if options else self._terms
+        return last[1]
+
+    def _on_terms(
+        self, func: Callable[..., Any], chunksize: int | None, options: TaskOptions
+    ) -> tuple[Any, int | None]:
+        """What a map calls, and how many items make a task: one, if each has a limit or tries of its own."""
+        if chunksize is not None:
+            chunksize = _checks.chunksize(chunksize)
+        terms = self._terms_with(options)
+        if terms.engine is None:
+            return func, chunksize
+        return self._base.prepare(func, terms.engine), 1 if terms.alone and chunksize is None else chunksize
+
     def _map_now(
-        self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, buffersize: int | None, star: bool
+        self,
+        func: Callable[..., R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+        options: TaskOptions,
     ) -> list[R]:
-        job = self._job(func, iterable, chunksize, buffersize, star)
+        job = self._job(func, iterable, chunksize, buffersize, star, options)
         job.run()
         return job.result()
 
@@ -588,16 +709,25 @@ class Pool:
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
+        options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
         # A copy: the caller may change the list before all of it is sent.
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
-        job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star)
+        job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star, options)
         more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
         result: MapResult[R] = MapResult(job, callback, error_callback)
         if more or callback is not None or error_callback is not None:
             self._threads().spawn(result.wait)
         return result
+
+
+def _cpus(affinity: object) -> list[list[int]]:
+    if affinity is None:
+        return []
+    from shoal.affinity import cpus_of_workers
+
+    return cpus_of_workers(affinity)
 
 
 def register(pool: Pool) -> None:

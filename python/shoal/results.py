@@ -166,10 +166,11 @@ class CallbackResult(Generic[R]):
             raise ValueError(f"{self!r} not ready")
         return self._task.successful()
 
-    def cancel(self) -> bool:
+    def cancel(self, *, running: bool = False) -> bool:
         """Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises
-        `concurrent.futures.CancelledError`, and `error_callback` is called with one."""
-        return self._task.cancel()
+        `concurrent.futures.CancelledError`, and `error_callback` is called with one. If `running`, also one that a
+        worker runs: that is ended and replaced."""
+        return self._task.cancel(running=running)
 
 
 class Callbacks:

@@ -12,12 +12,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
 from shoal import _checks
+from shoal._terms import Terms
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.pool import AT_HAND, Pool, register
 from shoal.results import closed
@@ -68,6 +69,9 @@ class ThreadPool(Pool):
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
+        self._root = None
+        self._terms = Terms({})
+        self._last_terms = ({}, self._terms)
         self._terminated = False
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()
@@ -91,6 +95,15 @@ class ThreadPool(Pool):
     def explain(self) -> Any:
         raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
+    def _terms_with(self, options: Mapping[str, Any]) -> Terms:
+        if options:
+            raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+        return self._terms
+
+    def options(self, **options: Any) -> Any:
+        self._terms_with(options)
+        return self
+
     def _inbox(self) -> Any:
         return Inbox()
 
@@ -104,7 +117,9 @@ class ThreadPool(Pool):
         chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
+        options: Mapping[str, Any],
     ) -> Any:
+        self._terms_with(options)
         if not self._base.is_open:
             raise closed()
         size = 1 if chunksize is None else _checks.chunksize(chunksize)
@@ -119,7 +134,9 @@ class ThreadPool(Pool):
         chunksize: int | None,
         buffersize: int | None,
         star: bool,
+        options: Mapping[str, Any],
     ) -> Any:
+        self._terms_with(options)
         if not self._base.is_open:
             raise closed()
         at_hand = buffersize is None and isinstance(iterable, AT_HAND)
@@ -174,8 +191,8 @@ class Task:
             raise ValueError(f"{self!r} not ready")
         return self._error is None
 
-    def cancel(self) -> bool:
-        """Take the task back, unless a thread has taken it or it has ended: then False."""
+    def cancel(self, *, running: bool = False) -> bool:
+        """Take the task back, unless a thread has taken it or it has ended: then False, also if `running`."""
         with self._threads.changed:
             if self._state != "queued":
                 return False
@@ -305,7 +322,7 @@ class Threads:
                 self.changed.wait()
 
     def submit_call(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, terms: None = None
     ) -> Task:
         """Submit a call."""
         if not callable(func):

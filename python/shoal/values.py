@@ -362,6 +362,9 @@ def _shared(type_: Any) -> type[Any]:
         return _restore, (_spelled(type_), self._shoal_memory)
 
     body = {"__reduce__": reduce, "__reduce_ex__": lambda self, _: reduce(self), "_shoal_type": type_}
+    if issubclass(type_, _SIMPLE):
+        # As the type's own, which shows the value in its exact instances only.
+        body["__repr__"] = lambda self: f"{type_.__name__}({self.value!r})"
     return type(type_.__name__, (type_,), body | {"__module__": type_.__module__, "__qualname__": type_.__qualname__})
 
 

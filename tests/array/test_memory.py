@@ -206,3 +206,13 @@ def test_a_process_without_pools_maps_nothing_from_dev_shm() -> None:
     array = shoal.ones(MB, "uint8")
     assert "/dev/shm" not in Path("/proc/self/maps").read_text()
     assert array.all()
+
+
+def test_who_is_short_of_memory_while_a_pool_ends_does_not_hang() -> None:
+    """Whoever asks pools for memory holds its arena locked, and must not be the one to drop the last of a pool."""
+    for _ in range(60):
+        with shoal.Pool(1) as pool:
+            pool.apply(abs, (-1,))
+        del pool
+        with pytest.raises(shoal.OutOfSharedMemory):
+            shoal.empty(10**14)

@@ -143,6 +143,31 @@ def test_of_many_that_find_no_room_the_error_tells_how_many_were_put() -> None:
     assert line.get_many() == [0, 1, 2]
 
 
+def test_of_many_those_before_one_that_cannot_travel_are_put() -> None:
+    line = shoal.Queue[Any]()
+    with pytest.raises(shoal.SerializationError, match="generator"):
+        line.put_many([1, 2, (i for i in range(3)), 4])
+    with pytest.raises(ZeroDivisionError):
+        line.put_many(6 // n for n in (2, 1, 0))
+    assert line.get_many() == [1, 2, 3, 6]
+
+
+class Stubborn:
+    """Can be put and not be got."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return divmod, (1, 0)
+
+
+def test_of_many_that_were_got_one_that_cannot_be_unpickled_does_not_lose_the_others() -> None:
+    line = shoal.Queue[Any]()
+    line.put_many([1, Stubborn(), 3])
+    with pytest.raises(ZeroDivisionError) as error:
+        line.get_many()
+    assert error.value.got == [1, 3]  # type: ignore[attr-defined]
+    assert line.empty()
+
+
 def test_who_waits_is_woken_by_what_comes() -> None:
     line, back = shoal.Queue[int](1), shoal.Queue[int](1)
 
@@ -294,12 +319,19 @@ def test_what_lies_in_a_queue_goes_with_it() -> None:
 
 def test_ctrl_c_interrupts_the_waiting() -> None:
     program = """
-import os, shoal, signal, threading
-for wait in (shoal.Queue().get, lambda line=shoal.Queue(1): [line.put(1), line.put(2)]):
+import os, shoal, signal, threading, time
+def put():
+    line = shoal.Queue(1)
+    line.put(1)
+    line.put(2, timeout=40)
+for wait in (lambda: shoal.Queue().get(timeout=40), put):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
     try:
         wait()
     except KeyboardInterrupt:
+        # Long before it would have ended by itself.
+        assert time.monotonic() - started < 20
         print("interrupted")
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)

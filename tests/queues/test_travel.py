@@ -74,7 +74,7 @@ def test_to_a_program_that_gets_the_bytes() -> None:
     array += 1
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_to_a_process_of_multiprocessing(method: str) -> None:
     line, back = shoal.Queue[int](), shoal.Queue[int]()
     context: Any = multiprocessing.get_context(method)
@@ -85,6 +85,44 @@ def test_to_a_process_of_multiprocessing(method: str) -> None:
     assert back.get(timeout=50) == 42
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_to_forks_while_other_threads_put_and_get() -> None:
+    line, busy = shoal.Queue[Any](), shoal.Queue[Any](3)
+    stop = threading.Event()
+
+    def put() -> None:
+        while not stop.is_set():
+            busy.put(b"x" * 500)
+        busy.put(None)
+
+    def get() -> None:
+        while busy.get() is not None:
+            pass
+
+    threads = [threading.Thread(target=put), threading.Thread(target=get)]
+    for thread in threads:
+        thread.start()
+    children = []
+    for n in range(10):
+        child = os.fork()
+        if child == 0:
+            try:
+                for i in range(50):
+                    line.put((n, i, b"x" * 500))
+                    busy.put(b"from the child")
+            finally:
+                os._exit(0)
+        children.append(child)
+    got = [line.get(timeout=50)[:2] for _ in range(500)]
+    for n in range(10):
+        assert [i for of, i in got if of == n] == list(range(50))
+    for child in children:
+        os.waitpid(child, 0)
+    stop.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_nothing_is_lost_when_a_producer_ends_right_after_it_has_put() -> None:
@@ -214,8 +252,8 @@ def test_a_queue_costs_no_descriptor_of_its_own() -> None:
 
     keep = [shoal.Queue[int]() for _ in range(10)]
     before = descriptors()
-    keep += [shoal.Queue[int]() for _ in range(20_000)]
-    for line in keep[::100]:
+    keep += [shoal.Queue[int]() for _ in range(100_000)]
+    for line in keep[::1000]:
         line.put(1)
     assert descriptors() < before + 20
-    assert all(line.get() == 1 for line in keep[::100])
+    assert all(line.get() == 1 for line in keep[::1000])

@@ -204,3 +204,8 @@ def test_anything_else_is_no_ctypes_object() -> None:
     for act in (copy, synchronized):
         with pytest.raises(TypeError, match=r"^obj must be a ctypes object"):
             act(5)
+
+
+def test_a_simple_value_shows_itself_as_in_multiprocessing() -> None:
+    assert repr(shoal.RawValue("i", 3)) == "c_int(3)"
+    assert repr(shoal.Value("d", 0.5)) == "<Synchronized wrapper for c_double(0.5)>"

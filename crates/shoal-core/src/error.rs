@@ -31,7 +31,7 @@ pub enum Error {
     #[error("this pool belongs to the parent process: after fork() a child needs a pool of its own")]
     Forked,
     /// This process was forked from the one that has the queue.
-    #[error("this queue was inherited by a fork, which can't use it: pass it as an argument instead")]
+    #[error("this queue is the parent process's: there was no number left for this fork of it, see TooManyHolders")]
     Inherited,
     /// A pool of no workers, or of too many.
     #[error("a pool has 1 to {most} workers, not {asked}")]
@@ -47,6 +47,14 @@ pub enum Error {
     /// The operating system said no.
     #[error(transparent)]
     Os(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether the process at the other end of a socket has closed it, or ended.
+    pub(crate) fn is_end_of_peer(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        matches!(self, Error::Os(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
+    }
 }
 
 /// What limits shared memory.

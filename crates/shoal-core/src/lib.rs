@@ -5,7 +5,9 @@
 //! - [`domain`]: who shares memory with whom; the host, its supervisor, its guests
 //! - [`queue`]: queues of bytes and blocks
 //! - [`pool`]: tasks, rings, workers
+//! - [`crash`]: where tests kill
 
+pub mod crash;
 #[cfg(not(loom))]
 pub mod domain;
 #[cfg(not(loom))]

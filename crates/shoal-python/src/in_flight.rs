@@ -65,6 +65,13 @@ pub fn note(lease: &Lease) {
     }
 }
 
+/// In the child of a fork: what the parent has sent, the parent keeps.
+pub fn forked() {
+    // Locked only by who is attached to the interpreter, as the thread that forks is, if the interpreter does it.
+    let parting = PARTING.try_lock().map(|mut parting| std::mem::take(&mut *parting));
+    drop(parting);
+}
+
 /// An array of the arena is in the message. Its lease is noted besides.
 pub fn note_handover(handover: Handover) {
     NOTED.with_borrow_mut(|noted| noted.as_mut().map(|noted| noted.handovers.push(handover)));

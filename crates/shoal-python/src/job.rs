@@ -25,7 +25,7 @@ use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
-use crate::pool::{Inside, Named, ONCE, PoolBase, cancelled, resolve, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, resolve, wait};
 use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.
@@ -143,7 +143,7 @@ impl State {
                 // A function that may hold state has a number of this map's own: each worker unpickles it once a map.
                 let tag = self.tag;
                 let reply = Reply::Inbox(self.inbox.clone(), tag);
-                let kind = kind | if self.named.stable { 0 } else { ONCE };
+                let kind = kind | self.named.flags;
                 match self.pool.submit_quietly(&self.named.function, kind, &payload, leases, reply).or_raise(py) {
                     Ok(number) => {
                         self.tag += 1;

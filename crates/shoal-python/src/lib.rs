@@ -2,6 +2,7 @@
 
 mod allocator;
 mod block;
+mod deaths;
 mod errors;
 mod in_flight;
 mod insight;
@@ -14,6 +15,7 @@ mod pool;
 mod queue;
 mod stream;
 mod sync;
+mod terms;
 mod wire;
 mod worker;
 mod zygote;
@@ -60,26 +62,38 @@ fn limit_memory(py: Python<'_>, limit: Option<u64>) -> PyResult<Option<u64>> {
     Ok(Host::current().or_raise(py)?.limit_memory(limit))
 }
 
-/// Wait until no other thread is inside the engine: at the end of the interpreter, after all pools were terminated.
+/// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
     pool::Inside::wait_for_none(py);
+    pool::pass_words_on(py);
+}
+
+extern "C" fn nothing_to_do() {}
+
+/// In the child of a fork: what counts the parent's threads, or waits for what the parent has sent, begins anew.
+extern "C" fn in_child() {
+    pool::Inside::forked();
+    in_flight::forked();
 }
 
 /// The engine, for Python.
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    shoal_sys::atfork::around(nothing_to_do, nothing_to_do, in_child)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
+    module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
     module.add_class::<stream::StreamJob>()?;
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
+    module.add_class::<worker::Answerer>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;

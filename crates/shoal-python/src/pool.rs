@@ -13,16 +13,18 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use shoal_core::domain::host::{Host, Launch};
 use shoal_core::memory::heap::{Heap, Lease};
-use shoal_core::pool::client::{Config, Pool, Waited, WorkerInfo, WorkerState as State};
-use shoal_core::pool::tasks::{Death, Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
+use shoal_core::pool::client::{Config, Limits, Pool, Waited, WorkerInfo, WorkerState as State};
+use shoal_core::pool::tasks::{Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
 use shoal_core::sync::bell::Tone;
 
 use shoal_core::Error;
 
+use crate::deaths;
 use crate::errors::{OrRaise, exception, raise};
 use crate::in_flight;
 use crate::insight::LastMap;
 use crate::message::Reader;
+use crate::terms::{RIDER, Terms};
 use crate::wire::{self, Writer, call, result};
 
 /// Functions kept serialized; beyond, all are forgotten and begin anew.
@@ -36,8 +38,17 @@ pub const ONCE: u16 = 0x8000;
 pub struct Named {
     pub label: Arc<Label>,
     pub function: Arc<Function>,
-    /// Whether it is the same at every call, so that workers may keep it.
-    pub stable: bool,
+    /// Said in the kind of each task: ONCE, unless it is the same at every call; RIDER, if its terms have one.
+    pub flags: u16,
+}
+
+impl Named {
+    /// The same function, on terms.
+    fn on(&self, terms: &Terms) -> Arc<Named> {
+        let rider = if terms.0.rider.is_empty() { 0 } else { RIDER };
+        let function = self.function.on(terms.0.clone());
+        Arc::new(Named { label: self.label.clone(), function, flags: self.flags | rider })
+    }
 }
 
 /// Which function in which pool a result is of. Unlike the function itself, it keeps no memory that the function refers to.
@@ -55,12 +66,20 @@ struct Known {
     named: Arc<Named>,
 }
 
+struct OnTerms {
+    without: Arc<Named>,
+    terms: Py<Terms>,
+    with: Arc<Named>,
+}
+
 /// The engine behind `shoal.Pool`.
 #[pyclass(frozen, module = "shoal._engine")]
 pub struct PoolBase {
     pub pool: Arc<Pool>,
     known: Mutex<HashMap<usize, Known>>,
     pub last_map: LastMap,
+    /// The last function that was called on terms, without them and with them.
+    on_terms: Mutex<Option<OnTerms>>,
     /// What every new worker reads first may name shared things.
     _setup_leases: Vec<Lease>,
 }
@@ -76,6 +95,9 @@ impl PoolBase {
     /// The function in serialized form, serialized anew only if it may have changed.
     pub fn named(&self, function: &Bound<'_, PyAny>) -> PyResult<Arc<Named>> {
         let py = function.py();
+        if let Ok(prepared) = function.cast_exact::<Prepared>() {
+            return Ok(prepared.get().0.clone());
+        }
         let key = function.as_ptr() as usize;
         // Out of the map while it is asked: the question runs Python code, which may come back here.
         let known =
@@ -105,7 +127,7 @@ impl PoolBase {
         let named = Arc::new(Named {
             label: Arc::new(Label { pool: self.pool.clone(), name }),
             function: function_in_pool,
-            stable,
+            flags: if stable { 0 } else { ONCE },
         });
         if stable {
             let entry = Known {
@@ -123,6 +145,22 @@ impl PoolBase {
         Ok(named)
     }
 
+    /// As [`named`](Self::named), to be called on terms.
+    fn named_on(&self, function: &Bound<'_, PyAny>, terms: Option<&Bound<'_, Terms>>) -> PyResult<Arc<Named>> {
+        let named = self.named(function)?;
+        let Some(terms) = terms else { return Ok(named) };
+        let mut last = lock(&self.on_terms);
+        if let Some(last) = last.as_ref().filter(|last| Arc::ptr_eq(&last.without, &named) && last.terms.is(terms)) {
+            return Ok(last.with.clone());
+        }
+        let with = named.on(terms.get());
+        let former = last.replace(OnTerms { without: named, terms: terms.clone().unbind(), with: with.clone() });
+        drop(last);
+        // With nothing locked any more.
+        drop(former);
+        Ok(with)
+    }
+
     /// How arguments are written: into this process's memory, and never to give away what lies there.
     pub fn writer(&self) -> Writer<'_> {
         Writer::Task(&self.pool)
@@ -133,16 +171,14 @@ impl PoolBase {
         function: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
+        terms: Option<&Bound<'_, Terms>>,
         reply: Reply,
     ) -> PyResult<(Arc<Named>, u64)> {
-        let named = match function.cast_exact::<Prepared>() {
-            Ok(prepared) => prepared.get().0.clone(),
-            Err(_) => self.named(function)?,
-        };
+        let named = self.named_on(function, terms)?;
         let mut payload = Vec::with_capacity(64);
         let (kind, leases) =
-            in_flight::noting(|| wire::encode_call(&self.writer(), function, args, kwargs, &mut payload));
-        let kind = kind? | if named.stable { 0 } else { ONCE };
+            in_flight::noting(|| wire::encode_call(&self.writer(), &named.label.name, args, kwargs, &mut payload));
+        let kind = kind? | named.flags;
         let number = self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
         Ok((named, number))
     }
@@ -179,9 +215,17 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// In the child of a fork: no other thread is there.
+    pub fn forked() {
+        INSIDE.store(0, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        // Not below 0: the thread that forked may have been inside.
+        let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
     }
 }
 
@@ -209,6 +253,11 @@ pub fn wait(
     }
 }
 
+/// Waits until what workers have said so far is written; not for ever, should nobody read it.
+pub fn pass_words_on(py: Python<'_>) {
+    py.detach(|| Host::existing().inspect(|host| host.pass_on(Duration::from_secs(1))));
+}
+
 /// What became of a task, as a value or an exception.
 pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: &str) -> PyResult<Bound<'py, PyAny>> {
     match outcome {
@@ -219,7 +268,8 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
             }
             Err(load(py, bytes)?)
         }
-        Outcome::Died(Death { pid, code }) => Err(raise(py, "WorkerDied", (*pid, *code, name))),
+        Outcome::Died(failed) => Err(deaths::worker_died(py, heap, name, failed)),
+        Outcome::TimedOut(limit, failed) => Err(deaths::task_timeout(py, heap, name, *limit, failed)),
         &Outcome::OutOfSharedMemory { wanted, available, limit } => {
             Err(exception(py, Error::OutOfSharedMemory { wanted, available, limit }))
         }
@@ -245,7 +295,7 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit = None))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -257,6 +307,7 @@ impl PoolBase {
         setup: &Bound<'_, PyAny>,
         initializer: &Bound<'_, PyAny>,
         memory_limit: Option<u64>,
+        limits: (Option<u64>, Option<f64>, Option<f64>),
     ) -> PyResult<Self> {
         let launch = Launch {
             program: program.into(),
@@ -273,33 +324,39 @@ impl PoolBase {
         });
         written?;
         let setup = [&(bytes.len() as u64).to_le_bytes(), &bytes[..], &start].concat();
-        let config = Config { workers, launch, preload, setup, memory_limit };
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let (private_memory, idle, answer) = limits;
+        let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
+        let config = Config { workers, launch, preload, setup, memory_limit, limits };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase {
             pool: Arc::new(pool),
             known: Mutex::default(),
             last_map: LastMap::default(),
+            on_terms: Mutex::default(),
             _setup_leases: setup_leases,
         })
     }
 
-    /// Serialize `func`, for many calls that are to use it as it is now.
-    fn prepare(&self, func: &Bound<'_, PyAny>) -> PyResult<Prepared> {
-        Ok(Prepared(self.named(func)?))
+    /// Serialize `func`, for many calls that are to use it as it is now, and on these terms.
+    #[pyo3(signature = (func, terms = None))]
+    fn prepare(&self, func: &Bound<'_, PyAny>, terms: Option<&Bound<'_, Terms>>) -> PyResult<Prepared> {
+        Ok(Prepared(self.named_on(func, terms)?))
     }
 
     /// Submit a call; returns an AsyncResult at once.
-    #[pyo3(signature = (func, args, kwargs = None))]
+    #[pyo3(signature = (func, args, kwargs = None, terms = None))]
     fn submit_call(
         &self,
         py: Python<'_>,
         func: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
+        terms: Option<&Bound<'_, Terms>>,
     ) -> PyResult<Py<AsyncResult>> {
         let _inside = Inside::enter(py);
         let cell = Arc::new(TaskCell::default());
-        let (named, number) = self.send(func, args, kwargs, Reply::Cell(cell.clone()))?;
+        let (named, number) = self.send(func, args, kwargs, terms, Reply::Cell(cell.clone()))?;
         Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
@@ -322,7 +379,9 @@ impl PoolBase {
     /// Wait until all workers of a closed pool have ended; false if the time was up.
     #[pyo3(signature = (timeout = None))]
     fn wait_over(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        wait(py, &self.pool, Tone::Completion, || self.pool.is_over(), timeout)
+        let over = wait(py, &self.pool, Tone::Completion, || self.pool.is_over(), timeout)?;
+        pass_words_on(py);
+        Ok(over)
     }
 
     /// Whether tasks may be submitted.
@@ -351,6 +410,9 @@ pub fn name_of(state: State) -> &'static str {
         State::Starting => "starting",
         State::Idle => "idle",
         State::Busy => "busy",
+        State::Stopped => "stopped",
+        State::Silent => "unresponsive",
+        State::Resting => "resting",
         State::Gone => "gone",
     }
 }
@@ -367,13 +429,14 @@ impl WorkerState {
         self.0.number
     }
 
-    /// Its process id; None while it is starting, or when it is gone.
+    /// Its process id; None while it is starting, when it rests or is gone.
     #[getter]
     fn pid(&self) -> Option<u32> {
         self.0.pid
     }
 
-    /// "starting", "idle", "busy" or "gone".
+    /// "starting", "idle", "busy", "unresponsive" (at a task, and gives no sign of life), "stopped" (by a signal), "resting"
+    /// (ended for want of work) or "gone".
     #[getter]
     fn state(&self) -> &'static str {
         name_of(self.0.state)
@@ -489,8 +552,12 @@ impl AsyncResult {
     }
 
     /// Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises CancelledError.
-    fn cancel(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.label.pool.cancel(self.number))
+    ///
+    /// If `running`, also one that a worker runs: the worker is ended and replaced.
+    #[pyo3(signature = (*, running = false))]
+    fn cancel(&self, py: Python<'_>, running: bool) -> bool {
+        let pool = &self.label.pool;
+        py.detach(|| if running { pool.stop(self.number) } else { pool.cancel(self.number) })
     }
 
     /// Whether the task was taken back.
@@ -546,9 +613,9 @@ impl Inbox {
     }
 }
 
-/// Kinds of calls, for the worker.
+/// Kinds of calls, for the worker: what it is, and whether the function is not to be kept.
 pub fn kind_of(kind: u16) -> (u16, bool) {
-    (kind & !ONCE, kind & ONCE != 0)
+    (kind & !(ONCE | RIDER), kind & ONCE != 0)
 }
 
-const _: () = assert!(call::STAR_BATCH < ONCE);
+const _: () = assert!((call::STAR_BATCH | call::APART) & (ONCE | RIDER) == 0);

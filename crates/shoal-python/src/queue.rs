@@ -1,14 +1,16 @@
 //! Queues, as Python objects that pickle to handles.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyRange, PyTuple, PyType};
 use shoal_core::domain;
+use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
 use shoal_core::queue::{Content, Got, Item, Put, Queue};
 use shoal_core::sync::lock::Acquired;
@@ -27,6 +29,8 @@ const SLICE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of the buffer that is kept for the next item.
 const KEPT: usize = 64 << 10;
+/// How many small items are put in one go.
+const TOGETHER: usize = 64;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -37,6 +41,14 @@ thread_local! {
 pub struct RawQueue {
     queue: Queue,
     closed: AtomicBool,
+}
+
+/// Items that are to be put in one go.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each lies, and what it names.
+    items: Vec<(Range<usize>, Vec<Lease>)>,
 }
 
 /// When to give up waiting.
@@ -82,6 +94,11 @@ fn raise_named<'py>(py: Python<'py>, module: &str, name: &str, args: impl PyCall
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
+/// Whether [`PATIENCE`] is over since this was asked first.
+fn is_up(asked: &mut Option<Instant>) -> bool {
+    asked.get_or_insert_with(Instant::now).elapsed() >= PATIENCE
+}
+
 fn shut(py: Python<'_>) -> PyErr {
     raise_named(py, "shoal.queues", "ShutDown", ())
 }
@@ -111,37 +128,72 @@ impl RawQueue {
         done
     }
 
-    /// Puts an item; `false`: there was no room in time.
-    fn put_item(&self, py: Python<'_>, item: &Item<'_>, patience: Patience) -> PyResult<bool> {
-        let mut put = self.queue.put(item, Some(Duration::ZERO)).or_raise(py)?;
-        let asked = Instant::now();
+    /// Puts all items; `false`: there was no room in time, and `rest` is what has not been put.
+    fn put_items(&self, py: Python<'_>, rest: &mut &[Item<'_>], patience: Patience) -> PyResult<bool> {
+        let mut put = self.queue.put_all(rest, Some(Duration::ZERO)).or_raise(py)?;
+        let mut asked = None;
         loop {
             match put {
                 Put::Done => return Ok(true),
                 Put::Shut => return Err(shut(py)),
-                Put::Full if patience.is_over() && (self.queue.is_full() || asked.elapsed() >= PATIENCE) => {
-                    return Ok(false);
-                }
+                Put::Full if patience.is_over() && (self.queue.is_full() || is_up(&mut asked)) => return Ok(false),
                 Put::Full | Put::Interrupted => {}
             }
             py.check_signals()?;
             let slice = if patience.is_over() { SLICE } else { patience.slice() };
             let _inside = Inside::enter(py);
-            put = py.detach(|| self.queue.put(item, Some(slice))).or_raise(py)?;
+            put = py.detach(|| self.queue.put_all(rest, Some(slice))).or_raise(py)?;
         }
+    }
+
+    /// The next of `items`, `most` at most, and whether there may be more. What comes before an error is to be put.
+    fn batch(&self, items: &mut Bound<'_, PyIterator>, most: usize) -> (Batch, PyResult<bool>) {
+        let heap = self.queue.heap();
+        let mut batch = Batch::default();
+        loop {
+            let item = match items.next() {
+                None => return (batch, Ok(false)),
+                Some(Err(error)) => return (batch, Err(error)),
+                Some(Ok(item)) => item,
+            };
+            let begins = batch.bytes.len();
+            let what = || "item of a queue".to_owned();
+            let (encoded, leases) =
+                in_flight::noting(|| wire::encode(&Writer::Item(heap), &item, &mut batch.bytes, what));
+            if let Err(error) = encoded {
+                return (batch, Err(error));
+            }
+            // Large ones one by one: who waits for room should not have many of them ready.
+            let large = !leases.is_empty() || batch.bytes.len() >= KEPT;
+            batch.items.push((begins..batch.bytes.len(), leases));
+            if large || batch.items.len() >= most {
+                return (batch, Ok(true));
+            }
+        }
+    }
+
+    /// Puts a batch; whether all of it, and how many.
+    fn put_batch(&self, py: Python<'_>, batch: Batch, patience: Patience) -> (PyResult<bool>, usize) {
+        let Batch { bytes, items } = batch;
+        let item = |(range, leases): (Range<usize>, Vec<Lease>)| Item::new(self.queue.heap(), &bytes[range], leases);
+        let items = match items.into_iter().map(item).collect::<Result<Vec<_>, _>>().or_raise(py) {
+            Ok(items) => items,
+            Err(error) => return (Err(error), 0),
+        };
+        let mut rest = items.as_slice();
+        let done = self.put_items(py, &mut rest, patience);
+        (done, items.len() - rest.len())
     }
 
     /// Takes an item; `None`: there was none in time.
     fn get_item(&self, py: Python<'_>, patience: Patience) -> PyResult<Option<Content>> {
         let mut got = self.queue.get(Some(Duration::ZERO)).or_raise(py)?;
-        let asked = Instant::now();
+        let mut asked = None;
         loop {
             match got {
                 Got::Item(content) => return Ok(Some(content)),
                 Got::Shut => return Err(shut(py)),
-                Got::Empty if patience.is_over() && (self.queue.is_empty() || asked.elapsed() >= PATIENCE) => {
-                    return Ok(None);
-                }
+                Got::Empty if patience.is_over() && (self.queue.is_empty() || is_up(&mut asked)) => return Ok(None),
                 Got::Empty | Got::Interrupted => {}
             }
             py.check_signals()?;
@@ -180,7 +232,7 @@ impl RawQueue {
         Self::check_open(slf)?;
         let patience = Patience::new(block, timeout)?;
         let this = slf.get();
-        match this.with_item(obj, |item| this.put_item(slf.py(), item, patience))? {
+        match this.with_item(obj, |item| this.put_items(slf.py(), &mut std::slice::from_ref(item), patience))? {
             true => Ok(()),
             false => Err(raise_named(slf.py(), "queue", "Full", ())),
         }
@@ -207,7 +259,8 @@ impl RawQueue {
         Self::get(slf, false, None)
     }
 
-    /// Take what lies there, `n` items at most; wait as `get` does for the first.
+    /// Take what lies there, `n` items at most; wait as `get` does for the first. If one of them can't be unpickled, its error
+    /// has the others as `got`.
     #[pyo3(signature = (n = None, timeout = None))]
     fn get_many<'py>(slf: &Bound<'py, Self>, n: Option<i64>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
         Self::check_open(slf)?;
@@ -221,11 +274,16 @@ impl RawQueue {
         };
         let mut items = vec![first];
         this.queue.get_more(most - 1, &mut items).or_raise(py)?;
-        let list = PyList::empty(py);
+        let (list, mut failed) = (PyList::empty(py), None);
         for content in items {
-            list.append(this.decode(py, &content)?)?;
+            match this.decode(py, &content) {
+                Ok(item) => list.append(item)?,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(list)
+        let Some(error) = failed else { return Ok(list) };
+        error.value(py).setattr("got", list)?;
+        Err(error)
     }
 
     /// Put all items, in their order, waiting for room if need be. queue.Full, with the number of those that were put, if
@@ -235,12 +293,24 @@ impl RawQueue {
         Self::check_open(slf)?;
         let patience = Patience::new(block, timeout)?;
         let this = slf.get();
-        for (index, item) in items.try_iter()?.enumerate() {
-            if !this.with_item(&item?, |item| this.put_item(slf.py(), item, patience))? {
-                return Err(raise_named(slf.py(), "queue", "Full", (index,)));
+        this.queue.check().or_raise(slf.py())?;
+        // Of an iterator one by one: it may wait for what becomes of an item before it gives the next.
+        let at_hand = items.is_exact_instance_of::<PyList>()
+            || items.is_exact_instance_of::<PyTuple>()
+            || items.is_exact_instance_of::<PyRange>();
+        let most = if at_hand { TOGETHER } else { 1 };
+        let (mut items, mut count) = (items.try_iter()?, 0);
+        loop {
+            let (batch, more) = this.batch(&mut items, most);
+            let (done, put) = this.put_batch(slf.py(), batch, patience);
+            count += put;
+            if !done? {
+                return Err(raise_named(slf.py(), "queue", "Full", (count,)));
+            }
+            if !more? {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// How many items lie in it.

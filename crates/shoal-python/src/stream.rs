@@ -27,7 +27,7 @@ use self::turn::{Turn, Turns};
 use crate::errors::exception;
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::pool::{Inside, Named, ONCE, PoolBase, cancelled, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, wait};
 use crate::wire::{self, Writer, call, result};
 
 /// How often a thread that is handed results sees to it that the workers have tasks.
@@ -87,11 +87,11 @@ impl State {
         let may_block = !PROMPT.iter().any(|prompt| kind == *prompt);
         let named = base.named(plan.func)?;
         let (pool, inbox) = (base.pool.clone(), Inbox::new());
-        let once = if named.stable { 0 } else { ONCE };
+        let flags = named.flags;
         let kinds = Kinds {
-            one: once | if plan.star { call::STAR } else { call::ONE },
-            batch: once | if plan.star { call::STAR_BATCH } else { call::BATCH },
-            whole: once | if plan.star { call::FIXED_STAR_CHUNK } else { call::FIXED_CHUNK },
+            one: flags | if plan.star { call::STAR } else { call::ONE },
+            batch: flags | if plan.star { call::STAR_BATCH } else { call::BATCH },
+            whole: flags | if plan.star { call::FIXED_STAR_CHUNK } else { call::FIXED_CHUNK },
             each: result::EACH,
         };
         // Who keeps the results sleeps until the workers run out of tasks.

@@ -176,7 +176,7 @@ pub fn name_of(function: &Bound<'_, PyAny>) -> String {
 /// The arguments of a call, and how the worker reads them.
 pub fn encode_call(
     writer: &Writer<'_>,
-    function: &Bound<'_, PyAny>,
+    name: &str,
     args: &Bound<'_, PyTuple>,
     kwargs: Option<&Bound<'_, PyDict>>,
     out: &mut Vec<u8>,
@@ -185,7 +185,7 @@ pub fn encode_call(
     match (plain, args.len()) {
         (true, 0) => return Ok(call::EMPTY),
         (true, 1) => {
-            encode(writer, &args.get_item(0)?, out, || format!("argument 0 of {}", name_of(function)))?;
+            encode(writer, &args.get_item(0)?, out, || format!("argument 0 of {name}"))?;
             return Ok(call::ONE);
         }
         _ => {}
@@ -193,7 +193,6 @@ pub fn encode_call(
     let py = args.py();
     let kwargs = kwargs.cloned().unwrap_or_else(|| PyDict::new(py));
     let both = PyTuple::new(py, [args.as_any(), kwargs.as_any()])?;
-    let name = name_of(function);
     match writer.pickle(both.as_any(), out, || format!("arguments of {name}")) {
         Ok(_) => Ok(call::PICKLED),
         Err(error) => {

@@ -13,7 +13,9 @@ use shoal_core::memory::heap::Lease;
 use shoal_core::memory::view::Views;
 use shoal_core::pool::chunks::TARGET;
 use shoal_core::pool::packed::unpack;
+use shoal_core::pool::terms::AGAIN;
 use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
+use shoal_sys::{process, procfs};
 
 use crate::allocator;
 use crate::errors::OrRaise;
@@ -22,6 +24,7 @@ use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
 use crate::pool::kind_of;
+use crate::terms;
 use crate::wire::{self, EACH_HEAD, Writer, call, result};
 use crate::zygote::Seat;
 
@@ -41,6 +44,17 @@ pub struct Seated {
     views: Arc<Views>,
     /// Whether numpy allocates in this process's arena.
     numpy: bool,
+}
+
+/// Gives the sign of life that the client has asked for. A signal handler.
+#[pyclass(frozen, module = "shoal._engine")]
+pub struct Answerer(Box<dyn Fn() + Send + Sync>);
+
+#[pymethods]
+impl Answerer {
+    fn __call__(&self, _signal: &Bound<'_, PyAny>, _frame: &Bound<'_, PyAny>) {
+        (self.0)();
+    }
 }
 
 /// A function of one call or map: kept until another comes, or until the client has let go of its memory.
@@ -87,15 +101,30 @@ impl Seated {
         message::unpickle(py, &initializer, &self.reader())
     }
 
-    /// Run tasks until the pool is over, or `most` are done. SystemExit of a task is raised.
-    #[pyo3(signature = (most = None))]
-    fn run(&mut self, py: Python<'_>, most: Option<u64>) -> PyResult<()> {
+    /// Its place in the pool, from 0.
+    #[getter]
+    fn number(&self) -> u16 {
+        self.worker.number()
+    }
+
+    /// What to call when SIGURG comes in: the client wants to know whether this interpreter still runs.
+    fn answerer(&self) -> Answerer {
+        Answerer(Box::new(self.worker.answerer()))
+    }
+
+    /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to
+    /// itself. SystemExit of a task is raised.
+    #[pyo3(signature = (most = None, most_memory = None))]
+    fn run(&mut self, py: Python<'_>, most: Option<u64>, most_memory: Option<u64>) -> PyResult<()> {
         self.worker.ready();
         let mut left = most.unwrap_or(u64::MAX);
         while left > 0 && self.next(py)? {
             let ended = self.perform(py);
             self.finish(py, ended)?;
             left -= 1;
+            if most_memory.is_some_and(|most| procfs::private_memory(process::pid()).is_some_and(|has| has > most)) {
+                break;
+            }
         }
         Ok(())
     }
@@ -254,6 +283,7 @@ impl Seated {
     fn call<'py>(&self, function: &Bound<'py, PyAny>, kind: u16) -> PyResult<(Bound<'py, PyAny>, u64)> {
         let py = function.py();
         let payload = self.worker.payload().or_raise(py)?;
+        let (payload, _) = terms::split(self.worker.task().kind, &payload);
         let reader = self.reader();
         let value = match kind {
             call::EMPTY => {
@@ -261,25 +291,25 @@ impl Seated {
                 function.call0()?
             }
             call::ONE => {
-                let argument = wire::decode(py, &payload, &reader)?;
+                let argument = wire::decode(py, payload, &reader)?;
                 self.worker.laps().decoded();
                 function.call1((argument,))?
             }
             call::STAR => {
-                let arguments = positional(&wire::decode(py, &payload, &reader)?)?;
+                let arguments = positional(&wire::decode(py, payload, &reader)?)?;
                 self.worker.laps().decoded();
                 function.call1(arguments)?
             }
             call::PICKLED => {
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
-                    message::unpickle(py, &payload, &reader)?.extract()?;
+                    message::unpickle(py, payload, &reader)?.extract()?;
                 self.worker.laps().decoded();
                 function.call(args, Some(&kwargs))?
             }
             kind if call::is_chunk(kind) => {
                 let items = match kind & call::APART {
-                    0 => message::unpickle(py, &payload, &reader)?,
-                    _ => Bound::new(py, Items::new(py, &payload, self.worker.heap(), &self.views)?)?.into_any(),
+                    0 => message::unpickle(py, payload, &reader)?,
+                    _ => Bound::new(py, Items::new(py, payload, self.worker.heap(), &self.views)?)?.into_any(),
                 };
                 self.worker.laps().decoded();
                 let kind = kind & !call::APART;
@@ -342,7 +372,8 @@ impl Seated {
     fn batch(&self, function: &Bound<'_, PyAny>, star: bool, out: &mut Vec<u8>) -> PyResult<Ended> {
         let py = function.py();
         let payload = self.worker.payload().or_raise(py)?;
-        let items = unpack(&payload).or_raise(py)?;
+        let (payload, _) = terms::split(self.worker.task().kind, &payload);
+        let items = unpack(payload).or_raise(py)?;
         out.clear();
         let (mut units, mut named, mut noted) = (0, 0, Vec::new());
         let started = Instant::now();
@@ -409,7 +440,7 @@ impl Seated {
         let (kind, units, leases) = match ended {
             Ok(ended) => ended,
             Err(error) if error.is_instance_of::<PySystemExit>(py) => return Err(error),
-            Err(error) => self.record(py, error)?,
+            Err(error) => self.record_or_again(py, error)?,
         };
         // What lies in another domain than the client's does not travel with the completion: it is kept for a while.
         let (ours, foreign) = leases.into_iter().partition(|lease| Arc::ptr_eq(lease.heap(), self.worker.heap()));
@@ -422,6 +453,27 @@ impl Seated {
             self.worker.finish(kind, units, &self.out, leases).or_raise(py)?;
         }
         Ok(())
+    }
+
+    /// As [`record`](Self::record); said besides if the terms of the task make it a reason to try again.
+    fn record_or_again(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Ended> {
+        let (error, again) = match self.is_reason_to_try_again(py, &error) {
+            Ok(again) => (error, again),
+            // The exceptions of `retry_on` can't be had here: the caller should know, and why that mattered.
+            Err(other) => {
+                other.set_cause(py, Some(error));
+                (other, false)
+            }
+        };
+        let (kind, units, leases) = self.record(py, error)?;
+        Ok((if again { kind | AGAIN } else { kind }, units, leases))
+    }
+
+    fn is_reason_to_try_again(&self, py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+        let payload = self.worker.payload().or_raise(py)?;
+        let (_, Some(rider)) = terms::split(self.worker.task().kind, &payload) else { return Ok(false) };
+        let reasons = py.import("pickle")?.getattr("loads")?.call1((PyBytes::new(py, rider),))?;
+        error.value(py).is_instance(&reasons)
     }
 
     fn record(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Ended> {

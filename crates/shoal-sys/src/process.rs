@@ -57,6 +57,9 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(id, PidfdFlags::empty())?)
 }
 
+/// The error number of [`pidfd_open`] for a process that is not there.
+pub const NO_SUCH_PROCESS: i32 = libc::ESRCH;
+
 /// Sends a signal to the process of a pidfd. One that has ended already is no error.
 pub fn pidfd_kill(fd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     match rustix::process::pidfd_send_signal(fd.as_fd(), signal) {

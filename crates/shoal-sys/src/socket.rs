@@ -11,7 +11,7 @@ use rustix::net::{
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The most bytes a packet can have.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -80,6 +80,15 @@ impl Seqpacket {
     /// [`MAX_BYTES`], or if there are more than [`MAX_FDS`] descriptors; with `BrokenPipe` or `ConnectionReset`
     /// if the peer is gone. Raises no SIGPIPE. A signal does not end the wait.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(bytes, fds, SendFlags::NOSIGNAL)
+    }
+
+    /// As [`Seqpacket::send`], but fails with `WouldBlock` if it had to wait.
+    pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(bytes, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         if bytes.is_empty() || bytes.len() > MAX_BYTES {
             return Err(invalid_input(format!("bytes: a packet has 1 to {MAX_BYTES} bytes, not {}", bytes.len())));
         }
@@ -92,7 +101,7 @@ impl Seqpacket {
             let fits = control.push(SendAncillaryMessage::ScmRights(fds));
             assert!(fits, "there is room for MAX_FDS descriptors");
         }
-        let sent = retry(|| sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
+        let sent = retry(|| sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, flags))?;
         debug_assert_eq!(sent, bytes.len(), "a packet is sent whole");
         Ok(())
     }
@@ -171,6 +180,18 @@ impl AsFd for Seqpacket {
     }
 }
 
+impl AsRawFd for Seqpacket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl From<Seqpacket> for OwnedFd {
+    fn from(socket: Seqpacket) -> OwnedFd {
+        socket.0
+    }
+}
+
 /// A name in this network namespace that others can connect to. The name is gone when the listener is.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -191,6 +212,18 @@ impl Listener {
     /// Waits for the next connection. A signal does not end the wait.
     pub fn accept(&self) -> io::Result<Seqpacket> {
         Ok(Seqpacket(retry(|| accept_with(&self.0, SocketFlags::CLOEXEC))?))
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> OwnedFd {
+        listener.0
     }
 }
 
@@ -317,8 +350,12 @@ mod tests {
         assert_eq!(b.try_recv().unwrap_err().kind(), ErrorKind::WouldBlock);
         a.send(b"now", &[]).unwrap();
         assert_eq!(b.try_recv().unwrap().unwrap().bytes, b"now");
+        let full = std::iter::repeat_with(|| a.try_send(b"more", &[])).find_map(Result::err);
+        assert_eq!(full.unwrap().kind(), ErrorKind::WouldBlock);
         drop(a);
-        assert!(b.try_recv().unwrap().is_none());
+        while let Some(packet) = b.try_recv().unwrap() {
+            assert_eq!(packet.bytes, b"more");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use shoal_core::domain::{self, host::Host};
 use shoal_core::memory::handle::{self, Handle};
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
-use shoal_core::pool::client::{Config, Pool};
+use shoal_core::pool::client::{Config, Limits, Pool};
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::pool::worker::Worker;
 use shoal_core::sync::bell::Tone;
@@ -177,7 +177,14 @@ fn on_all_cores(
         unsafe { &mut *support::part(&desk.photos, start..end)? }.copy_from_slice(&photo.pixels);
     }
     let (launch, setup) = (support::launch()?, desk.handles()?);
-    let pool = Pool::new(&Config { workers: options.workers, launch, preload: vec![], setup, memory_limit: None })?;
+    let pool = Pool::new(&Config {
+        workers: options.workers,
+        launch,
+        preload: vec![],
+        setup,
+        memory_limit: None,
+        limits: Limits::default(),
+    })?;
     let shared = Instant::now();
 
     let bands = bands(photos, options.bytes, BAND_ROWS);

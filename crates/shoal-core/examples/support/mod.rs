@@ -23,6 +23,7 @@ use shoal_core::domain;
 use shoal_core::domain::host::Launch;
 use shoal_core::error::{Error, Result};
 use shoal_core::memory::heap::Lease;
+use shoal_core::pool::terms::AGAIN;
 use shoal_core::pool::worker::{Seat, Waited, Worker};
 use shoal_core::pool::zygote::{Request, Zygote};
 use shoal_sys::process;
@@ -57,7 +58,7 @@ pub fn launch() -> Result<Launch> {
 /// To be called first in `main`: returns in the client, and never in a zygote or worker.
 ///
 /// `start` makes what a worker keeps between its tasks; a worker in which it fails could not be started. `run` runs one
-/// task. Its error ends the task, not the worker; a panic ends both.
+/// task. Its error ends this try of the task, not the worker; a panic ends both.
 pub fn enter<S>(start: fn(&Worker) -> Result<S>, run: fn(&mut S, &Worker) -> Result<Answer>) {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == ZYGOTE) {
         match be_zygote(start, run) {
@@ -113,7 +114,7 @@ fn be_worker<S>(seat: Seat, start: fn(&Worker) -> Result<S>, run: fn(&mut S, &Wo
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                worker.finish(ERROR, 1, error.to_string().as_bytes(), vec![])?;
+                worker.finish(ERROR | AGAIN, 1, error.to_string().as_bytes(), vec![])?;
             }
         } else if worker.wait(false) == Waited::Over {
             return Ok(());

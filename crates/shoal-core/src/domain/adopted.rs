@@ -33,6 +33,13 @@ impl Adopted {
         outcome
     }
 
+    /// In the child of a fork: what is adopted, its parent holds.
+    pub(super) fn forked(&self) {
+        // It can't be taken only if another thread of the parent was just at it.
+        let leases = self.0.try_lock().map(|mut adopted| std::mem::take(&mut *adopted));
+        drop(leases);
+    }
+
     /// That envelope has been closed.
     pub(super) fn part(&self, segment: u32, index: u32) {
         let leases = self.lock().remove(&(segment, index));

@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use shoal_sys::atfork;
+use shoal_sys::oom;
+use shoal_sys::pipe;
 use shoal_sys::poll::Notifier;
 use shoal_sys::process;
 use shoal_sys::random;
@@ -17,11 +20,13 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
+use super::words::{Voice, Words, lock};
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
-use crate::memory::lease::IN_QUEUE;
+use crate::memory::roster::{Claim, Roster};
 use crate::pool::client::Shared;
+use crate::pool::layout::PoolMemory;
 use crate::pool::messages::{Place, ToZygote};
 use crate::sync::bits;
 
@@ -29,6 +34,9 @@ use crate::sync::bits;
 const TRIES: u32 = 10;
 /// and after how long each time.
 const MOMENT: Duration = Duration::from_millis(10);
+
+/// With more workers than these their standard error is not listened to.
+const MOST_HEARD: usize = 128;
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +55,14 @@ pub struct Host {
     pid: u32,
     address: Address,
     heap: Arc<Heap>,
+    pub(super) roster: Arc<Roster>,
     pub(super) registry: Arc<Registry>,
     pub(super) notifier: Notifier,
+    /// Who passes on what workers say.
+    pub(super) voice: Voice,
     state: Mutex<State>,
+    /// Kills for want of memory that are known of.
+    oom_kills: AtomicU64,
     numbers: AtomicU32,
 }
 
@@ -64,8 +77,15 @@ pub(super) struct State {
     pub(super) seats: HashMap<Place, SeatLink>,
     pub(super) by_pid: HashMap<u32, Place>,
     pub(super) guests: HashMap<u64, GuestLink>,
-    pub(super) pools: HashMap<u32, Weak<Shared>>,
-    pub(super) holders: HashSet<u16>,
+    pub(super) pools: HashMap<u32, PoolLink>,
+}
+
+/// A pool as the host knows it.
+#[derive(Debug)]
+pub(super) struct PoolLink {
+    shared: Weak<Shared>,
+    /// Apart, for who is short of memory: should the pool have gone meanwhile, it must not be dropped there.
+    memory: Weak<PoolMemory>,
 }
 
 /// The zygote as the host sees it.
@@ -84,28 +104,48 @@ pub(super) struct SeatLink {
     pub(super) control: Option<Arc<Seqpacket>>,
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) pid: u32,
+    /// When it was forked.
+    pub(super) since: Instant,
+    /// What it says.
+    pub(super) words: Option<Arc<Mutex<Words>>>,
 }
 
-/// A guest as the host sees it.
+/// A guest as the host sees it: a process that visits, or a fork.
 #[derive(Debug)]
 pub(super) struct GuestLink {
-    pub(super) socket: Arc<Seqpacket>,
     /// `None` until it has shown the token.
     pub(super) holder: Option<u16>,
+    pub(super) link: Link,
 }
 
-static CURRENT: Mutex<Option<Arc<Host>>> = Mutex::new(None);
+/// How a guest is watched.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// By its socket.
+    Socket(Arc<Seqpacket>),
+    /// By its process, as it has no socket to this host, or closed it.
+    Process(Arc<OwnedFd>),
+}
+
+pub(super) static CURRENT: Mutex<Option<&'static Arc<Host>>> = Mutex::new(None);
 
 impl Host {
+    /// This process's host, if it has one already.
+    pub fn existing() -> Option<Arc<Host>> {
+        let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        current.filter(|host| host.is_mine()).cloned()
+    }
+
     /// This process's host. A process that was forked from one with a host gets a new one of its own.
     pub fn current() -> Result<Arc<Host>> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
-            Some(host) if host.pid == process::pid() => Ok(host.clone()),
+            Some(host) if host.is_mine() => Ok((*host).clone()),
             _ => {
                 let host = Self::start()?;
-                // The parent's, if there is one, is left alone: its threads do not exist here, its locks may be held.
-                std::mem::forget(current.replace(host.clone()));
+                // For good: the supervisor has it. A parent's is left alone: its threads do not exist here.
+                *current = Some(Box::leak(Box::new(host.clone())));
+                super::fork::watch(&host.heap);
                 Ok(host)
             }
         }
@@ -113,14 +153,21 @@ impl Host {
 
     fn start() -> Result<Arc<Host>> {
         let registry = Arc::new(Registry::default());
+        let roster = Arc::new(Roster::create()?);
         let address = Address { domain: random::token(), token: random::token() };
-        let host = Arc::new(Host {
+        // From the start: handles of what will lie here may go to anybody, also from a fork.
+        let broker = Listener::bind_abstract(&broker_name(&address.domain))?;
+        let notifier = Notifier::new()?;
+        let host = Arc::new_cyclic(|host| Host {
             pid: process::pid(),
             address,
-            heap: Heap::new(HOST, address, Box::new(Local(registry.clone()))),
+            heap: Heap::new(HOST, address, Box::new(Local(host.clone()))),
+            roster,
             registry,
-            notifier: Notifier::new()?,
-            state: Mutex::default(),
+            notifier,
+            voice: Voice::default(),
+            state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
+            oom_kills: AtomicU64::new(oom::kills()),
             numbers: AtomicU32::new(1),
         });
         let watched = host.clone();
@@ -157,6 +204,16 @@ impl Host {
         usage
     }
 
+    /// Whether the kernel has killed a process for want of memory that was not asked for here yet.
+    pub(super) fn has_been_out_of_memory(&self) -> bool {
+        let known = self.oom_kills.load(Ordering::Relaxed);
+        let killed = oom::kills() > known;
+        if killed {
+            self.oom_kills.store(known + 1, Ordering::Relaxed);
+        }
+        killed
+    }
+
     /// Limits the memory of all segments of the domain, in bytes. The limit before.
     pub fn limit_memory(&self, limit: Option<u64>) -> Option<u64> {
         self.registry.set_limit(limit)
@@ -172,7 +229,7 @@ impl Host {
     pub(super) fn pressing<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let mut result = attempt();
         for _ in 0..TRIES {
-            let pools = self.pools();
+            let pools = self.pool_memories();
             if !matches!(result, Err(Error::OutOfSharedMemory { .. })) || pools.is_empty() {
                 break;
             }
@@ -184,29 +241,29 @@ impl Host {
         result
     }
 
-    /// The pools that are there.
+    /// The pools that are there. Not for who has an arena locked: it may be left with the last reference.
     pub(super) fn pools(&self) -> Vec<Arc<Shared>> {
         let mut state = self.state();
-        state.pools.retain(|_, pool| pool.strong_count() > 0);
-        state.pools.values().filter_map(Weak::upgrade).collect()
+        state.pools.retain(|_, pool| pool.shared.strong_count() > 0);
+        state.pools.values().filter_map(|pool| pool.shared.upgrade()).collect()
+    }
+
+    /// What they coordinate by.
+    pub(super) fn pool_memories(&self) -> Vec<Arc<PoolMemory>> {
+        self.state().pools.values().filter_map(|pool| pool.memory.upgrade()).collect()
     }
 
     pub(super) fn pool(&self, number: u32) -> Option<Arc<Shared>> {
-        self.state().pools.get(&number).and_then(Weak::upgrade)
+        self.state().pools.get(&number).and_then(|pool| pool.shared.upgrade())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets guests in from now on.
-    pub fn open_broker(&self) -> Result<()> {
-        let mut state = self.state();
-        if state.listener.is_none() {
-            state.listener = Some(Arc::new(Listener::bind_abstract(&broker_name(&self.address.domain))?));
-            self.notifier.notify();
-        }
-        Ok(())
+    /// A number for a new holder.
+    pub(super) fn claim(&self) -> Result<Claim> {
+        self.roster.claim(self.pid).ok_or(Error::TooManyHolders(bits::CAPACITY))
     }
 
     /// Starts the zygote, if there is none yet, and asks it to get `preload` ready, if it has not yet.
@@ -226,27 +283,54 @@ impl Host {
     }
 
     /// A number for a new pool.
-    pub(crate) fn add_pool(&self, pool: impl FnOnce(u32) -> Arc<Shared>) -> Arc<Shared> {
+    pub(crate) fn add_pool(&self, memory: &Arc<PoolMemory>, pool: impl FnOnce(u32) -> Arc<Shared>) -> Arc<Shared> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let pool = pool(number);
-        self.state().pools.insert(number, Arc::downgrade(&pool));
+        let link = PoolLink { shared: Arc::downgrade(&pool), memory: Arc::downgrade(memory) };
+        self.state().pools.insert(number, link);
         pool
     }
 
     /// Asks for a worker. The answer comes to the pool, by the supervisor.
     pub(crate) fn fork(&self, place: Place, pool: std::os::fd::BorrowedFd<'_>) -> Result<()> {
         let mut state = self.state();
-        let holder = state.new_holder()?;
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
-        let link = SeatLink { holder, control: Some(Arc::new(ours)), pidfd: None, pid: 0 };
+        let holder = self.claim()?.holder;
+        // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
+        let (words, speaker) = if state.seats.len() < MOST_HEARD { pipe::pipe().ok() } else { None }.unzip();
+        let link = SeatLink {
+            holder,
+            control: Some(Arc::new(ours)),
+            pidfd: None,
+            pid: 0,
+            since: Instant::now(),
+            words: words.map(|words| Arc::new(Mutex::new(Words::new(words)))),
+        };
         state.seats.insert(place, link);
         state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[theirs.as_fd(), pool],
+            &[Some(theirs.as_fd()), Some(pool), Some(self.roster.fd()), speaker.as_ref().map(OwnedFd::as_fd)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
         )?;
         self.notifier.notify();
         Ok(())
+    }
+
+    /// Writes a line to the standard error, without waiting for it.
+    pub(crate) fn say(self: &Arc<Host>, line: String) {
+        self.voice.say(line.into_bytes(), self);
+    }
+
+    /// Passes on what workers have said so far, and waits until it is written, for so long at most.
+    pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
+        let words: Vec<_> = self.state().seats.values().filter_map(|seat| seat.words.clone()).collect();
+        for words in words {
+            self.voice.say(lock(&words).listen(), self);
+        }
+        self.voice.flush(timeout);
     }
 
     /// The supervisor's plans may have changed: it looks again.
@@ -265,11 +349,17 @@ impl Host {
 }
 
 impl State {
-    pub(super) fn new_holder(&mut self) -> Result<u16> {
-        let holder = (1..IN_QUEUE).find(|holder| !self.holders.contains(holder));
-        let holder = holder.ok_or(Error::TooManyHolders(bits::CAPACITY))?;
-        self.holders.insert(holder);
-        Ok(holder)
+    /// In the child of a fork: closes its copies of all sockets, and forgets everything.
+    pub(super) fn close_copies(&mut self) {
+        let State { zygote, listener, seats, guests, .. } = std::mem::take(self);
+        let sockets = zygote.into_iter().map(|zygote| zygote.socket);
+        let sockets = sockets.chain(seats.into_values().filter_map(|seat| seat.control));
+        let guests = guests.into_values().filter_map(|guest| match guest.link {
+            Link::Socket(socket) => Some(socket),
+            Link::Process(_) => None,
+        });
+        sockets.chain(guests).for_each(atfork::close_copy);
+        listener.into_iter().for_each(atfork::close_copy);
     }
 
     pub(super) fn start_zygote(&mut self) -> Result<()> {

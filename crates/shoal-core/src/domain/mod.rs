@@ -6,13 +6,16 @@
 //! broker's, where they must show the domain's token and be of the same user.
 
 mod adopted;
-pub mod guest;
+mod fork;
+pub(crate) mod guest;
+mod guests;
 pub mod host;
 pub(crate) mod registry;
 pub(crate) mod supervisor;
+mod words;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::memory::handle::{Address, Handle};
@@ -21,7 +24,8 @@ use crate::memory::heap::{Heap, Lease};
 /// The domain this process works in: the one of its pool if it is a worker.
 static HOME: Mutex<Option<Arc<Heap>>> = Mutex::new(None);
 /// The domains this process is a guest in.
-static VISITED: Mutex<Option<HashMap<Address, Arc<Heap>>>> = Mutex::new(None);
+static VISITED: LazyLock<Mutex<Visited>> = LazyLock::new(Mutex::default);
+type Visited = HashMap<Address, Arc<Heap>>;
 
 /// A worker: from now on this process allocates in its client's domain.
 pub fn settle(heap: Arc<Heap>) {
@@ -34,12 +38,7 @@ pub fn heap() -> Result<Arc<Heap>> {
     match settled {
         // A process that a worker forked is no worker: it plays host to itself.
         Some(heap) if heap.is_mine() => Ok(heap),
-        _ => {
-            // Who allocates will pass on, perhaps from a fork, which can't open the broker any more.
-            let host = host::Host::current()?;
-            host.open_broker()?;
-            Ok(host.heap().clone())
-        }
+        _ => Ok(host::Host::current()?.heap().clone()),
     }
 }
 
@@ -55,15 +54,26 @@ pub fn resolve(handle: &Handle) -> Result<Lease> {
     if home.address() == handle.address {
         return home.take(handle.block);
     }
-    let mut visited = VISITED.lock().unwrap_or_else(PoisonError::into_inner);
-    let visited = visited.get_or_insert_default();
-    let heap = match visited.get(&handle.address) {
-        Some(heap) if heap.is_mine() => heap.clone(),
-        _ => {
+    let known = visited().get(&handle.address).filter(|heap| heap.is_mine()).cloned();
+    let heap = match known {
+        Some(heap) => heap,
+        None => {
+            // With nothing locked, as the host may let us wait. Should another thread be there first, this visit ends.
             let heap = guest::visit(&handle.address)?;
-            visited.insert(handle.address, heap.clone());
-            heap
+            let mut visited = visited();
+            match visited.get(&handle.address).filter(|heap| heap.is_mine()) {
+                Some(first) => first.clone(),
+                None => {
+                    fork::watch(&heap);
+                    visited.insert(handle.address, heap.clone());
+                    heap
+                }
+            }
         }
     };
     heap.take(handle.block)
+}
+
+fn visited() -> MutexGuard<'static, Visited> {
+    VISITED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use shoal_sys::socket::Seqpacket;
 
 use super::adopted::Adopted;
+use super::guest::Member;
 use super::host::Host;
 use crate::error::{Error, Limit, Result};
-use crate::memory::heap::{HOST, Heap, Source};
+use crate::memory::heap::{Branch, HOST, Heap, Source};
 use crate::memory::lease::Kind;
 use crate::memory::segment::{GRANULE, Segment};
 use crate::queue;
@@ -262,27 +265,49 @@ fn close_unused(segment: &Arc<Segment>, closed: &mut Vec<(u32, u32)>, left: &mut
 
 /// How the host's own heap gets segments.
 #[derive(Debug)]
-pub(super) struct Local(pub(super) Arc<Registry>);
+pub(super) struct Local(pub(super) Weak<Host>);
+
+impl Local {
+    fn host(&self) -> Result<Arc<Host>> {
+        self.0.upgrade().ok_or(Error::Gone)
+    }
+}
 
 impl Source for Local {
     fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>> {
-        let attempt = || self.0.create((data, backed, entries), HOST, None);
-        if patient { Host::current()?.pressing(attempt) } else { attempt() }
+        let host = self.host()?;
+        let attempt = || host.registry.create((data, backed, entries), HOST, None);
+        if patient { host.pressing(attempt) } else { attempt() }
     }
 
     fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
-        let attempt = || self.0.restore(segment.id(), granules.clone(), HOST);
-        Host::current()?.pressing(attempt)
+        let host = self.host()?;
+        host.pressing(|| host.registry.restore(segment.id(), granules.clone(), HOST))
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
-        self.0.open(id)
+        self.host()?.registry.open(id)
     }
 
     fn freed(&self) {
-        // It fails only where there is no host, and so nobody to be told.
-        if let Ok(host) = Host::current() {
+        if let Ok(host) = self.host() {
             host.look_again();
         }
+    }
+
+    fn branch(&self) -> Option<Branch> {
+        let host = self.host().ok()?;
+        let claim = host.claim().ok()?;
+        let (ours, theirs) = Seqpacket::pair().ok().unzip();
+        if let Some(ours) = ours {
+            host.expect(claim, ours);
+        }
+        Some(Branch { claim, socket: theirs })
+    }
+
+    fn inherit(&self, branch: Branch) -> Option<Box<dyn Source>> {
+        let host = self.host().ok()?;
+        host.registry.adopted.forked();
+        Some(Box::new(Member::forked(host.address(), branch, host.roster.clone())?))
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! It knows of every death, by the zygote's word or by the end of a socket, and cleans up after it in one place:
 //! first the pool settles the worker's tasks (reading its completion ring to the end), then everything the dead
-//! process held is given back, then its number is free for another.
+//! process held is given back, then its number is free for another. Guests and forks have a file of their own: `guests`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_sys::poll;
 use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Packet, Seqpacket};
 
-use super::host::{GuestLink, Host, State};
+use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
+use super::host::{Host, Link};
 use super::registry::Budget;
+use super::words;
 use crate::error::{Error, Result};
+use crate::memory::roster::Claim;
+use crate::pool::death::{Cause, Death};
 use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::queue;
 use crate::sync::deaths;
@@ -36,7 +39,11 @@ enum Peer {
     Listener,
     Zygote,
     Seat(Place),
+    Words(Place),
+    /// What a guest says.
     Guest(u64),
+    /// That its process has ended.
+    End(u64),
 }
 
 /// Runs as long as the process.
@@ -55,51 +62,60 @@ pub(super) fn run(host: &Arc<Host>) {
 /// What is done now and then.
 #[derive(Default)]
 struct Chores {
+    attendance: Attendance,
     /// When to wake idle workers, as this process has let go of blocks of theirs: they may have some to give back.
     tell_owners: Option<Instant>,
 }
 
 impl Chores {
     /// Does what is due. When to come back.
-    fn look(&mut self, host: &Host) -> Option<Duration> {
+    fn look(&mut self, host: &Arc<Host>) -> Option<Duration> {
+        let expected = self.attendance.look(host);
         let now = Instant::now();
         if host.heap().has_let_go() && self.tell_owners.is_none() {
             self.tell_owners = Some(now + TELL_OWNERS);
         }
         if self.tell_owners.is_some_and(|at| at <= now) {
             self.tell_owners = None;
-            host.pools().iter().for_each(|pool| pool.ask_for_memory(false));
+            host.pool_memories().iter().for_each(|pool| pool.ask_for_memory(false));
         }
         // What dead workers have left in use is looked at until it can be let go of.
         let bury = host.registry.bury(host.heap()).then_some(BURY);
         let tell = self.tell_owners.map(|at| at - now);
-        bury.into_iter().chain(tell).chain(host.heap().tick()).min()
+        expected.into_iter().chain(bury).chain(tell).chain(host.heap().tick()).min()
     }
 }
 
 fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
-    let (peers, sockets, listener) = watched(&host.state());
-    let overdue = host.pools().iter().filter_map(|pool| pool.overdue(Instant::now())).min();
-    let timeout = overdue.into_iter().chain(chores.look(host)).min();
-    let mut fds: Vec<BorrowedFd<'_>> = vec![host.notifier.as_fd()];
-    fds.extend(listener.iter().map(|listener| listener.as_fd()));
-    fds.extend(sockets.iter().map(|socket| socket.as_fd()));
+    // Before the times are looked at: who wants an earlier look after that finds the notifier watched.
+    let watched = watched(host);
+    let pools = host.pools();
+    let overdue = pools.iter().filter_map(|pool| pool.overdue(Instant::now()));
+    let timeout = overdue.chain(pools.iter().filter_map(|pool| pool.watch())).chain(chores.look(host)).min();
+    drop(pools);
+    let fds: Vec<BorrowedFd<'_>> =
+        std::iter::once(host.notifier.as_fd()).chain(watched.iter().map(|(_, fd)| fd.as_fd())).collect();
     let ready = poll::poll(&fds, timeout)?;
+    let peers = std::iter::once(Peer::Notifier).chain(watched.iter().map(|(peer, _)| *peer));
     let mut outcome = Ok(());
-    for (peer, _) in peers.iter().zip(ready).filter(|(_, ready)| *ready) {
-        let heard = match *peer {
+    for (peer, _) in peers.zip(ready).filter(|(_, ready)| *ready) {
+        let heard = match peer {
             Peer::Notifier => {
                 host.notifier.drain();
                 Ok(())
             }
-            Peer::Listener => match listener.as_ref().map(|listener| listener.accept()) {
-                Some(Ok(socket)) => welcome(host, socket),
-                Some(Err(error)) => Err(error.into()),
-                None => Ok(()),
-            },
+            Peer::Listener => welcome(host),
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
+            Peer::Words(place) => {
+                hear(host, place);
+                Ok(())
+            }
             Peer::Guest(number) => guest_spoke(host, number),
+            Peer::End(number) => {
+                guest_ended(host, number);
+                Ok(())
+            }
         };
         // What goes wrong with one is no reason to leave the others unheard.
         outcome = outcome.and(heard);
@@ -107,32 +123,44 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
     outcome
 }
 
-type Watched = (Vec<Peer>, Vec<Arc<Seqpacket>>, Option<Arc<shoal_sys::socket::Listener>>);
+type Watched = Vec<(Peer, Arc<dyn AsFd>)>;
 
-fn watched(state: &State) -> Watched {
-    let (mut peers, mut sockets) = (vec![Peer::Notifier], vec![]);
-    if state.listener.is_some() {
-        peers.push(Peer::Listener);
+fn watched(host: &Host) -> Watched {
+    let state = host.state();
+    let mut watched: Watched = vec![];
+    if let Some(listener) = &state.listener {
+        watched.push((Peer::Listener, listener.clone()));
     }
     if let Some(zygote) = &state.zygote {
-        peers.push(Peer::Zygote);
-        sockets.push(zygote.socket.clone());
+        watched.push((Peer::Zygote, zygote.socket.clone()));
     }
+    let listens = !host.voice.is_behind();
     for (place, seat) in &state.seats {
         if let Some(control) = &seat.control {
-            peers.push(Peer::Seat(*place));
-            sockets.push(control.clone());
+            watched.push((Peer::Seat(*place), control.clone()));
+        }
+        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| words::lock(words).pipe()) {
+            watched.push((Peer::Words(*place), pipe));
         }
     }
     for (number, guest) in &state.guests {
-        peers.push(Peer::Guest(*number));
-        sockets.push(guest.socket.clone());
+        watched.push(match &guest.link {
+            Link::Socket(socket) => (Peer::Guest(*number), socket.clone()),
+            Link::Process(pidfd) => (Peer::End(*number), pidfd.clone()),
+        });
     }
-    (peers, sockets, state.listener.clone())
+    watched
+}
+
+fn hear(host: &Arc<Host>, place: Place) {
+    let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
+    if let Some(words) = words {
+        host.voice.say(words::lock(&words).listen(), host);
+    }
 }
 
 /// What lies in a socket: `None` at its end, an empty list when nothing does.
-fn receive(socket: &Seqpacket) -> Result<Option<Vec<Packet>>> {
+pub(super) fn receive(socket: &Seqpacket) -> Result<Option<Vec<Packet>>> {
     let mut packets = vec![];
     loop {
         match socket.try_recv() {
@@ -164,6 +192,9 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
                 state.by_pid.insert(pid, place);
                 if let Some(seat) = state.seats.get_mut(&place) {
                     seat.pid = pid;
+                    let epoch = host.roster.line(seat.holder).epoch;
+                    host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
+                    seat.since = Instant::now();
                     // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
                     // as it is only reaped by the zygote, which says so.
                     let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
@@ -181,7 +212,7 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
             FromZygote::Exited { pid, code } => {
                 let place = host.state().by_pid.remove(&pid);
                 if let Some(place) = place {
-                    vacate(host, place, Ended::Exited { pid, code });
+                    vacate(host, place, Ended::Exited(Death::of(pid, code)));
                 }
             }
         }
@@ -192,13 +223,8 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
 /// How a worker ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
-    /// It ended with that exit code, or by that signal, negative.
-    Exited {
-        /// Its process.
-        pid: u32,
-        /// Exit code, or minus the signal.
-        code: i32,
-    },
+    /// It has died.
+    Exited(Death),
     /// It could not be started.
     NotStarted(String),
     /// The zygote ended before it was started.
@@ -206,7 +232,10 @@ pub(crate) enum Ended {
 }
 
 /// The one way that every dead worker goes.
-fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
+fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
+    if let Ended::Exited(death) = &mut ended {
+        inquire(host, place, death);
+    }
     let pool = host.pool(place.pool);
     if let Some(pool) = &pool {
         // First: completions that lie in the ring carry leases that the client still has to take.
@@ -221,8 +250,23 @@ fn vacate(host: &Arc<Host>, place: Place, ended: Ended) {
     }
 }
 
+/// Finds out what can be known of a death.
+fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
+    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
+    let Some((since, words)) = seat else { return };
+    death.uptime = since.elapsed();
+    if let Some(words) = words {
+        let (said, last) = words::lock(&words).end();
+        host.voice.say(said, host);
+        death.words = last;
+    }
+    if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
+        death.cause = Cause::OutOfMemory;
+    }
+}
+
 /// Everything a dead process held is given back; its number is free.
-fn give_back(host: &Arc<Host>, holder: u16) {
+pub(super) fn give_back(host: &Arc<Host>, holder: u16) {
     // First what others rely on: queues, and what lies in them.
     let recovered = queue::recover(host.heap(), holder).and(host.registry.orphan(host.heap(), holder));
     if let Err(error) = recovered {
@@ -231,7 +275,7 @@ fn give_back(host: &Arc<Host>, holder: u16) {
     }
     host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
     host.registry.bury(host.heap());
-    host.state().holders.remove(&holder);
+    host.roster.clear(holder);
 }
 
 fn zygote_died(host: &Arc<Host>) -> Result<()> {
@@ -259,7 +303,7 @@ fn zygote_died(host: &Arc<Host>) -> Result<()> {
         let ended = match pidfd {
             Some(pidfd) => {
                 end_for_sure(&pidfd);
-                Ended::Exited { pid, code: -9 }
+                Ended::Exited(Death::of(pid, -9))
             }
             None => Ended::Lost,
         };
@@ -294,28 +338,31 @@ fn seat_spoke(host: &Arc<Host>, place: Place) -> Result<()> {
         Some(packets) => {
             let pool = host.pool(place.pool);
             let budget = pool.as_ref().and_then(|pool| pool.budget());
-            packets.iter().try_for_each(|packet| answer(host, &control, holder, budget, packet))
+            packets.into_iter().try_for_each(|packet| answer(host, &control, holder, budget, packet))
         }
     }
 }
 
-fn answer(
+pub(super) fn answer(
     host: &Arc<Host>,
     socket: &Seqpacket,
     holder: u16,
     budget: Option<&Arc<Budget>>,
-    packet: &Packet,
+    packet: Packet,
 ) -> Result<()> {
     let segment = match ToHost::decode(&packet.bytes) {
+        Ok(ToHost::Forked { claim }) => {
+            // It takes the descriptor itself: nothing of the packet is needed again.
+            if let Some(socket) = packet.fds.into_iter().next() {
+                host.expect(claim, Seqpacket::from_fd(socket));
+            }
+            return Ok(());
+        }
         Ok(ToHost::Create { data, backed, entries, patient }) => {
             let attempt = || host.registry.create((data, backed, entries), holder, budget);
             if patient { pressing(host, attempt) } else { attempt() }.map(Some).inspect(|segment| {
                 // The host maps it at once: it will read results in it.
                 segment.iter().for_each(|segment| host.heap().know(segment));
-                // Handles of what will lie in it may go to anybody, and all will ask here.
-                if let Err(error) = host.open_broker() {
-                    eprintln!("shoal: broker: {error}");
-                }
             })
         }
         Ok(ToHost::Restore { segment, start, end }) => {
@@ -350,54 +397,4 @@ fn pressing<T>(host: &Host, mut attempt: impl FnMut() -> Result<T>) -> Result<T>
         }
         done => done,
     }
-}
-
-fn welcome(host: &Arc<Host>, socket: Seqpacket) -> Result<()> {
-    static NUMBERS: AtomicU64 = AtomicU64::new(0);
-    // Whoever is of another user is shown the door before it can say a word.
-    if socket.peer()?.uid == process::uid() {
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        host.state().guests.insert(number, GuestLink { socket: Arc::new(socket), holder: None });
-    }
-    Ok(())
-}
-
-fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
-    let guest = host.state().guests.get(&number).map(|guest| (guest.socket.clone(), guest.holder));
-    let Some((socket, holder)) = guest else { return Ok(()) };
-    let Some(packets) = receive(&socket)? else {
-        host.state().guests.remove(&number);
-        if let Some(holder) = holder {
-            give_back(host, holder);
-        }
-        return Ok(());
-    };
-    let mut holder = holder;
-    for packet in packets {
-        match holder {
-            Some(holder) => answer(host, &socket, holder, None, &packet)?,
-            None => {
-                let token = host.address().token;
-                let known =
-                    matches!(ToHost::decode(&packet.bytes), Ok(ToHost::Hello { token: shown }) if shown == token);
-                if !known {
-                    host.state().guests.remove(&number);
-                    return Ok(());
-                }
-                let mut state = host.state();
-                let Ok(new) = state.new_holder() else {
-                    drop(state);
-                    socket.send(&FromHost::Refused.encode(), &[])?;
-                    continue;
-                };
-                if let Some(guest) = state.guests.get_mut(&number) {
-                    guest.holder = Some(new);
-                }
-                holder = Some(new);
-                drop(state);
-                socket.send(&FromHost::Welcome { holder: new }.encode(), &[])?;
-            }
-        }
-    }
-    Ok(())
 }

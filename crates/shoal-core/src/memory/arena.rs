@@ -326,6 +326,11 @@ impl Arena {
         self.enclosed.insert(key(segment, index), leases);
     }
 
+    /// A fork of the process that holds what envelopes name: it does not.
+    pub(super) fn let_go_of_enclosed(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.enclosed)
+    }
+
     fn grow(&mut self, source: &dyn Source, len: u64) -> Result<()> {
         let (plan, exact) = (Plan::new(self.space.stats().used, len), Plan::exact(len));
         let plans = [(plan, false), (exact, false), (exact, true)];

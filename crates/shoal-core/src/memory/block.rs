@@ -1,6 +1,7 @@
 //! What a process has of a heap: plain blocks of its own, and leases.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::heap::{BlockId, HOST, Heap, key, lock};
@@ -34,12 +35,18 @@ impl PlainBlock {
         // readers elsewhere learn of it only afterwards.
         unsafe { address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
+
+    /// A copy of its first `len` bytes, of which there are as many. `None` if they can't be read here.
+    pub(crate) fn copy(&self, len: u64) -> Option<Vec<u8>> {
+        // SAFETY: only this process writes to it, and `write` has the block to itself.
+        unsafe { self.segment.bytes(self.piece.offset, len) }.ok().map(<[u8]>::to_vec)
+    }
 }
 
 impl Drop for PlainBlock {
     fn drop(&mut self) {
-        // A fork has a copy of the books, and perhaps of a lock that nobody there will ever free.
-        if !self.heap.is_mine() {
+        // What a fork has is a copy: the block is its parent's.
+        if !self.heap.is_mine() || !self.segment.is_mine() {
             return;
         }
         self.heap.change(|arena| arena.free(self.piece));
@@ -58,12 +65,35 @@ pub(super) struct Leased {
     pub(super) index: u32,
     pub(super) generation: u32,
     /// Whatever is to go when the lease goes.
-    pub(super) carried: OnceLock<Box<dyn Any + Send + Sync>>,
+    carried: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Whether a fork does not inherit it.
+    stays: AtomicBool,
+}
+
+impl Leased {
+    pub(super) fn new(heap: Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Leased {
+        Leased { heap, segment, index, generation, carried: OnceLock::new(), stays: AtomicBool::new(false) }
+    }
+
+    pub(super) fn entry(&self) -> &Entry {
+        &self.segment.entries()[self.index as usize]
+    }
+
+    pub(super) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else has found it: a fork may inherit it again.
+    pub(super) fn found(&self) {
+        if self.stays() {
+            self.stays.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Lease {
     fn entry(&self) -> &Entry {
-        &self.0.segment.entries()[self.0.index as usize]
+        self.0.entry()
     }
 
     /// Which block it is.
@@ -153,6 +183,11 @@ impl Lease {
         self.0.carried.get_or_init(|| Box::new(thing));
     }
 
+    /// It is the engine's own, and nothing that a fork of this process could get at: the fork does not hold the block.
+    pub(crate) fn stay(&self) {
+        self.0.stays.store(true, Ordering::Relaxed);
+    }
+
     /// The heap it was taken in.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.0.heap
@@ -161,18 +196,18 @@ impl Lease {
 
 impl Drop for Leased {
     fn drop(&mut self) {
-        // The lease is the process's that took it: a fork of that must not give it back.
+        // The lease is the process's that took it: a fork that has none of its own must not give it back.
         if !self.heap.is_mine() {
             return;
         }
         let place = key(self.segment.id(), self.index);
-        let mut held = lock(&self.heap.held);
+        let mut held = lock(&self.heap.books().held);
         // Another thread may have taken a new lease on it since the last clone of this one went.
         if !held.get(&place).is_some_and(|lease| std::ptr::eq(Weak::as_ptr(lease), self)) {
             return;
         }
         held.remove(&place);
-        let last = self.segment.entries()[self.index as usize].give_back(self.heap.me());
+        let last = self.entry().give_back(self.heap.me());
         // The arena's lock is never taken while this one is held.
         drop(held);
         if last && self.segment.is_mine() {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::heap::{BlockId, Heap, Lease};
 use super::segment::Segment;
+use crate::crash;
 use crate::error::{Error, Result};
 
 const COUNT: usize = 4;
@@ -29,13 +30,16 @@ impl Heap {
         }
         let block = self.allocate((front.len() + bytes.len()) as u64)?;
         let address = block.address()?;
+        crash::point("envelope: allocated");
         // SAFETY: the block is that long, new, and nobody else's yet.
         unsafe { address.copy_from_nonoverlapping(front.as_ptr(), front.len()) };
         let behind = address.wrapping_add(front.len());
         // SAFETY: as above.
         unsafe { behind.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        crash::point("envelope: written");
         if !leases.is_empty() {
             self.enclose(&block, leases);
+            crash::point("envelope: sealed");
         }
         Ok(block)
     }

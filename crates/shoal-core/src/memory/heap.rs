@@ -5,23 +5,30 @@
 //! [`Source`]'s business: the host makes them, everybody else asks the host.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+use shoal_sys::socket::Seqpacket;
 
 use super::arena::{ALWAYS, Aftermath, Arena, Holdings};
 use super::block::Leased;
 pub use super::block::{Lease, PlainBlock};
 use super::handle::Address;
 use super::lease::{Entry, Kind};
+use super::roster::Claim;
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::queue;
 
 /// The holder that hosts the domain: the client.
 pub const HOST: u16 = 0;
+
+mod fork;
+
+use self::fork::Own;
+pub use self::fork::Still;
 
 const PAGE: u64 = 4096;
 
@@ -36,6 +43,25 @@ pub trait Source: Send + Sync {
     fn freed(&self);
     /// Finds the segment of that number, made by any process of the domain.
     fn open(&self, id: u32) -> Result<Arc<Segment>>;
+    /// This process is about to fork: what a child needs to be a holder in its own right. `None`: there is no number left.
+    fn branch(&self) -> Option<Branch> {
+        None
+    }
+    /// In the child: settles on its number. The child's own source; `None`: it comes too late.
+    fn inherit(&self, _branch: Branch) -> Option<Box<dyn Source>> {
+        None
+    }
+    /// In the child: closes its copies of the parent's sockets, which must be seen to end when the parent does.
+    fn close_copies(&self) {}
+}
+
+/// What the child of a fork begins with.
+#[derive(Debug)]
+pub struct Branch {
+    /// Its number.
+    pub claim: Claim,
+    /// Its socket to the host, if the host could be told of it.
+    pub socket: Option<Seqpacket>,
 }
 
 /// Which block: enough to find it in any process of the domain.
@@ -49,20 +75,29 @@ pub struct BlockId {
     pub generation: u32,
 }
 
-/// The heap. One per domain and process, never dropped while a block of it is in use.
+/// The heap. One per domain and process, never dropped while a block of it is in use. A fork of the process makes it its
+/// own (see `fork`).
 pub struct Heap {
-    me: u16,
+    me: AtomicU16,
     /// Where the domain is to be found.
     address: Address,
-    /// The process it belongs to. A fork of it has a copy of all this, but no leases of its own.
-    pid: u32,
+    /// The process it belongs to.
+    pid: AtomicU32,
+    books: Own<Books>,
+}
+
+/// What one process knows of a heap.
+pub(super) struct Books {
     source: Box<dyn Source>,
-    segments: RwLock<FxHashMap<u32, Arc<Segment>>>,
+    segments: RwLock<Segments>,
     arena: Mutex<Arena>,
-    pub(super) held: Mutex<FxHashMap<u64, Weak<Leased>>>,
+    pub(super) held: Mutex<Held>,
     /// Whether this process has let go of blocks of others, who may not know yet.
     let_go: AtomicBool,
 }
+
+type Segments = FxHashMap<u32, Arc<Segment>>;
+type Held = FxHashMap<u64, Weak<Leased>>;
 
 /// Counts of what a heap has mapped and holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,20 +147,20 @@ impl Heap {
     /// The heap of the process that is holder `me` of the domain at `address`.
     pub fn new(me: u16, address: Address, source: Box<dyn Source>) -> Arc<Heap> {
         Arc::new(Heap {
-            me,
+            me: AtomicU16::new(me),
             address,
-            pid: shoal_sys::process::pid(),
-            source,
-            segments: RwLock::default(),
-            arena: Mutex::default(),
-            held: Mutex::default(),
-            let_go: AtomicBool::new(false),
+            pid: AtomicU32::new(shoal_sys::process::pid()),
+            books: Own::new(Books::new(source)),
         })
+    }
+
+    pub(super) fn books(&self) -> &Books {
+        self.books.get()
     }
 
     /// This process's number in the domain.
     pub fn me(&self) -> u16 {
-        self.me
+        self.me.load(Ordering::Relaxed)
     }
 
     /// Where its domain is to be found.
@@ -133,35 +168,35 @@ impl Heap {
         self.address
     }
 
-    /// Whether this process is the one it was made in, not a fork of it.
+    /// Whether it is this process's own: made here, or made its own at the fork. If not, what it holds is the parent's.
     pub fn is_mine(&self) -> bool {
-        self.pid == shoal_sys::process::pid()
+        self.pid.load(Ordering::Relaxed) == shoal_sys::process::pid()
     }
 
     /// The segment of that number, mapped.
     pub fn segment(&self, id: u32) -> Result<Arc<Segment>> {
-        if let Some(segment) = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+        if let Some(segment) = self.books().segments.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(segment.clone());
         }
-        let segment = self.source.open(id)?;
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let segment = self.books().source.open(id)?;
+        let mut segments = self.books().segments.write().unwrap_or_else(PoisonError::into_inner);
         Ok(segments.entry(id).or_insert(segment).clone())
     }
 
     /// Remembers a segment that was made or opened elsewhere in this process.
     pub fn know(&self, segment: &Arc<Segment>) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(segment.id(), segment.clone());
+        self.books().segments.write().unwrap_or_else(PoisonError::into_inner).insert(segment.id(), segment.clone());
     }
 
     /// Forgets the mapping of a segment in which nothing is used any more.
     pub fn forget(&self, id: u32) {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.books().segments.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     /// Allocates bytes that only this process gives back: a message that someone reads while this process waits.
     pub fn allocate_plain(self: &Arc<Heap>, len: u64) -> Result<PlainBlock> {
-        let mut arena = lock(&self.arena);
-        let piece = arena.cut(&*self.source, len, false)?;
+        let mut arena = lock(&self.books().arena);
+        let piece = arena.cut(&*self.books().source, len, false)?;
         let segment = arena.segment(piece.segment);
         self.unlock(arena);
         let block = PlainBlock { heap: self.clone(), segment, piece };
@@ -171,11 +206,11 @@ impl Heap {
 
     /// Allocates a block that others may take leases on.
     pub fn allocate(self: &Arc<Heap>, len: u64) -> Result<Lease> {
-        let mut arena = lock(&self.arena);
-        let piece = arena.cut(&*self.source, len, true)?;
+        let mut arena = lock(&self.books().arena);
+        let piece = arena.cut(&*self.books().source, len, true)?;
         let (segment, index) = arena.line(piece);
         // Before the arena is unlocked: a sweep must not meet a line that is half opened.
-        let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me);
+        let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me());
         self.unlock(arena);
         let lease = self.register(segment, index, generation);
         lease.0.segment.address(piece.offset, len)?;
@@ -189,9 +224,9 @@ impl Heap {
 
     /// Allocates a cell with a room of so many bytes, all zero. When its last holder has let go, `queue::clear` empties it.
     pub fn allocate_room(self: &Arc<Heap>, kind: Kind, room: u64) -> Result<Lease> {
-        let mut arena = lock(&self.arena);
-        let (segment, index, offset) = arena.cell(&*self.source, room)?;
-        let generation = segment.entries()[index as usize].open(kind, offset, room, self.me);
+        let mut arena = lock(&self.books().arena);
+        let (segment, index, offset) = arena.cell(&*self.books().source, room)?;
+        let generation = segment.entries()[index as usize].open(kind, offset, room, self.me());
         self.unlock(arena);
         let lease = self.register(segment, index, generation);
         if room > 0 {
@@ -204,7 +239,7 @@ impl Heap {
     /// the host does. The block must begin as `envelope` writes it.
     pub fn enclose(&self, envelope: &Lease, leases: Vec<Lease>) {
         let id = envelope.id();
-        lock(&self.arena).enclose(id.segment, id.entry, leases);
+        lock(&self.books().arena).enclose(id.segment, id.entry, leases);
         envelope.seal();
     }
 
@@ -216,18 +251,18 @@ impl Heap {
         for (segment, index) in left {
             // What can't be had to be cleared is left as it is: only a process that has no descriptors gets here.
             if queue::clear(self, &segment, index).is_ok_and(|cleared| cleared) {
-                lock(&self.arena).vacate(segment.id(), index);
+                lock(&self.books().arena).vacate(segment.id(), index);
             }
         }
         drop(parting);
         if news {
-            self.source.freed();
+            self.books().source.freed();
         }
     }
 
     /// Changes the arena in a way that may make something free.
     pub(super) fn change(self: &Arc<Heap>, change: impl FnOnce(&mut Arena)) {
-        let mut arena = lock(&self.arena);
+        let mut arena = lock(&self.books().arena);
         change(&mut arena);
         self.unlock(arena);
     }
@@ -235,20 +270,20 @@ impl Heap {
     /// Notes that the owner of some block should be told to look.
     pub(super) fn let_go_of_others(&self) {
         // A look first: it is so mostly, and a write would be dear.
-        if !self.let_go.load(Ordering::Relaxed) && !self.let_go.swap(true, Ordering::Relaxed) {
-            self.source.freed();
+        if !self.books().let_go.load(Ordering::Relaxed) && !self.books().let_go.swap(true, Ordering::Relaxed) {
+            self.books().source.freed();
         }
     }
 
     /// Whether this process has let go of blocks of others since this was asked last.
     pub fn has_let_go(&self) -> bool {
-        self.let_go.swap(false, Ordering::Relaxed)
+        self.books().let_go.swap(false, Ordering::Relaxed)
     }
 
     /// Gives what has been free for some seconds back to the system, if it is time for a look. When to call it again;
     /// `None`: there is nothing to give back, until something is freed.
     pub fn tick(self: &Arc<Heap>) -> Option<Duration> {
-        let mut arena = lock(&self.arena);
+        let mut arena = lock(&self.books().arena);
         let next = arena.tick(Instant::now());
         self.unlock(arena);
         next
@@ -256,7 +291,7 @@ impl Heap {
 
     /// Gives everything that is free back to the system. How many bytes.
     pub fn release_free(self: &Arc<Heap>) -> u64 {
-        let mut arena = lock(&self.arena);
+        let mut arena = lock(&self.books().arena);
         arena.sweep();
         let released = arena.release(ALWAYS);
         self.unlock(arena);
@@ -265,8 +300,8 @@ impl Heap {
 
     fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Lease {
         let place = key(segment.id(), index);
-        let lease = Arc::new(Leased { heap: self.clone(), segment, index, generation, carried: OnceLock::new() });
-        lock(&self.held).insert(place, Arc::downgrade(&lease));
+        let lease = Arc::new(Leased::new(self.clone(), segment, index, generation));
+        lock(&self.books().held).insert(place, Arc::downgrade(&lease));
         Lease(lease)
     }
 
@@ -275,20 +310,20 @@ impl Heap {
         let segment = self.segment(id.segment)?;
         let entry = segment.entries().get(id.entry as usize).ok_or(Error::Damaged("handle"))?;
         let place = key(id.segment, id.entry);
-        let mut held = lock(&self.held);
+        let mut held = lock(&self.books().held);
         if let Some(lease) = held.get(&place).and_then(Weak::upgrade) {
             // Unlocked first: should this have become the last reference, its drop locks.
             drop(held);
+            lease.found();
             return if lease.generation == id.generation { Ok(Lease(lease)) } else { Err(Error::Gone) };
         }
-        if !entry.take(id.generation, self.me) {
+        if !entry.take(id.generation, self.me()) {
             // It may have kept the owner from freeing what is there now.
             segment.marks().set(id.entry);
             return Err(Error::Gone);
         }
         let (heap, segment) = (self.clone(), segment.clone());
-        let lease =
-            Arc::new(Leased { heap, segment, index: id.entry, generation: id.generation, carried: OnceLock::new() });
+        let lease = Arc::new(Leased::new(heap, segment, id.entry, id.generation));
         held.insert(place, Arc::downgrade(&lease));
         Ok(Lease(lease))
     }
@@ -315,7 +350,7 @@ impl Heap {
 
     /// All segments that are mapped here.
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.books().segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Whether anybody holds anything in a segment.
@@ -325,10 +360,10 @@ impl Heap {
 
     /// What is mapped and in use. `name` tells who has a number; who has none (any more) is left out.
     pub fn usage(self: &Arc<Heap>, name: impl Fn(u16) -> Option<Holder>) -> Usage {
-        let mut arena = lock(&self.arena);
+        let mut arena = lock(&self.books().arena);
         arena.sweep();
         self.unlock(arena);
-        let Holdings { used, free } = lock(&self.arena).holdings();
+        let Holdings { used, free } = lock(&self.books().arena).holdings();
         let segments = self.segments();
         let mut usage = Usage { segments: segments.len(), used, free, ..Usage::default() };
         let mut holders: FxHashMap<u16, u64> = FxHashMap::default();
@@ -357,9 +392,21 @@ impl Heap {
     }
 }
 
+impl Books {
+    fn new(source: Box<dyn Source>) -> Books {
+        Books {
+            source,
+            segments: RwLock::default(),
+            arena: Mutex::default(),
+            held: Mutex::default(),
+            let_go: AtomicBool::new(false),
+        }
+    }
+}
+
 impl std::fmt::Debug for Heap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Heap").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("Heap").field("me", &self.me()).finish_non_exhaustive()
     }
 }
 

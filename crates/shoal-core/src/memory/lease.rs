@@ -153,6 +153,12 @@ impl Entry {
         false
     }
 
+    /// Whoever has a lease gives another one to `holder`.
+    pub fn share(&self, holder: u16) {
+        // The giver's own bit keeps the owner from closing meanwhile.
+        self.holders.insert(holder);
+    }
+
     /// Gives `holder`'s lease back. `true`: nobody seems to hold the block any more, the owner should look.
     pub fn give_back(&self, holder: u16) -> bool {
         self.holders.remove(holder) && self.holders.is_empty()

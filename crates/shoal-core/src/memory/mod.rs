@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod marks;
+pub mod roster;
 
 #[cfg(not(loom))]
 mod arena;

@@ -215,6 +215,11 @@ impl Segment {
         self.mine.store(true, Ordering::Relaxed);
     }
 
+    /// This process is a fork of the one that allocates in it.
+    pub fn disown(&self) {
+        self.mine.store(false, Ordering::Relaxed);
+    }
+
     /// Whether this process allocates in it.
     pub fn is_mine(&self) -> bool {
         self.mine.load(Ordering::Relaxed)

@@ -6,21 +6,30 @@
 //! the pool's own thread collects, but only when a ring fills up or the backlog can move (and once a second, to be sure):
 //! until somebody asks, a result may as well lie where it is.
 
+mod backlog;
 mod collect;
 mod end;
+mod fate;
+mod rest;
 mod submit;
+mod watch;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use self::backlog::Backlog;
+use self::watch::Watched;
 use shoal_sys::process::Signal;
+use shoal_sys::procfs;
 
 use super::account::Spent;
-use super::layout::{MAX_WORKERS, NO_TASK, PoolMemory};
+use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
-use super::tasks::{Arguments, Function, Remains, Reply, Table, Task};
+use super::table::Table;
+use super::tasks::{Function, Remains, Reply, Task};
 use super::trace::{Recorder, Trace};
 use crate::domain::host::{Host, Launch};
 use crate::domain::registry::Budget;
@@ -42,6 +51,20 @@ pub struct Config {
     /// The most shared memory that its workers' segments, and the arguments and functions on their way to them, may
     /// take together, in bytes. `None`: as much as there is.
     pub memory_limit: Option<u64>,
+    /// What each worker may take.
+    pub limits: Limits,
+}
+
+/// What a worker may take. The default: as much as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory that it may have to itself; with more it is ended, and the task that it is at.
+    pub private_memory: Option<u64>,
+    /// How long it may be idle; then it ends, and comes back when there is work.
+    pub idle: Option<Duration>,
+    /// How long it may be at a task until it is asked for a sign of life, by SIGURG: its process has to call what
+    /// [`Worker::answerer`](super::worker::Worker::answerer) gave it.
+    pub answer: Option<Duration>,
 }
 
 /// The longest a wait goes without a look at signals and the clock.
@@ -63,7 +86,10 @@ enum State {
 pub struct Shared {
     number: u32,
     host: Arc<Host>,
-    memory: PoolMemory,
+    memory: Arc<PoolMemory>,
+    limits: Limits,
+    /// Workers that rest.
+    resting: AtomicUsize,
     _setup: PlainBlock,
     /// What its limit of memory is counted against.
     pub(super) budget: Option<Arc<Budget>>,
@@ -79,8 +105,8 @@ pub struct Shared {
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
     yields: AtomicU32,
-    /// Whether tasks wait for room in the ring.
-    backlogged: AtomicBool,
+    /// How many tasks wait for room in the ring.
+    backlogged: AtomicUsize,
     /// Jobs that want to hear when the ring runs low.
     feeders: AtomicU32,
     feed_at: AtomicUsize,
@@ -95,7 +121,22 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
-    backlog: VecDeque<u64>,
+    backlog: Backlog,
+    /// The lowest priority of what was put into the ring since that was empty, or a lower one.
+    floor: i32,
+    /// Whether tasks of several priorities wait: then the ring is kept shallow.
+    mixed: bool,
+    /// Tasks that are to be tried again, and when.
+    later: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Tasks that are to be stopped.
+    stopping: Vec<u64>,
+    /// When the supervisor looks at the tasks' times next: nothing has to be told before.
+    look_at: Option<Instant>,
+    watched: Vec<Watched>,
+    /// When the workers' memory was looked at last.
+    weighed: Option<Instant>,
+    /// From one look to the next it takes no longer, while there are tasks with a limit.
+    look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
@@ -119,6 +160,11 @@ pub enum Crew {
         epoch: u32,
         /// Its process.
         pid: u32,
+    },
+    /// Ended for want of work.
+    Resting {
+        /// Which process of that number.
+        epoch: u32,
     },
     /// Ended, and not to be replaced.
     Gone,
@@ -146,6 +192,12 @@ pub enum WorkerState {
     Idle,
     /// At a task.
     Busy,
+    /// Stopped by a signal.
+    Stopped,
+    /// At a task, and gives no sign of life.
+    Silent,
+    /// Not there for want of work.
+    Resting,
     /// Not there any more.
     Gone,
 }
@@ -185,18 +237,30 @@ impl Pool {
         let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
-        let memory = PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?;
-        let shared = host.add_pool(|number| {
+        let memory = Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?);
+        let idle = config.limits.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        memory.control().idle.store(idle, Ordering::Relaxed);
+        let shared = host.add_pool(&memory.clone(), |number| {
             Arc::new(Shared {
                 number,
                 host: host.clone(),
                 memory,
+                limits: config.limits,
+                resting: AtomicUsize::new(0),
                 _setup: setup,
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
-                    backlog: VecDeque::new(),
+                    backlog: Backlog::default(),
+                    floor: 0,
+                    mixed: false,
+                    later: BinaryHeap::new(),
+                    stopping: Vec::new(),
+                    look_at: None,
+                    look_every: None,
+                    watched: vec![Watched::default(); config.workers],
+                    weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
                     remains: Vec::new(),
@@ -209,7 +273,7 @@ impl Pool {
                 wanted: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
-                backlogged: AtomicBool::new(false),
+                backlogged: AtomicUsize::new(0),
                 feeders: AtomicU32::new(0),
                 feed_at: AtomicUsize::new(0),
                 functions: AtomicU32::new(1),
@@ -235,6 +299,7 @@ impl Pool {
     pub fn allocate(&self, len: u64) -> Result<Lease> {
         let charge = self.0.budget.as_ref().map(|budget| budget.charge(len)).transpose()?;
         let lease = self.heap().allocate(len)?;
+        lease.stay();
         if let Some(charge) = charge {
             lease.carry(charge);
         }
@@ -258,7 +323,7 @@ impl Pool {
         Ok(Arc::new(Function::new(self.0.host.heap(), id, name, bytes, leases, budget)?))
     }
 
-    /// Submits a task: `function` on `arguments`, which may name shared things, whose `leases` are kept until the
+    /// Submits a task: `function`, on its terms, on `arguments`, which may name shared things, whose `leases` are kept until the
     /// task has ended. `kind` is the caller's own tag. Returns the task's number, by which it can be cancelled.
     pub fn submit(
         &self,
@@ -283,16 +348,7 @@ impl Pool {
         reply: Reply,
     ) -> Result<u64> {
         self.check()?;
-        let leases = if leases.is_empty() { None } else { Some(leases.into()) };
-        let task = Task {
-            function: function.clone(),
-            kind,
-            arguments: Arguments::copy_of(arguments),
-            reply,
-            in_ring: false,
-            position: 0,
-            _leases: leases,
-        };
+        let task = Task::new(function, kind, arguments, leases, reply);
         // A single call has no business in a pool that closes.
         let late = matches!(task.reply, Reply::Inbox(..));
         let mut core = lock(&self.0.core);
@@ -309,7 +365,7 @@ impl Pool {
     /// Wakes a worker for what was submitted quietly, if none is awake.
     pub fn publish(&self) {
         self.0.quiet_since.store(0, Ordering::Relaxed);
-        self.0.memory.control().gate.published(|worker| self.0.memory.park(worker));
+        self.0.announce();
     }
 
     /// Takes a task back, unless a worker has taken it or it has ended: then `false`. Its outcome is
@@ -339,7 +395,8 @@ impl Pool {
 
     /// Tasks the ring can take at once.
     pub fn room(&self) -> usize {
-        self.0.memory.slots() - (self.0.memory.tasks().queued() as usize).min(self.0.memory.slots())
+        let waiting = self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed);
+        self.0.memory.slots().saturating_sub(waiting)
     }
 
     /// Begins a record of the tasks that are submitted from now on, of the first `most` that end. `false`: there is one
@@ -516,7 +573,7 @@ impl Pool {
         if !self.0.host.is_mine() {
             return 0;
         }
-        self.0.memory.tasks().queued() as usize + lock(&self.0.core).backlog.len()
+        self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed)
     }
 
     /// Whether tasks may be submitted.
@@ -540,16 +597,21 @@ impl Pool {
         if !self.0.host.is_mine() {
             return Vec::new();
         }
-        let crew = lock(&self.0.core).crew.clone();
+        let (crew, watched) = {
+            let core = lock(&self.0.core);
+            (core.crew.clone(), core.watched.clone())
+        };
         let info = |(number, crew): (usize, Crew)| {
+            let silent = watched[number].silent;
             let number = number as u16;
             let record = self.0.memory.record(number);
             let (pid, state) = match crew {
                 Crew::Gone => (None, WorkerState::Gone),
                 Crew::Starting { .. } => (None, WorkerState::Starting),
-                Crew::Running { pid, .. } if record.current.load(Ordering::Relaxed) != NO_TASK => {
-                    (Some(pid), WorkerState::Busy)
-                }
+                Crew::Resting { .. } => (None, WorkerState::Resting),
+                Crew::Running { pid, .. } if procfs::is_stopped(pid) == Some(true) => (Some(pid), WorkerState::Stopped),
+                Crew::Running { pid, .. } if silent => (Some(pid), WorkerState::Silent),
+                Crew::Running { pid, .. } if !record.current.is_idle() => (Some(pid), WorkerState::Busy),
                 Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
             };
             WorkerInfo { number, pid, state, spent: record.account.read() }
@@ -562,16 +624,6 @@ impl Shared {
     /// What its limit of memory is counted against, if it has one.
     pub(crate) fn budget(&self) -> Option<&Arc<Budget>> {
         self.budget.as_ref()
-    }
-
-    /// Wakes idle workers: what others let go of may be theirs to give back. At once, and the busy ones when they are
-    /// through with their task, if memory is short.
-    pub(crate) fn ask_for_memory(&self, short: bool) {
-        let control = self.memory.control();
-        if short {
-            control.squeezes.fetch_add(1, Ordering::SeqCst);
-        }
-        control.gate.wake_all(|worker| self.memory.park(worker));
     }
 }
 

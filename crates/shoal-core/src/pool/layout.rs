@@ -5,12 +5,13 @@
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shoal_sys::memory::{self, Mapping};
 
 use super::account::Account;
 use super::completion_ring::Cursors;
+use super::current::Current;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::sync::bell::Bell;
@@ -22,9 +23,6 @@ const VERSION: u32 = 3;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
-
-/// No task: what [`WorkerRecord::current`] holds between tasks.
-pub const NO_TASK: u64 = u64::MAX;
 
 /// What the workers are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +55,8 @@ pub struct Control {
     pub more: AtomicU32,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
+    /// Nanoseconds that a worker may be idle; then it leaves.
+    pub idle: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
@@ -76,8 +76,16 @@ pub struct WorkerRecord {
     pub ready: AtomicU32,
     /// What it has done, and where its time went.
     pub account: Account,
-    /// The task it is at, or [`NO_TASK`]. Written before the task's slot is released.
-    pub current: AtomicU64,
+    /// One more than the epoch of the last process that left for want of work.
+    pub left: AtomicU32,
+    /// How often it was asked for a sign of life,
+    pub asked: AtomicU32,
+    /// and what of that it has answered.
+    pub answered: AtomicU32,
+    /// The task it is at. Written before the task's slot is released.
+    pub current: Current,
+    /// When it took that: nanoseconds on the clock that all processes share.
+    pub started: AtomicU64,
     /// The cursors of its completion ring.
     pub cursors: Cursors,
 }
@@ -124,6 +132,7 @@ impl PoolMemory {
             low_water: AtomicU64::new(0),
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
+            idle: AtomicU64::new(u64::MAX),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
@@ -137,7 +146,7 @@ impl PoolMemory {
         }
         let memory = PoolMemory { fd, map, workers, slots, completion_bytes };
         for worker in 0..workers {
-            memory.record(worker as u16).current.store(NO_TASK, std::sync::atomic::Ordering::Relaxed);
+            memory.record(worker as u16).current.done();
         }
         Ok(memory)
     }
@@ -196,6 +205,16 @@ impl PoolMemory {
         let records = self.map.as_ptr().wrapping_add(std::mem::size_of::<Control>()).cast::<WorkerRecord>();
         // SAFETY: within the mapping by the assertion and `sizes`, aligned; all bytes are valid, as it is of atomics.
         unsafe { &*records.wrapping_add(worker) }
+    }
+
+    /// Wakes idle workers: what others let go of may be theirs to give back. At once, and the busy ones when they are
+    /// through with their task, if memory is short.
+    pub fn ask_for_memory(&self, short: bool) {
+        let control = self.control();
+        if short {
+            control.squeezes.fetch_add(1, Ordering::SeqCst);
+        }
+        control.gate.wake_all(|worker| self.park(worker));
     }
 
     /// The futex a worker sleeps on.

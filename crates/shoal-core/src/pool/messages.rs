@@ -3,6 +3,7 @@
 //! Every packet is a tag byte and little-endian numbers; whatever does not decode exactly is [`Error::Damaged`].
 
 use crate::error::{Error, Limit, Result};
+use crate::memory::roster::Claim;
 
 /// Who is to be forked: a worker's place in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +19,8 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket and the pool's segment.
+    /// Fork a worker. With it come its control socket, the pool's segment, the domain's roster, and mostly what becomes its
+    /// standard error.
     Fork {
         /// Its place.
         place: Place,
@@ -72,6 +74,18 @@ pub enum ToHost {
         /// The domain's secret.
         token: [u8; 16],
     },
+    /// A process that has its number already, from the one it was forked from. Not answered.
+    Return {
+        /// The domain's secret.
+        token: [u8; 16],
+        /// Its number.
+        claim: Claim,
+    },
+    /// I am about to fork: here is my child's number, and with it the host's end of its socket. Not answered.
+    Forked {
+        /// The child's number.
+        claim: Claim,
+    },
     /// Make a segment for me.
     Create {
         /// Bytes of data.
@@ -102,10 +116,10 @@ pub enum ToHost {
 /// Host to worker or guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromHost {
-    /// Welcome: your number in the domain.
+    /// Welcome: your number in the domain. With it comes the roster.
     Welcome {
-        /// The holder's number.
-        holder: u16,
+        /// The number.
+        claim: Claim,
     },
     /// Here is the segment; its descriptor comes along.
     Segment {
@@ -151,6 +165,9 @@ impl Reader<'_> {
     }
     fn place(&mut self) -> Result<Place> {
         Ok(Place { pool: self.u32()?, worker: self.u16()?, epoch: self.u32()? })
+    }
+    fn claim(&mut self) -> Result<Claim> {
+        Ok(Claim { holder: self.u16()?, epoch: self.u32()? })
     }
     fn end<T>(self, message: T) -> Result<T> {
         if self.0.is_empty() { Ok(message) } else { Err(Error::Damaged("message")) }
@@ -227,6 +244,10 @@ impl ToHost {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello { token } => packet(1, &[token]),
+            Self::Return { token, claim } => {
+                packet(5, &[token, &claim.holder.to_le_bytes(), &claim.epoch.to_le_bytes()])
+            }
+            Self::Forked { claim } => packet(6, &[&claim.holder.to_le_bytes(), &claim.epoch.to_le_bytes()]),
             Self::Create { data, backed, entries, patient } => {
                 let patient = [u8::from(*patient)];
                 packet(2, &[&data.to_le_bytes(), &backed.to_le_bytes(), &entries.to_le_bytes(), &patient])
@@ -248,6 +269,8 @@ impl ToHost {
                 Self::Create { data, backed, entries, patient: reader.take::<1>()?[0] != 0 }
             }
             3 => Self::Open { segment: reader.u32()? },
+            5 => Self::Return { token: reader.take()?, claim: reader.claim()? },
+            6 => Self::Forked { claim: reader.claim()? },
             4 => Self::Restore { segment: reader.u32()?, start: reader.u32()?, end: reader.u32()? },
             _ => return Err(Error::Damaged("message")),
         };
@@ -259,7 +282,7 @@ impl FromHost {
     /// As a packet.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Welcome { holder } => packet(1, &[&holder.to_le_bytes()]),
+            Self::Welcome { claim } => packet(1, &[&claim.holder.to_le_bytes(), &claim.epoch.to_le_bytes()]),
             Self::Segment { id } => packet(2, &[&id.to_le_bytes()]),
             Self::OutOfMemory { wanted, available, limit } => {
                 let (tag, bytes) = match limit {
@@ -279,7 +302,7 @@ impl FromHost {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader(bytes);
         let message = match reader.take::<1>()?[0] {
-            1 => Self::Welcome { holder: reader.u16()? },
+            1 => Self::Welcome { claim: reader.claim()? },
             2 => Self::Segment { id: reader.u32()? },
             3 => {
                 let (wanted, available) = (reader.u64()?, reader.u64()?);
@@ -323,6 +346,8 @@ mod tests {
             }
             for m in [
                 ToHost::Hello { token },
+                ToHost::Return { token, claim: Claim { holder: worker, epoch } },
+                ToHost::Forked { claim: Claim { holder: worker, epoch } },
                 ToHost::Create { data: a, backed: a / 2, entries: b, patient: b % 2 == 0 },
                 ToHost::Open { segment: b },
                 ToHost::Restore { segment: b, start: b / 2, end: b },
@@ -330,7 +355,7 @@ mod tests {
                 prop_assert_eq!(ToHost::decode(&m.encode()).expect("sound"), m);
             }
             for m in [
-                FromHost::Welcome { holder: worker },
+                FromHost::Welcome { claim: Claim { holder: worker, epoch } },
                 FromHost::Segment { id: b },
                 FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Machine },
                 FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Pool(a) },

@@ -1,6 +1,7 @@
 //! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
 
 pub mod completion_ring;
+pub mod current;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -14,6 +15,8 @@ pub mod chunks;
 #[cfg(not(loom))]
 pub mod client;
 #[cfg(not(loom))]
+pub mod death;
+#[cfg(not(loom))]
 mod in_block;
 #[cfg(not(loom))]
 pub mod layout;
@@ -22,7 +25,11 @@ pub mod messages;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]
+mod table;
+#[cfg(not(loom))]
 pub mod tasks;
+#[cfg(not(loom))]
+pub mod terms;
 #[cfg(not(loom))]
 pub mod trace;
 #[cfg(not(loom))]

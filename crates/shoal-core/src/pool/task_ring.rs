@@ -241,7 +241,8 @@ impl<'a> TaskRing<'a> {
     /// Takes every queued task back; `each` gets its number. Called by the producer.
     pub fn retract_all(&self, mut each: impl FnMut(u64)) {
         let tail = self.next_position();
-        for position in tail.saturating_sub(self.slots.len() as u64)..tail {
+        // No queued task lies before `head`.
+        for position in self.positions.head.0.load(Ordering::Acquire)..tail {
             let task = self.task_at(position);
             if self.retract(position) {
                 each(task);

@@ -1,16 +1,27 @@
 //! The client's own record of its tasks: what a task needs while it is on its way, and what became of it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::death::Death;
+use super::terms::Terms;
 use crate::domain::registry::{Budget, Charge};
 use crate::error::{Limit, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
 
-/// A function, serialized once and read by each worker once.
+/// A function, serialized once and read by each worker once; and the terms it is called on.
 #[derive(Debug)]
 pub struct Function {
+    pub(super) code: Arc<Code>,
+    pub(super) terms: Terms,
+}
+
+/// Its serialized form.
+#[derive(Debug)]
+pub(super) struct Code {
     pub(super) id: u32,
     /// For records and messages.
     pub(super) name: Box<str>,
@@ -19,7 +30,7 @@ pub struct Function {
     /// What it counts for in the pool's limit.
     _charge: Option<Charge>,
     /// What the serialized function refers to by handle stays alive as long as it does.
-    pub(super) _leases: Vec<Lease>,
+    _leases: Vec<Lease>,
 }
 
 impl Function {
@@ -34,7 +45,13 @@ impl Function {
         let charge = budget.map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
         let mut block = heap.allocate_plain(bytes.len() as u64)?;
         block.write(bytes);
-        Ok(Function { id, name: name.into(), block, len: bytes.len() as u64, _charge: charge, _leases: leases })
+        let code = Code { id, name: name.into(), block, len: bytes.len() as u64, _charge: charge, _leases: leases };
+        Ok(Function { code: Arc::new(code), terms: Terms::default() })
+    }
+
+    /// The same function, to be called on these terms.
+    pub fn on(&self, terms: Terms) -> Arc<Function> {
+        Arc::new(Function { code: self.code.clone(), terms })
     }
 }
 
@@ -72,22 +89,6 @@ impl Payload {
     }
 }
 
-/// How a worker died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Death {
-    /// Its process.
-    pub pid: u32,
-    /// Its exit code, or the signal's number, negative.
-    pub code: i32,
-}
-
-impl std::fmt::Display for Death {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        use shoal_sys::process::Exit;
-        if self.code < 0 { Exit::Signal(-self.code).fmt(f) } else { Exit::Code(self.code).fmt(f) }
-    }
-}
-
 /// What became of a task.
 #[derive(Debug)]
 pub enum Outcome {
@@ -104,8 +105,10 @@ pub enum Outcome {
         /// Leases that the payload refers to by handle.
         leases: Box<[Lease]>,
     },
-    /// The worker died at it.
-    Died(Death),
+    /// The worker died at it, and there is no further try.
+    Died(Box<Failed>),
+    /// It was at it for longer than it may be: so long.
+    TimedOut(Duration, Box<Failed>),
     /// There was no memory to send it.
     OutOfSharedMemory {
         /// Bytes asked for.
@@ -121,7 +124,7 @@ pub enum Outcome {
     NoWorkers(Box<str>),
     /// The pool was terminated.
     Terminated,
-    /// It was taken back before a worker took it.
+    /// It was taken back before a worker took it, or stopped because nobody wants it any more.
     Cancelled,
 }
 
@@ -296,16 +299,45 @@ pub(super) struct Task {
     /// Whether it has got a position in the task ring yet, and which: as much of it as tells slots and laps apart.
     pub(super) in_ring: bool,
     pub(super) position: u32,
-    /// What the arguments refer to by handle; `None` mostly, and then it costs nothing.
-    pub(super) _leases: Option<Box<[Lease]>>,
+    /// `None` mostly, and then it costs nothing.
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What not every task has.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    /// What the arguments refer to by handle.
+    _leases: Vec<Lease>,
+    /// Tries that have ended.
+    pub(super) tried: u32,
+    /// What its workers died of.
+    pub(super) deaths: Vec<Death>,
+    pub(super) stop: Option<Stop>,
+}
+
+/// Why a task is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Its time is over.
+    TimedOut,
+    /// Its worker has more memory to itself than it may.
+    OverMemory {
+        /// Bytes that it has.
+        used: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
+    /// Nobody wants it any more. Whoever waited for it was told.
+    Cancelled,
 }
 
 /// What a worker may still read of a task.
 #[derive(Debug)]
 pub(super) struct Remains {
+    kind: u16,
     _function: Arc<Function>,
-    _arguments: Arguments,
-    _leases: Option<Box<[Lease]>>,
+    arguments: Arguments,
+    _more: Option<Box<More>>,
 }
 
 impl Task {
@@ -316,78 +348,91 @@ impl Task {
             Arguments::Boxed(bytes) => bytes.len() as u64,
             Arguments::Block(_, len) => *len,
         };
-        own + self._leases.iter().flat_map(|leases| leases.iter()).map(Lease::len).sum::<u64>()
+        own + self.more.iter().flat_map(|more| &more._leases).map(Lease::len).sum::<u64>()
     }
 
-    /// Whom to reply to, and what has to stay.
-    pub(super) fn cut_off(self) -> (Reply, Remains) {
-        (self.reply, Remains { _function: self.function, _arguments: self.arguments, _leases: self._leases })
+    pub(super) fn new(function: &Arc<Function>, kind: u16, arguments: &[u8], leases: Vec<Lease>, reply: Reply) -> Task {
+        let more = (!leases.is_empty()).then(|| Box::new(More { _leases: leases, ..More::default() }));
+        let arguments = match &function.terms.rider[..] {
+            [] => Arguments::copy_of(arguments),
+            rider => Arguments::copy_of(&[arguments, rider].concat()),
+        };
+        Task { function: function.clone(), kind, arguments, reply, in_ring: false, position: 0, more }
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.function.terms
+    }
+
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.more.as_ref()?.stop
+    }
+
+    /// Tells whoever waits for it, unless it was told already.
+    pub(super) fn tell(self, outcome: Outcome) {
+        if self.stop() != Some(Stop::Cancelled) {
+            self.reply.send(outcome);
+        }
+    }
+
+    /// Whom to reply to, if anybody still waits, and how it ended: with these deaths, at least one.
+    pub(super) fn failed(mut self) -> (Option<Reply>, Box<Failed>) {
+        let (deaths, tries) = (std::mem::take(&mut self.more().deaths), self.more().tried.max(1));
+        assert!(!deaths.is_empty(), "somebody died");
+        let (reply, remains) = self.cut_off();
+        (reply, Box::new(Failed { deaths, tries, remains }))
+    }
+
+    /// Whom to reply to, if anybody still waits, and what has to stay.
+    pub(super) fn cut_off(self) -> (Option<Reply>, Remains) {
+        let waited_for = self.stop() != Some(Stop::Cancelled);
+        let Task { function, kind, arguments, reply, more, .. } = self;
+        (waited_for.then_some(reply), Remains { kind, _function: function, arguments, _more: more })
     }
 }
 
-const CHUNK: usize = 1024;
-
-/// The tasks by number. Memory grows by chunks and never moves; a number says which life of its place it means.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    chunks: Vec<Box<[Slot]>>,
-    free: Vec<u32>,
-    len: usize,
+/// A task whose worker died at it, with the story of all its tries that ended so.
+#[derive(Debug)]
+pub struct Failed {
+    deaths: Vec<Death>,
+    tries: u32,
+    remains: Remains,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    task: Option<Task>,
-}
-
-impl Table {
-    pub(super) fn insert(&mut self, task: Task) -> u64 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            let first = (self.chunks.len() * CHUNK) as u32;
-            self.chunks.push((0..CHUNK).map(|_| Slot::default()).collect());
-            self.free.extend((first + 1..first + CHUNK as u32).rev());
-            first
-        });
-        let slot = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
-        slot.task = Some(task);
-        self.len += 1;
-        u64::from(slot.generation) << 32 | u64::from(index)
+impl Failed {
+    /// The death that ended it.
+    pub fn last(&self) -> &Death {
+        self.deaths.last().expect("somebody died")
     }
 
-    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
-        let index = number as u32 as usize;
-        let slot = self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)?;
-        (slot.generation == (number >> 32) as u32).then_some(slot)
+    /// How often it was tried, whatever that ended in.
+    pub fn tries(&self) -> u32 {
+        self.tries
     }
 
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Task> {
-        self.slot(number)?.task.as_mut()
+    /// The deaths of all that tried it, the last one too.
+    pub fn all(&self) -> &[Death] {
+        &self.deaths
     }
 
-    pub(super) fn remove(&mut self, number: u64) -> Option<Task> {
-        let slot = self.slot(number)?;
-        let task = slot.task.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(number as u32);
-        self.len -= 1;
-        Some(task)
+    /// The caller's tag of the task.
+    pub fn kind(&self) -> u16 {
+        self.remains.kind
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn drain(&mut self) -> Vec<Task> {
-        let numbers: Vec<u64> = self
-            .chunks
-            .iter()
-            .flatten()
-            .enumerate()
-            .filter(|(_, slot)| slot.task.is_some())
-            .map(|(index, slot)| u64::from(slot.generation) << 32 | index as u64)
-            .collect();
-        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+    /// The task's arguments, if they are no more than `most` bytes.
+    pub fn arguments(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        let bytes = match &self.remains.arguments {
+            Arguments::Small(len, bytes) => Cow::Borrowed(&bytes[..usize::from(*len)]),
+            Arguments::Boxed(bytes) => Cow::Borrowed(&**bytes),
+            Arguments::Block(_, len) if *len > most as u64 => return None,
+            Arguments::Block(block, len) => Cow::Owned(block.0.copy(*len)?),
+        };
+        Some(bytes).filter(|bytes| bytes.len() <= most)
     }
 }
 
@@ -397,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_task_waiting_costs_little() {
-        assert!(std::mem::size_of::<Slot>() <= 80, "{}", std::mem::size_of::<Slot>());
+        assert!(std::mem::size_of::<Task>() <= 64, "{}", std::mem::size_of::<Task>());
         assert!(std::mem::size_of::<TaskCell>() <= 24, "{}", std::mem::size_of::<TaskCell>());
     }
 }

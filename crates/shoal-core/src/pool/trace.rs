@@ -101,10 +101,10 @@ impl Recorder {
         if place >= self.submitted.len() {
             self.submitted.resize(place + 1, Submitted { task: u64::MAX, ..Submitted::default() });
         }
-        let function = task.function.id;
+        let function = task.function.code.id;
         if self.last_function != Some(function) {
             self.last_function = Some(function);
-            self.trace.names.entry(function).or_insert_with(|| task.function.name.clone());
+            self.trace.names.entry(function).or_insert_with(|| task.function.code.name.clone());
         }
         self.submitted[place] = Submitted { task: number, at: now, bytes: task.bytes(), function };
     }
@@ -128,12 +128,12 @@ impl Recorder {
         });
     }
 
-    /// A worker has died at a task that it took at `started`, as far as that is known.
-    pub(super) fn died(&mut self, worker: u16, task: u64, started: Option<u64>) {
+    /// A worker has died at a task; at `started` it took that, or the one before if it died while it took it.
+    pub(super) fn died(&mut self, worker: u16, task: u64, started: u64) {
         let now = clock::nanos();
         self.record(task, |submitted| Record {
             submitted: submitted.at,
-            started: started.unwrap_or(now),
+            started: started.clamp(submitted.at, now),
             ended: now,
             received: now,
             bytes_in: submitted.bytes,

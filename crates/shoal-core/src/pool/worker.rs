@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_sys::clock;
+use shoal_sys::pipe;
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
 use super::account::Laps;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
 use super::in_block;
-use super::layout::{NO_TASK, Phase, PoolMemory};
+use super::layout::{Phase, PoolMemory};
 use super::messages;
 use super::task_ring::{Body, Place};
 use crate::domain::guest::Member;
@@ -37,6 +38,9 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
+    pub(super) roster: OwnedFd,
+    /// What becomes its standard error, if somebody listens.
+    pub(super) words: Option<OwnedFd>,
 }
 
 /// What came of waiting.
@@ -53,11 +57,13 @@ pub enum Waited {
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
-    memory: PoolMemory,
+    memory: Arc<PoolMemory>,
     heap: Arc<Heap>,
     me: u16,
     seat: messages::Place,
     searching: bool,
+    /// When it began to search.
+    idle_since: u64,
     body: Body,
     /// When the current task was taken.
     started: u64,
@@ -76,12 +82,15 @@ impl Worker {
             // The zygote died before the kernel was told to take this process along.
             return Err(Error::Os(std::io::ErrorKind::BrokenPipe.into()));
         }
-        let memory = PoolMemory::open(seat.pool)?;
+        if let Some(words) = &seat.words {
+            pipe::become_stderr(words)?;
+        }
+        let memory = Arc::new(PoolMemory::open(seat.pool)?);
         let me = seat.place.worker;
         if usize::from(me) >= memory.workers() {
             return Err(Error::Damaged("seat"));
         }
-        let heap = Member::heap(Seqpacket::from_fd(seat.control), seat.holder, seat.address);
+        let heap = Member::worker(seat.address, seat.holder, seat.roster, Seqpacket::from_fd(seat.control))?;
         memory.record(me).pid.store(process::pid(), Ordering::Release);
         Ok(Worker {
             memory,
@@ -89,6 +98,7 @@ impl Worker {
             me,
             seat: seat.place,
             searching: false,
+            idle_since: 0,
             body: Body::EMPTY,
             started: 0,
             laps: Laps::default(),
@@ -112,7 +122,10 @@ impl Worker {
     pub fn try_next(&mut self) -> bool {
         let (control, ring) = (self.memory.control(), self.memory.tasks());
         let Some(taken) = ring.try_take(self.me, self.seat.epoch as u8) else { return false };
-        self.memory.record(self.me).current.store(taken.body.task, Ordering::Release);
+        let record = self.memory.record(self.me);
+        self.started = clock::nanos();
+        record.started.store(self.started, Ordering::Relaxed);
+        record.current.begin(taken.body.task);
         self.body = ring.release(taken);
         if self.searching {
             self.searching = false;
@@ -124,7 +137,6 @@ impl Worker {
         }
         // Whoever sent it has mostly read the results before: their memory is free for this task's.
         self.land();
-        self.started = clock::nanos();
         self.laps.begin(self.started, self.body.payload_at.len > 0);
         self.memory.record(self.me).account.taken(self.started);
         true
@@ -143,6 +155,7 @@ impl Worker {
         if !self.searching {
             self.searching = true;
             self.memory.record(self.me).account.search(control.more.load(Ordering::Relaxed) > 0);
+            self.idle_since = clock::nanos();
             control.gate.search(self.me);
             // Out of tasks: whoever waits for all of them should know, or has more.
             let more = control.low_water.load(Ordering::Relaxed) > 0;
@@ -159,12 +172,44 @@ impl Worker {
         // What is still on its way is let go of when it has arrived, which nobody tells. What is free goes back to the
         // system after a while; when all of it has, this process sleeps until it is woken.
         let landing = (restless || !self.in_flight.is_empty()).then_some(Duration::from_millis(100));
-        let timeout = landing.into_iter().chain(self.heap.tick()).min();
+        let most = control.idle.load(Ordering::Relaxed);
+        let rest = (most < u64::MAX).then(|| most.saturating_sub(clock::nanos() - self.idle_since));
+        if rest == Some(0) {
+            return if self.leave() { Waited::Over } else { Waited::Look };
+        }
+        let timeout = landing.into_iter().chain(self.heap.tick()).chain(rest.map(Duration::from_nanos)).min();
         match control.gate.sleep(self.me, self.memory.park(self.me), ready, timeout) {
             Wake::Interrupted => Waited::Interrupted,
             _ if over() => Waited::Over,
             _ => Waited::Look,
         }
+    }
+
+    /// Ends for want of work, unless there is some. Nobody relies on a worker that is not at the gate: a task that comes
+    /// after the look is seen by whoever publishes it, or when this process has ended.
+    fn leave(&mut self) -> bool {
+        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        self.searching = false;
+        control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
+        let leaves = ring.queued() == 0;
+        if leaves {
+            self.memory.record(self.me).left.store(self.seat.epoch + 1, Ordering::Release);
+        }
+        leaves
+    }
+
+    /// Gives the sign of life that the client has asked for: to be called when SIGURG came in, from any thread.
+    pub fn answerer(&self) -> impl Fn() + Send + Sync + 'static {
+        let (memory, me) = (self.memory.clone(), self.me);
+        move || {
+            let record = memory.record(me);
+            record.answered.store(record.asked.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// Its number in the pool.
+    pub fn number(&self) -> u16 {
+        self.me
     }
 
     /// Whether some worker waits while no task does: work given back would be taken at once.
@@ -240,6 +285,12 @@ impl Worker {
             leases.push(block);
             (head.leases, head.len, inline) = (1, IN_BLOCK, &[]);
         }
+        if !record.current.end(self.body.task) {
+            // It was stopped. Nobody is to hear of its end, and whoever stopped it kills this process.
+            loop {
+                std::thread::park();
+            }
+        }
         let written = loop {
             match ring.try_write(&head, &places, inline) {
                 Some(end) => break end,
@@ -250,7 +301,7 @@ impl Worker {
                 }
             }
         };
-        record.current.store(NO_TASK, Ordering::Release);
+        record.current.done();
         let parts = self.laps.ended(nanos);
         record.account.ended(now, nanos, parts);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;

@@ -96,8 +96,12 @@ impl Zygote {
                 ToZygote::Preload(what) => Ok(Request::Preload(what)),
                 ToZygote::Fork { place, holder, domain, token } => {
                     let address = Address { domain, token };
-                    let [control, pool]: [OwnedFd; 2] = packet.fds.try_into().map_err(|_| Error::Damaged("message"))?;
-                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool }))
+                    let mut fds = packet.fds.into_iter();
+                    let (Some(control), Some(pool), Some(roster)) = (fds.next(), fds.next(), fds.next()) else {
+                        return Err(Error::Damaged("message"));
+                    };
+                    let words = fds.next();
+                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool, roster, words }))
                 }
             };
         }

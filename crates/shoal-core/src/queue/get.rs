@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ring::{self, Chunk, Found};
-use super::shared::{Queue, deadline, id_of, left, name_of};
+use super::shared::{Queue, Until, id_of, name_of};
 use super::state::State;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::envelope;
 use crate::memory::heap::{Heap, Lease};
@@ -63,17 +64,19 @@ impl Queue {
     /// Takes an item, waiting for one at most for `timeout`; `None`: for ever.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Got> {
         self.check()?;
-        let deadline = deadline(timeout);
+        let until = Until::new(timeout);
         let mut slept = false;
         let got = loop {
             if !self.state.is_empty() {
-                let locked = match self.lock(&self.state.get, deadline) {
+                let locked = match self.lock(&self.state.get, until) {
                     Ok(locked) => locked,
                     Err(Acquired::Interrupted) => break Got::Interrupted,
                     Err(_) => break Got::Empty,
                 };
+                crash::point("get: locked");
                 let tried = self.try_get();
                 drop(locked);
+                crash::point("get: unlocked");
                 let (content, _old) = tried?;
                 if let Some(content) = content {
                     break Got::Item(content);
@@ -81,12 +84,12 @@ impl Queue {
             } else if self.state.is_shut() && self.state.is_empty() {
                 // Looked at again: what was put before the queue was shut is there by now.
                 break Got::Shut;
-            } else if left(deadline).is_some_and(|left| left.is_zero()) {
+            } else if until.is_over() {
                 break Got::Empty;
             } else {
                 slept = true;
                 let ready = || !self.state.is_empty() || self.state.is_shut();
-                match self.wait(&self.state.common.0.getters, ready, deadline) {
+                match self.wait(&self.state.common.0.getters, ready, until) {
                     Wake::Woken => {}
                     Wake::TimedOut => break Got::Empty,
                     Wake::Interrupted => break Got::Interrupted,
@@ -95,6 +98,7 @@ impl Queue {
         };
         if matches!(got, Got::Item(_)) && self.state.capacity() > 0 {
             self.state.common.0.putters.wake_one();
+            crash::point("get: woken");
         }
         if slept && !self.state.is_empty() {
             self.state.common.0.getters.wake_one();
@@ -106,7 +110,7 @@ impl Queue {
     pub fn get_more(&self, most: usize, items: &mut Vec<Content>) -> Result<()> {
         let before = items.len();
         if most > 0 && !self.state.is_empty() {
-            let Ok(locked) = self.lock(&self.state.get, Some(std::time::Instant::now())) else { return Ok(()) };
+            let Ok(locked) = self.lock(&self.state.get, Until::Now) else { return Ok(()) };
             let mut outcome = Ok(());
             let mut parting = Vec::new();
             while items.len() - before < most {
@@ -180,19 +184,25 @@ pub(super) fn take(
         ring::Content::Bytes(bytes) => Content::copy(bytes),
         ring::Content::Envelope(id) => Content(Body::Envelope(heap.take(id)?)),
     };
+    crash::point("get: read");
     next.chunk.set(name_of(Some(chunk.id())));
     next.position.store(end, Ordering::Relaxed);
     next.left.set(name_of(linked.as_ref().map(Chunk::id)));
     let envelope = if let Body::Envelope(lease) = &content.0 { Some(lease) } else { None };
     next.envelope.set(name_of(envelope.map(Lease::id)));
+    crash::point("get: slot written");
     side.commit(steps);
+    crash::point("get: taken");
     // What the step leaves to be tidied up: `recover` does the same after a death.
     chunk.free(end);
+    crash::point("get: freed");
     if let Some(linked) = &linked {
         linked.lease.set_in_queue(false);
+        crash::point("get: chunk let go");
     }
     if let Some(envelope) = envelope {
         envelope.set_in_queue(false);
+        crash::point("get: envelope let go");
     }
     Ok((Some(content), linked.or(old)))
 }

@@ -170,10 +170,10 @@ mod shared {
 
         /// Waits until all items that were put are done with: `true`; `false`: the time was up, or a signal came in.
         pub fn join(&self, timeout: Option<Duration>) -> bool {
-            let deadline = deadline(timeout);
+            let until = Until::new(timeout);
             let done = || self.unfinished() == 0;
             while !done() {
-                let left = left(deadline);
+                let left = until.left();
                 if left.is_some_and(|left| left.is_zero())
                     || self.state.common.0.joiners.sleep(done, left) == Wake::Interrupted
                 {
@@ -186,7 +186,7 @@ mod shared {
         /// Nothing is put any more, and who waits is told. What lies in it may still be taken.
         pub fn shut_down(&self, timeout: Option<Duration>) -> Acquired {
             // Under the lock: when this returns, every `put` has either been done or will be refused.
-            let acquired = self.lock(&self.state.put, deadline(timeout));
+            let acquired = self.lock(&self.state.put, Until::new(timeout));
             if let Ok(locked) = acquired {
                 self.state.common.0.shut.store(1, Ordering::SeqCst);
                 drop(locked);
@@ -198,11 +198,7 @@ mod shared {
         }
 
         /// Takes a side's lock.
-        pub(super) fn lock<'a>(
-            &self,
-            side: &'a Side,
-            deadline: Option<Instant>,
-        ) -> std::result::Result<Locked<'a>, Acquired> {
+        pub(super) fn lock<'a>(&self, side: &'a Side, until: Until) -> std::result::Result<Locked<'a>, Acquired> {
             let (lock, me) = (Lock::over(side.lock()), self.heap().me());
             for _ in 0..LOOKS {
                 if lock.try_acquire(me) {
@@ -210,17 +206,20 @@ mod shared {
                 }
                 std::hint::spin_loop();
             }
-            match lock.acquire(me, left(deadline)) {
+            if until == Until::Now {
+                return Err(Acquired::TimedOut);
+            }
+            match lock.acquire(me, until.left()) {
                 Acquired::Yes => Ok(Locked(lock)),
                 why => Err(why),
             }
         }
 
         /// Waits until `ready`, spinning first. It was woken, perhaps; or the time is up, or a signal came in.
-        pub(super) fn wait(&self, sleepers: &Sleepers, ready: impl Fn() -> bool, deadline: Option<Instant>) -> Wake {
+        pub(super) fn wait(&self, sleepers: &Sleepers, ready: impl Fn() -> bool, until: Until) -> Wake {
             let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
             let started = Instant::now();
-            let allowed = || started.elapsed() < patience && deadline.is_none_or(|deadline| Instant::now() < deadline);
+            let allowed = || started.elapsed() < patience && !until.is_over();
             if crate::cpu_count() > 1 {
                 let spun = spin::until(&ready, allowed) != spin::Spun::No;
                 let most = spin::SPIN.as_nanos() as u64;
@@ -230,20 +229,42 @@ mod shared {
                     return Wake::Woken;
                 }
             }
-            match left(deadline) {
+            match until.left() {
                 Some(left) if left.is_zero() => Wake::TimedOut,
                 left => sleepers.sleep(ready, left),
             }
         }
     }
 
-    /// When a timeout is up.
-    pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-        timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    /// When to give up waiting.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Until {
+        /// At once. Known without a look at the clock, which would cost a tenth of a whole `put`.
+        Now,
+        At(Instant),
+        Endless,
     }
 
-    /// How much time is left.
-    pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
-        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    impl Until {
+        pub(super) fn new(timeout: Option<Duration>) -> Until {
+            match timeout {
+                None => Until::Endless,
+                Some(Duration::ZERO) => Until::Now,
+                Some(timeout) => Instant::now().checked_add(timeout).map_or(Until::Endless, Until::At),
+            }
+        }
+
+        /// How much time is left; `None`: no end of it.
+        pub(super) fn left(self) -> Option<Duration> {
+            match self {
+                Until::Now => Some(Duration::ZERO),
+                Until::At(when) => Some(when.saturating_duration_since(Instant::now())),
+                Until::Endless => None,
+            }
+        }
+
+        pub(super) fn is_over(self) -> bool {
+            self.left().is_some_and(|left| left.is_zero())
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The putting side.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::ring::{Chunk, Content, INLINE, LARGEST, SMALLEST};
-use super::shared::{Queue, deadline, id_of, left, name_of};
+use super::shared::{Queue, Until, id_of, name_of};
+use crate::crash;
 use crate::error::Result;
 use crate::memory::heap::{Heap, Lease};
 use crate::sync::futex::Wake;
@@ -69,44 +71,78 @@ enum Tried {
 impl Queue {
     /// Puts an item, waiting for room at most for `timeout`; `None`: for ever. An item that was put must not be put again.
     pub fn put(&self, item: &Item<'_>, timeout: Option<Duration>) -> Result<Put> {
+        let mut rest = std::slice::from_ref(item);
+        self.put_all(&mut rest, timeout)
+    }
+
+    /// Puts all items in their order, many in one go, waiting for room at most for `timeout`; `None`: for ever. `rest` is
+    /// what has not been put: nothing, if it is done; also an error leaves it right.
+    pub fn put_all(&self, rest: &mut &[Item<'_>], timeout: Option<Duration>) -> Result<Put> {
         self.check()?;
-        let deadline = deadline(timeout);
-        let (mut spare, mut slept) = (None, false);
-        let put = loop {
-            let locked = match self.lock(&self.state.put, deadline) {
-                Ok(locked) => locked,
-                Err(Acquired::Interrupted) => break Put::Interrupted,
-                Err(_) => break Put::Full,
-            };
-            let tried = self.try_put(item, &mut spare);
-            drop(locked);
-            match tried?.0 {
-                Tried::Put => break Put::Done,
-                Tried::Shut => break Put::Shut,
-                // Outside of the lock: it may have to be asked for.
-                Tried::Needs(len) => spare = Some(Chunk::new(self.heap().allocate(len)?)?),
-                Tried::Full => match self.wait_for_room(deadline, &mut slept) {
-                    Wake::Woken => {}
-                    Wake::TimedOut => break Put::Full,
-                    Wake::Interrupted => break Put::Interrupted,
-                },
-            }
-        };
-        if put == Put::Done {
+        let all = rest.len();
+        let mut slept = false;
+        let put = self.put_rest(rest, Until::new(timeout), &mut slept);
+        if rest.len() < all {
+            // One is enough: who was woken and finds more wakes the next.
             self.state.common.0.getters.wake_one();
+            crash::point("put: woken");
         }
         if slept && !self.state.is_full() {
             self.state.common.0.putters.wake_one();
         }
-        Ok(put)
+        put
     }
 
-    fn wait_for_room(&self, deadline: Option<Instant>, slept: &mut bool) -> Wake {
-        if left(deadline).is_some_and(|left| left.is_zero()) {
-            return Wake::TimedOut;
+    fn put_rest(&self, rest: &mut &[Item<'_>], until: Until, slept: &mut bool) -> Result<Put> {
+        let mut spare = None;
+        while !rest.is_empty() {
+            let locked = match self.lock(&self.state.put, until) {
+                Ok(locked) => locked,
+                Err(Acquired::Interrupted) => return Ok(Put::Interrupted),
+                Err(_) => return Ok(Put::Full),
+            };
+            crash::point("put: locked");
+            let mut parting = Vec::new();
+            let tried = self.put_what_fits(rest, &mut spare, &mut parting);
+            drop(locked);
+            crash::point("put: unlocked");
+            drop(parting);
+            match tried? {
+                Tried::Put => {}
+                Tried::Shut => return Ok(Put::Shut),
+                // Outside of the lock: it may have to be asked for.
+                Tried::Needs(len) => spare = Some(Chunk::new(self.heap().allocate(len)?)?),
+                Tried::Full if until == Until::Now => return Ok(Put::Full),
+                Tried::Full => {
+                    *slept = true;
+                    let ready = || !self.state.is_full() || self.state.is_shut();
+                    match self.wait(&self.state.common.0.putters, ready, until) {
+                        Wake::Woken => {}
+                        Wake::TimedOut => return Ok(Put::Full),
+                        Wake::Interrupted => return Ok(Put::Interrupted),
+                    }
+                }
+            }
         }
-        *slept = true;
-        self.wait(&self.state.common.0.putters, || !self.state.is_full() || self.state.is_shut(), deadline)
+        Ok(Put::Done)
+    }
+
+    /// Whoever has the putting side's lock. `parting` is to be dropped when it is free.
+    fn put_what_fits(
+        &self,
+        rest: &mut &[Item<'_>],
+        spare: &mut Option<Chunk>,
+        parting: &mut Vec<Chunk>,
+    ) -> Result<Tried> {
+        while let Some((item, behind)) = rest.split_first() {
+            let (tried, old) = self.try_put(item, spare)?;
+            parting.extend(old);
+            match tried {
+                Tried::Put => *rest = behind,
+                other => return Ok(other),
+            }
+        }
+        Ok(Tried::Put)
     }
 
     /// Whoever has the putting side's lock. Returns also what is to be dropped when it is free.
@@ -121,7 +157,7 @@ impl Queue {
         let steps = side.steps();
         let (now, next) = (side.now(steps), side.next(steps));
         let at = id_of(now.chunk.get());
-        let position = now.position.load(std::sync::atomic::Ordering::Relaxed);
+        let position = now.position.load(Ordering::Relaxed);
         // Without a lock only in a fork, where its copy may be locked for ever: then it makes do with one of its own.
         let mut own = None;
         let mut guard = self.writing.try_lock();
@@ -152,19 +188,25 @@ impl Queue {
                 (id, end)
             }
         };
+        crash::point("put: written");
         next.chunk.set(name_of(Some(chunk)));
-        next.position.store(end, std::sync::atomic::Ordering::Relaxed);
+        next.position.store(end, Ordering::Relaxed);
         next.envelope.set(name_of(item.envelope().map(Lease::id)));
+        crash::point("put: slot written");
         side.begin(steps);
+        crash::point("put: begun");
         if let Some(envelope) = item.envelope() {
             envelope.set_in_queue(true);
+            crash::point("put: envelope held");
         }
         if at != Some(chunk)
             && let Some(chunk) = writing.as_ref()
         {
             chunk.lease.set_in_queue(true);
+            crash::point("put: chunk held");
         }
         side.commit(steps);
+        crash::point("put: done");
         Ok((Tried::Put, old))
     }
 }

@@ -8,6 +8,7 @@ use super::get::take;
 use super::ring::{Chunk, Mapped};
 use super::shared::id_of;
 use super::state::{Slot, State};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::lease::Kind;
@@ -48,13 +49,17 @@ fn recover_one(heap: &Arc<Heap>, state: &State, dead: u16) -> Result<()> {
     let lock = Lock::over(state.put.lock());
     if lock.is_held_by(dead) {
         outcome = undo_put(heap, state);
+        crash::point("recover: put undone");
     }
     lock.abandon(dead);
+    crash::point("recover: put side free");
     let lock = Lock::over(state.get.lock());
     if lock.is_held_by(dead) {
         outcome = outcome.and(tidy(heap, state.get.now(state.get.steps())));
+        crash::point("recover: got tidied");
     }
     lock.abandon(dead);
+    crash::point("recover: get side free");
     // The dead one may have been woken for something that it has not taken.
     let common = &state.common.0;
     [&common.getters, &common.putters, &common.joiners].into_iter().for_each(|sleepers| sleepers.wake_all());
@@ -66,9 +71,11 @@ fn undo_put(heap: &Arc<Heap>, state: &State) -> Result<()> {
     let steps = state.put.steps();
     let Some(begun) = state.put.begun(steps) else { return Ok(()) };
     release(heap, begun.envelope.get())?;
+    crash::point("recover: envelope let go");
     let chunk = begun.chunk.get();
     if chunk != state.put.now(steps).chunk.get() {
         release(heap, chunk)?;
+        crash::point("recover: chunk let go");
     }
     state.put.withdraw(steps);
     Ok(())
@@ -79,7 +86,9 @@ fn tidy(heap: &Arc<Heap>, now: &Slot) -> Result<()> {
     if let Some(id) = id_of(now.chunk.get()) {
         Chunk::open(heap.take(id)?)?.free(now.position.load(Ordering::Relaxed));
     }
+    crash::point("recover: freed");
     release(heap, now.left.get())?;
+    crash::point("recover: left chunk let go");
     release(heap, now.envelope.get())
 }
 
@@ -95,9 +104,12 @@ pub fn clear(heap: &Arc<Heap>, segment: &Arc<Segment>, index: u32) -> Result<boo
         put.release();
         return Ok(false);
     }
+    crash::point("clear: locked");
     match empty(heap, &state) {
         Ok(()) => {
+            crash::point("clear: emptied");
             state.reset();
+            crash::point("clear: as new");
             Ok(true)
         }
         Err(error) => {

@@ -95,7 +95,8 @@ impl Name {
 
     /// What it names.
     pub fn get(&self) -> [u32; 3] {
-        [&self.segment, &self.line, &self.generation].map(|number| number.load(Ordering::Relaxed))
+        let read = |number: &AtomicU32| number.load(Ordering::Relaxed);
+        [read(&self.segment), read(&self.line), read(&self.generation)]
     }
 }
 
@@ -142,6 +143,7 @@ impl Side {
     }
 }
 
+#[cfg(not(loom))]
 impl Slot {
     fn reset(&self) {
         self.step.store(0, Ordering::Relaxed);
@@ -150,6 +152,7 @@ impl Slot {
     }
 }
 
+#[cfg(not(loom))]
 impl Side {
     fn reset(&self) {
         self.own.0.slots.iter().for_each(Slot::reset);
@@ -161,6 +164,7 @@ impl Side {
 
 impl State {
     /// Whoever has both locks, when nobody else has the queue any more: as new.
+    #[cfg(not(loom))]
     pub(super) fn reset(&self) {
         let common = &self.common.0;
         [&common.capacity, &common.done].into_iter().for_each(|number| number.store(0, Ordering::Relaxed));
@@ -203,5 +207,172 @@ impl State {
     pub fn unfinished(&self) -> u64 {
         let done = self.common.0.done.load(Ordering::SeqCst);
         self.put.steps().saturating_sub(done)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::atomics::DataCell;
+    use crate::sync::lock::Lock;
+
+    /// A queue with room for so many numbers; a slot's position counts those that were put, or taken.
+    struct Small<const ROOM: usize> {
+        put: Side,
+        get: Side,
+        room: [DataCell<u64>; ROOM],
+        freed: AtomicU64,
+        /// What stands for the in-queue bit of an envelope: the number that lies in it.
+        held: AtomicU64,
+    }
+
+    /// The holders.
+    const VICTIM: u16 = 1;
+    const OTHER: u16 = 2;
+
+    impl<const ROOM: usize> Small<ROOM> {
+        fn new() -> Arc<Self> {
+            Arc::new(Small {
+                put: Side::default(),
+                get: Side::default(),
+                room: std::array::from_fn(|_| DataCell::new(0)),
+                freed: AtomicU64::new(0),
+                held: AtomicU64::new(0),
+            })
+        }
+
+        /// Dies after so many steps; `None`: its lock is held for ever.
+        fn put(&self, holder: u16, number: u64, mut lives: u32) -> Option<()> {
+            let mut step = || lives.checked_sub(1).map(|left| lives = left);
+            let lock = Lock::over(self.put.lock());
+            assert!(lock.try_acquire(holder), "nobody else puts");
+            step()?;
+            let steps = self.put.steps();
+            let position = self.put.now(steps).position.load(Ordering::Relaxed);
+            while position - self.freed.load(Ordering::Acquire) == ROOM as u64 {
+                thread::yield_now();
+            }
+            // SAFETY: nobody reads it before the step is taken, and what lay there was freed; loom checks it.
+            unsafe { self.room[position as usize % ROOM].write(number) };
+            step()?;
+            self.put.next(steps).position.store(position + 1, Ordering::Relaxed);
+            self.put.next(steps).envelope.set([number as u32; 3]);
+            step()?;
+            self.put.begin(steps);
+            step()?;
+            self.held.fetch_or(1 << number, Ordering::SeqCst);
+            step()?;
+            self.put.commit(steps);
+            step()?;
+            lock.release();
+            Some(())
+        }
+
+        fn get(&self, holder: u16, mut lives: u32) -> Option<u64> {
+            let mut step = || lives.checked_sub(1).map(|left| lives = left);
+            let lock = Lock::over(self.get.lock());
+            assert!(lock.try_acquire(holder), "nobody else gets");
+            step()?;
+            let steps = self.get.steps();
+            while self.put.steps() <= steps {
+                thread::yield_now();
+            }
+            let position = self.get.now(steps).position.load(Ordering::Relaxed);
+            // SAFETY: it was put, and the putting side does not touch it before it is freed; loom checks it.
+            let number = unsafe { self.room[position as usize % ROOM].read() };
+            step()?;
+            self.get.next(steps).position.store(position + 1, Ordering::Relaxed);
+            self.get.next(steps).envelope.set([number as u32; 3]);
+            step()?;
+            self.get.commit(steps);
+            step()?;
+            self.freed.store(position + 1, Ordering::Release);
+            step()?;
+            self.held.fetch_and(!(1 << number), Ordering::SeqCst);
+            step()?;
+            lock.release();
+            Some(number)
+        }
+
+        /// What `recover` does.
+        fn recover(&self) {
+            let steps = self.put.steps();
+            if Lock::over(self.put.lock()).is_held_by(VICTIM)
+                && let Some(begun) = self.put.begun(steps)
+            {
+                self.held.fetch_and(!(1 << begun.envelope.get()[0]), Ordering::SeqCst);
+                self.put.withdraw(steps);
+            }
+            let now = self.get.now(self.get.steps());
+            if Lock::over(self.get.lock()).is_held_by(VICTIM) && self.get.steps() > 0 {
+                self.freed.store(now.position.load(Ordering::Relaxed), Ordering::Release);
+                self.held.fetch_and(!(1 << now.envelope.get()[0]), Ordering::SeqCst);
+            }
+            [&self.put, &self.get].into_iter().for_each(|side| Lock::over(side.lock()).abandon(VICTIM));
+        }
+    }
+
+    const STEPS: u32 = 6;
+
+    fn explored() -> loom::model::Builder {
+        let mut explored = loom::model::Builder::new();
+        explored.preemption_bound = Some(3);
+        explored
+    }
+
+    #[test]
+    fn loom_a_producer_that_dies_at_any_step_leaves_a_whole_item_or_none() {
+        for lives in 0..=STEPS {
+            explored().check(move || {
+                let queue = Small::<2>::new();
+                let victim = {
+                    let queue = queue.clone();
+                    thread::spawn(move || queue.put(VICTIM, 1, lives))
+                };
+                let consumer = {
+                    let queue = queue.clone();
+                    thread::spawn(move || queue.get(OTHER, u32::MAX).expect("lives"))
+                };
+                victim.join().expect("ends");
+                queue.recover();
+                queue.put(OTHER, 2, u32::MAX).expect("lives");
+                let first = consumer.join().expect("ends");
+                // The step that counts is the fifth.
+                assert_eq!(first, if lives >= 5 { 1 } else { 2 });
+                assert_eq!(queue.put.steps() - queue.get.steps(), u64::from(lives >= 5));
+                assert_eq!(queue.held.load(Ordering::SeqCst), if lives >= 5 { 1 << 2 } else { 0 }, "what lies there");
+            });
+        }
+    }
+
+    #[test]
+    fn loom_a_consumer_that_dies_at_any_step_takes_one_item_along_or_none() {
+        for lives in 0..=STEPS {
+            explored().check(move || {
+                let queue = Small::<1>::new();
+                queue.put(OTHER, 1, u32::MAX).expect("lives");
+                let victim = {
+                    let queue = queue.clone();
+                    thread::spawn(move || queue.get(VICTIM, lives))
+                };
+                // Into the same place, when it is free.
+                let producer = {
+                    let queue = queue.clone();
+                    thread::spawn(move || queue.put(OTHER, 2, u32::MAX).expect("lives"))
+                };
+                victim.join().expect("ends");
+                queue.recover();
+                let taken = lives >= 3;
+                if !taken {
+                    assert_eq!(queue.get(OTHER, u32::MAX), Some(1));
+                }
+                assert_eq!(queue.get(OTHER, u32::MAX), Some(2));
+                producer.join().expect("ends");
+                assert_eq!(queue.held.load(Ordering::SeqCst), 0, "nothing lies there");
+            });
+        }
     }
 }

@@ -180,6 +180,11 @@ impl Gate {
         self.idle.iter().map(|word| (word.load(Ordering::Relaxed) as u32).count_ones()).sum()
     }
 
+    /// Workers that are idle, asleep or searching.
+    pub fn idle(&self) -> usize {
+        self.idle.iter().map(|word| word.load(Ordering::SeqCst).count_ones() as usize).sum()
+    }
+
     /// Whether somebody is idle, asleep or searching: a task could be taken at once.
     pub fn has_idle(&self) -> bool {
         self.idle.iter().any(|word| word.load(Ordering::Relaxed) != 0)

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use shoal_core::domain::{self, host::Host};
 use shoal_core::memory::heap::{Heap, Lease};
-use shoal_core::pool::client::{Config, Pool, Waited};
-use shoal_core::pool::tasks::{Death, Inbox, Outcome, Reply, TaskCell};
+use shoal_core::pool::client::{Config, Limits, Pool, Waited};
+use shoal_core::pool::death::Death;
+use shoal_core::pool::tasks::{Inbox, Outcome, Reply, TaskCell};
+use shoal_core::pool::terms::Terms;
 use shoal_core::sync::bell::Tone;
 use shoal_sys::poll::poll;
 use shoal_sys::process::{self, Signal};
@@ -26,7 +28,7 @@ pub struct Client {
 /// The usual pool: this executable's.
 pub fn config(workers: usize) -> Config {
     let launch = support::launch().expect("this executable is somewhere");
-    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None }
+    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None, limits: Limits::default() }
 }
 
 impl Client {
@@ -41,6 +43,14 @@ impl Client {
         let function = self.pool.function(function.as_bytes(), vec![]).expect("there is memory");
         self.pool.submit(&function, 0, payload, vec![], Reply::Cell(cell.clone())).expect("the pool is open");
         cell
+    }
+
+    /// Submits a call on terms; its number besides.
+    pub fn call_on(&self, terms: Terms, function: &str, payload: &[u8]) -> (u64, Arc<TaskCell>) {
+        let cell = Arc::new(TaskCell::default());
+        let function = self.pool.function(function.as_bytes(), vec![]).expect("there is memory");
+        let number = self.pool.submit(&function.on(terms), 0, payload, vec![], Reply::Cell(cell.clone()));
+        (number.expect("the pool is open"), cell)
     }
 
     /// Submits a call for each payload, its place being the tag.
@@ -85,7 +95,7 @@ impl Client {
     /// How the worker of a call dies.
     pub fn death(&self, function: &str, payload: &[u8]) -> Death {
         match self.outcome(&self.call(function, payload)) {
-            Outcome::Died(death) => death,
+            Outcome::Died(failed) => failed.last().clone(),
             other => panic!("{function:?} should have killed its worker: {other:?}"),
         }
     }
@@ -99,6 +109,14 @@ impl Client {
     pub fn all_pids(&self) -> Vec<u32> {
         eventually("all workers are there", || self.pids().len() == self.pool.size());
         self.pids()
+    }
+}
+
+/// Who died at a task, and how: its process and code.
+pub fn death(outcome: &Outcome) -> (u32, i32) {
+    match outcome {
+        Outcome::Died(failed) => (failed.last().pid, failed.last().code),
+        other => panic!("the task should have killed its worker: {other:?}"),
     }
 }
 

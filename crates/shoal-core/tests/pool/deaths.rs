@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use shoal_core::domain::host::Host;
 use shoal_core::memory::lease::Kind;
-use shoal_core::pool::tasks::{Death, Outcome};
+use shoal_core::pool::death::Cause;
+use shoal_core::pool::tasks::Outcome;
 use shoal_core::sync::lock::{Acquired, Lock};
 use shoal_sys::process::Signal;
 
 use crate::Test;
 use crate::client::{
-    Client, eventually, gone, handle, heap, in_use, kill, kill_and_wait, number, numbers, value, watch,
+    Client, death, eventually, gone, handle, heap, in_use, kill, kill_and_wait, number, numbers, value, watch,
 };
 /// The tests.
 pub const TESTS: &[Test] = &[
@@ -35,7 +36,8 @@ fn a_worker_that_exits_at_a_task_ends_that_task_alone() {
     let before = client.call_all("square", (0..100).map(|n| numbers(&[n])));
     let exits = client.call("exit", &numbers(&[7]));
     let after = client.call_all("square", (0..100).map(|n| numbers(&[n])));
-    let Outcome::Died(Death { pid, code: 7 }) = client.outcome(&exits) else { panic!("it exits with 7") };
+    let (pid, code) = death(&client.outcome(&exits));
+    assert_eq!(code, 7);
     for inbox in [before, after] {
         for (n, outcome) in client.outcomes(&inbox, 100).iter().enumerate() {
             assert_eq!(number(value(outcome)), (n * n) as u64);
@@ -48,7 +50,8 @@ fn a_worker_that_is_killed_at_a_task_is_replaced() {
     let client = Client::new(1);
     for _ in 0..20 {
         let worker = number(&client.result("who", &[])) as u32;
-        assert_eq!(client.death("kill", &[]), Death { pid: worker, code: -9 });
+        let death = client.death("kill", &[]);
+        assert_eq!((death.pid, death.code, death.cause), (worker, -9, Cause::Unknown));
         assert!(!client.pids().contains(&worker), "known as dead");
         assert_ne!(number(&client.result("who", &[])) as u32, worker);
     }
@@ -108,7 +111,7 @@ fn workers_killed_at_work_end_one_task_each() {
     for inbox in inboxes {
         for (n, outcome) in client.outcomes(&inbox, BATCH as usize).iter().enumerate() {
             match outcome {
-                Outcome::Died(Death { pid, code: -9 }) => died_at_work.push(*pid),
+                Outcome::Died(failed) if failed.last().code == -9 => died_at_work.push(failed.last().pid),
                 ended => assert!(value(ended) == vec![n as u8; n * 100]),
             }
         }
@@ -130,7 +133,7 @@ fn results_of_a_worker_that_died_later_arrive() {
     let last = client.call("kill", &[]);
     // Watched, not waited for in the pool: nothing is collected here.
     gone(&watch(worker));
-    assert!(matches!(client.outcome(&last), Outcome::Died(Death { pid, code: -9 }) if pid == worker));
+    assert_eq!(death(&client.outcome(&last)), (worker, -9));
     assert_eq!(number(value(&client.outcome(&small))), 81);
     assert!(value(&client.outcome(&large)) == vec![5; 3 << 20]);
 }
@@ -143,7 +146,7 @@ fn a_killed_zygote_is_replaced_and_its_workers_too() {
     client.wait("the worker at its task", || client.pool.queued() == 0);
     kill(zygote, Signal::KILL);
     workers.iter().for_each(gone);
-    assert!(matches!(client.outcome(&busy), Outcome::Died(Death { code: -9, .. })), "its worker died");
+    assert_eq!(death(&client.outcome(&busy)).1, -9, "its worker died");
     assert_ne!(number(&client.result("zygote", &[])) as u32, zygote);
     let inbox = client.call_all("square", (0..100).map(|n| numbers(&[n])));
     for (n, outcome) in client.outcomes(&inbox, 100).iter().enumerate() {
@@ -198,8 +201,8 @@ fn others_go_on_after_a_death_in_the_lock() {
     for inbox in inboxes {
         client.outcomes(&inbox, 50).iter().for_each(|outcome| assert!(value(outcome).is_empty()));
     }
-    for death in deaths {
-        assert!(matches!(client.outcome(&death), Outcome::Died(Death { code: -9, .. })));
+    for killed in deaths {
+        assert_eq!(death(&client.outcome(&killed)).1, -9);
     }
     assert_eq!(counter.cell().number.load(Ordering::SeqCst), 500);
 }

@@ -40,6 +40,34 @@ pub fn run(_: &mut (), worker: &Worker) -> Result<Answer> {
         b"sleep" => loop {
             std::thread::sleep(std::time::Duration::MAX);
         },
+        // As many bytes as the number says, touched and kept; then it waits.
+        b"hoard" => {
+            std::hint::black_box(vec![1u8; number(&payload) as usize]).leak();
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+            vec![]
+        }
+        b"nap" => {
+            std::thread::sleep(std::time::Duration::from_micros(number(&payload)));
+            vec![]
+        }
+        // Its place among all that ask the same cell.
+        b"place" => named(&payload)?.cell().number.fetch_add(1, Ordering::SeqCst).to_le_bytes().to_vec(),
+        // The first so many times, by the cell's count; then tells how often it was called.
+        b"die at first" | b"fail at first" => {
+            let calls = named(&payload[8..])?.cell().number.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+            if calls <= number(&payload) {
+                match &*worker.function()? {
+                    b"die at first" => die(),
+                    _ => return Err(Error::CannotStart(format!("call {calls}"))),
+                }
+            }
+            calls.to_le_bytes().to_vec()
+        }
+        b"mutter and die" => {
+            eprintln!("first line\n{}", String::from_utf8_lossy(&payload));
+            eprint!("and no end");
+            die()
+        }
         // Counts itself, then waits until the cell's word is no longer 0.
         b"count and wait" => {
             let gate = named(&payload)?;

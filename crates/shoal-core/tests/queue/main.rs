@@ -1,6 +1,10 @@
 //! Queues between processes: each "process" here is a heap of its own over the same segments, with a number of its own,
 //! and dies when the test says so. What real ones do when they are killed, the Python tests show.
 
+#[cfg(feature = "crash-points")]
+mod deaths;
+#[cfg(feature = "crash-points")]
+mod killed;
 mod support;
 
 use std::time::Duration;

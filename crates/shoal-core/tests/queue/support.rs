@@ -57,6 +57,13 @@ impl Machine {
         Process { heap: Heap::new(me, Address { domain: [0; 16], token: [0; 16] }, Box::new(Of(self.clone()))) }
     }
 
+    /// Has a process map all segments, as a host has.
+    #[cfg(feature = "crash-points")]
+    pub fn map_all(&self, process: &Process) {
+        let count = self.segments.lock().expect("sound").len();
+        (0..count as u32).for_each(|id| drop(process.heap.segment(id).expect("there")));
+    }
+
     /// Blocks that somebody holds.
     pub fn blocks(&self) -> usize {
         let segments = self.segments.lock().expect("sound");

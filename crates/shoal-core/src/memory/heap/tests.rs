@@ -67,7 +67,7 @@ fn member(machine: &Arc<Machine>, me: u16) -> Arc<Heap> {
 }
 
 fn used(heap: &Heap) -> u64 {
-    lock(&heap.arena).holdings().used
+    lock(&heap.books().arena).holdings().used
 }
 
 fn fill(lease: &Lease, byte: u8) {
@@ -81,10 +81,10 @@ fn two_looks(heap: &Heap) -> Option<Duration> {
     static TIMES: AtomicU32 = AtomicU32::new(1);
     let mut now = Instant::now() + TIMES.fetch_add(1, Ordering::Relaxed) * 100 * LOOK;
     for _ in 0..3 {
-        lock(&heap.arena).tick(now);
+        lock(&heap.books().arena).tick(now);
         now += LOOK;
     }
-    lock(&heap.arena).tick(now)
+    lock(&heap.books().arena).tick(now)
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_block_that_another_holds_is_free_when_that_lets_go() {
     assert_eq!(used(&owner), MIB);
     drop(lease);
     assert!(other.has_let_go() && !other.has_let_go(), "told once");
-    lock(&owner.arena).sweep();
+    lock(&owner.books().arena).sweep();
     assert_eq!(used(&owner), 0);
 }
 
@@ -126,10 +126,10 @@ fn who_dies_before_it_marks_a_block_leaks_nothing() {
     // It clears its bit, and dies.
     assert!(segment.entries()[lease.id().entry as usize].give_back(1));
     std::mem::forget(lease);
-    lock(&owner.arena).sweep();
+    lock(&owner.books().arena).sweep();
     assert_eq!(used(&owner), MIB, "nobody knows yet");
     owner.give_back_all(1, |_, _, _| ());
-    lock(&owner.arena).sweep();
+    lock(&owner.books().arena).sweep();
     assert_eq!(used(&owner), 0);
 }
 
@@ -189,7 +189,7 @@ fn what_is_used_again_and_again_stays() {
     for seconds in (0..100).step_by(2) {
         // A small block in the same long segment does not keep the rest of it.
         drop(heap.allocate(20 * MIB).expect("memory"));
-        lock(&heap.arena).tick(now + Duration::from_secs(seconds));
+        lock(&heap.books().arena).tick(now + Duration::from_secs(seconds));
     }
     assert!((20 * MIB..40 * MIB).contains(&machine.resident()), "{}", machine.resident());
 }

@@ -18,6 +18,7 @@ use crate::pool::completion_ring::{CompletionRing, IN_BLOCK, Message};
 use crate::pool::in_block;
 use crate::pool::task_ring::Place;
 use crate::pool::tasks::{Outcome, Payload};
+use crate::pool::terms::AGAIN;
 use crate::sync::bell::Tone;
 use crate::sync::futex::Wake;
 use crate::sync::spin::{self, Spun};
@@ -28,18 +29,22 @@ const YIELDS: u32 = 8;
 const PATROL: Duration = Duration::from_secs(1);
 
 impl Shared {
+    fn is_backlogged(&self) -> bool {
+        self.backlogged.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn has_completions(&self) -> bool {
         (0..self.memory.workers() as u16).any(|worker| self.memory.record(worker).cursors.filled() > 0)
     }
 
     /// Whether there is what the bell rings for in this tone.
     fn calls_for(&self, tone: Tone) -> bool {
-        let (queued, slots) = (self.memory.tasks().queued(), self.memory.slots() as u64);
+        let (queued, low) = (self.memory.tasks().queued(), self.memory.control().low_water.load(Ordering::Relaxed));
         let filled = || (0..self.memory.workers() as u16).map(|worker| self.memory.record(worker).cursors.filled());
         let (_, capacity) = self.memory.completion_bytes(0);
         let room = || {
             filled().any(|bytes| bytes > capacity as u64 / 2)
-                || (self.backlogged.load(Ordering::Relaxed) && queued <= slots / 2 && self.memory.tasks().has_room())
+                || (self.is_backlogged() && queued <= low && self.memory.tasks().has_room())
         };
         match tone {
             Tone::Completion => self.has_completions() || room(),
@@ -136,7 +141,7 @@ impl Shared {
                 found += self.drain_one(worker);
             }
         }
-        if found > 0 || self.backlogged.load(Ordering::Relaxed) {
+        if found > 0 || self.is_backlogged() {
             let mut core = lock(&self.core);
             if !core.backlog.is_empty() {
                 self.move_backlog(&mut core);
@@ -154,7 +159,11 @@ impl Shared {
         let mut core = lock(&self.core);
         let now = if core.recorder.is_some() { clock::nanos() } else { 0 };
         let drained = ring.drain(|message| {
-            if let Some(task) = core.tasks.remove(message.head.task) {
+            let number = message.head.task;
+            if message.head.kind & AGAIN != 0 && self.try_again(&mut core, number) {
+                return;
+            }
+            if let Some(task) = core.tasks.remove(number) {
                 let outcome = self.outcome(&message);
                 if let Some(recorder) = &mut core.recorder {
                     recorder.done(worker, &message.head, &outcome, now);
@@ -166,7 +175,7 @@ impl Shared {
         drop(core);
         let found = ended.len();
         for (task, outcome) in ended {
-            task.reply.send(outcome);
+            task.tell(outcome);
         }
         if drained.is_err() {
             // The worker has scribbled over its own ring. Its tasks end when it does.
@@ -196,9 +205,13 @@ impl Shared {
             Ok((taken(&places)?, Payload::Block(block, payload_at)))
         };
         match read() {
-            Ok((leases, payload)) => {
-                Outcome::Done { kind: head.kind, units: head.units, nanos: head.nanos, payload, leases: leases.into() }
-            }
+            Ok((leases, payload)) => Outcome::Done {
+                kind: head.kind & !AGAIN,
+                units: head.units,
+                nanos: head.nanos,
+                payload,
+                leases: leases.into(),
+            },
             Err(Error::OutOfSharedMemory { wanted, available, limit }) => {
                 Outcome::OutOfSharedMemory { wanted, available, limit }
             }

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use shoal_sys::process::Signal;
 
+use super::watch::Watched;
 use super::{Core, Crew, Shared, State, lock};
 use crate::domain::supervisor::Ended;
-use crate::pool::layout::{NO_TASK, Phase};
+use crate::pool::death::Death;
+use crate::pool::layout::Phase;
 use crate::pool::messages::Place as Seat;
-use crate::pool::tasks::{Death, Outcome, Task};
+use crate::pool::tasks::{Outcome, Task};
 
 /// How often in a row workers may end before they are ready until the pool is given up: so often if they are killed,
 const START_TRIES: u32 = 99;
@@ -35,7 +37,7 @@ impl Shared {
     pub(super) fn cancelled(&self, tasks: impl IntoIterator<Item = Task>) {
         let mut any = false;
         for task in tasks {
-            task.reply.send(Outcome::Cancelled);
+            task.tell(Outcome::Cancelled);
             any = true;
         }
         if any {
@@ -55,7 +57,10 @@ impl Shared {
             }
             core.state = state.clone();
             core.kill_at = Some(Instant::now() + GRACE);
-            core.backlog.clear();
+            core.backlog.drain();
+            core.later.clear();
+            core.stopping.clear();
+            (core.look_at, core.look_every) = (None, None);
             self.memory.tasks().retract_all(|_| ());
             self.end_workers();
             core.tasks.drain()
@@ -65,7 +70,7 @@ impl Shared {
         }
         let (replies, remains): (Vec<_>, Vec<_>) = tasks.into_iter().map(Task::cut_off).unzip();
         lock(&self.core).remains = remains;
-        for reply in replies {
+        for reply in replies.into_iter().flatten() {
             reply.send(match &state {
                 State::Broken(why) => Outcome::NoWorkers(why.clone()),
                 _ => Outcome::Terminated,
@@ -84,7 +89,7 @@ impl Shared {
     pub(super) fn signal(&self, worker: u16, signal: Signal) {
         let epoch = match lock(&self.core).crew[usize::from(worker)] {
             Crew::Starting { epoch } | Crew::Running { epoch, .. } => epoch,
-            Crew::Gone => return,
+            Crew::Resting { .. } | Crew::Gone => return,
         };
         // It fails only if the process is not ours to signal, and then there is nothing else to be done.
         let _ = self.host.signal(Seat { pool: self.number, worker, epoch }, signal);
@@ -97,7 +102,7 @@ impl Shared {
     }
 
     pub(super) fn is_over(&self, core: &Core) -> bool {
-        core.state != State::Open && core.crew.iter().all(|crew| *crew == Crew::Gone)
+        core.state != State::Open && core.crew.iter().all(|crew| matches!(crew, Crew::Resting { .. } | Crew::Gone))
     }
 
     pub(super) fn end_if_over(&self) {
@@ -130,10 +135,15 @@ impl Shared {
 
     /// A worker has been forked.
     pub(crate) fn forked(&self, seat: Seat, pid: u32) {
-        let terminated = {
+        let unwanted = {
             let mut core = lock(&self.core);
             core.crew[usize::from(seat.worker)] = Crew::Running { epoch: seat.epoch, pid };
-            matches!(core.state, State::Terminated | State::Broken(_))
+            core.watched[usize::from(seat.worker)] = Watched::default();
+            let record = self.memory.record(seat.worker);
+            record.answered.store(record.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+            // Its task may have been stopped before anybody could send it a signal.
+            let stopped = self.memory.record(seat.worker).current.is_stopped();
+            stopped || matches!(core.state, State::Terminated | State::Broken(_))
         };
         let control = self.memory.control();
         control.gate.add(seat.worker);
@@ -141,8 +151,12 @@ impl Shared {
             // It may have gone to sleep before it counted as one to be woken.
             control.gate.wake_all(|worker| self.memory.park(worker));
         }
-        if terminated {
+        if unwanted {
             self.signal(seat.worker, Signal::KILL);
+        }
+        if self.resting.load(Ordering::Relaxed) > 0 {
+            // One is here, and there may be more to do.
+            self.call_back();
         }
         self.changed();
     }
@@ -158,29 +172,29 @@ impl Shared {
         let mut lost = vec![];
         self.memory.tasks().recover(worker, |task| lost.push(task));
         let record = self.memory.record(worker);
-        lost.push(record.current.swap(NO_TASK, Ordering::AcqRel));
+        lost.extend(record.current.take());
         record.cursors.reset();
-        let started = record.account.at_task_since();
+        let started = record.started.load(Ordering::Relaxed);
         record.account.died();
         drop(collecting);
-        let death = match ended {
-            Ended::Exited { pid, code } => Death { pid: *pid, code: *code },
-            Ended::NotStarted(_) | Ended::Lost => Death { pid: 0, code: 0 },
-        };
-        let tasks: Vec<Task> = {
+        let unknown = Death::of(0, 0);
+        let death = if let Ended::Exited(death) = ended { death } else { &unknown };
+        let ends: Vec<_> = {
             let mut core = lock(&self.core);
             // Who hears of the death does not find the dead one among the workers any more.
             core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
             if let Some(recorder) = &mut core.recorder {
                 lost.iter().for_each(|number| recorder.died(worker, *number, started));
             }
-            let tasks = lost.into_iter().filter_map(|number| core.tasks.remove(number)).collect();
+            let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
             // Its slots are free again.
             self.move_backlog(&mut core);
-            tasks
+            ends
         };
-        for task in tasks {
-            task.reply.send(Outcome::Died(death));
+        for (reply, outcome) in ends {
+            if let Some(reply) = reply {
+                reply.send(outcome);
+            }
         }
         self.memory.control().gate.remove(worker, |worker| self.memory.park(worker));
     }
@@ -193,7 +207,7 @@ impl Shared {
             let mut core = lock(&self.core);
             let ready = self.memory.record(seat.worker).ready.load(Ordering::Acquire) == seat.epoch + 1;
             // Killed from outside, it says little about whether the next one will be able to start.
-            let killed = matches!(ended, Ended::Exited { code, .. } if [-9, -15].contains(code));
+            let killed = matches!(ended, Ended::Exited(death) if [-9, -15].contains(&death.code));
             core.failed_starts = if ready || matches!(ended, Ended::Lost) {
                 0
             } else {
@@ -206,21 +220,25 @@ impl Shared {
             };
             if wanted && core.failed_starts >= START_TRIES {
                 give_up = Some(match ended {
-                    Ended::Exited { code, .. } => {
-                        format!("workers end before they are ready, the last with {}", Death { pid: 0, code: *code })
-                    }
+                    Ended::Exited(death) => format!("workers end before they are ready, the last with {death}"),
                     Ended::NotStarted(why) => why.clone(),
                     Ended::Lost => "the zygote ended".into(),
                 });
             }
             let epoch = seat.epoch + 1;
-            core.crew[number] = if wanted && give_up.is_none() { Crew::Starting { epoch } } else { Crew::Gone };
+            let rests = wanted && ready && self.rests(&core, seat);
+            core.crew[number] = match wanted && give_up.is_none() {
+                true if rests => Crew::Resting { epoch: seat.epoch },
+                true => Crew::Starting { epoch },
+                false => Crew::Gone,
+            };
+            self.resting.fetch_add(usize::from(rests), Ordering::Relaxed);
             drop(core);
-            if wanted && give_up.is_none() {
-                if let Err(error) = self.host.fork(Seat { epoch, ..seat }, self.memory.fd()) {
-                    lock(&self.core).crew[number] = Crew::Gone;
-                    give_up = Some(error.to_string());
-                }
+            if rests {
+                // What was published meanwhile did not find it resting.
+                self.call_back();
+            } else if wanted && give_up.is_none() {
+                self.fork(Seat { epoch, ..seat });
             } else {
                 self.end_if_done(&lock(&self.core));
             }

@@ -6,10 +6,15 @@ use super::{Core, Shared, State};
 use crate::error::{Error, Result};
 use crate::pool::task_ring::{Body, INLINE};
 use crate::pool::tasks::{Arguments, Outcome, Task};
+use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
+
+/// Tasks a worker that lie in the ring at most, where some are more urgent than others.
+const SHALLOW: usize = 4;
 
 impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
+        let period = self.period_of(&task);
         let number = core.tasks.insert(task);
         if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
             // One look at the clock for all that are sent together.
@@ -20,22 +25,62 @@ impl Shared {
             self.quiet_since.store(now, Ordering::Relaxed);
             recorder.submitted(number, task, now);
         }
-        if !core.backlog.is_empty() || !self.push(core, number) {
-            core.backlog.push_back(number);
-            if core.backlog.len() == 1 {
-                self.set_low_water(core);
-            }
+        self.queue(core, number);
+        if let Some(period) = period {
+            self.look_every(core, period);
         }
         number
+    }
+
+    /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
+    pub(super) fn queue(&self, core: &mut Core, number: u64) {
+        let Some(priority) = core.tasks.get_mut(number).map(|task| task.terms().priority) else { return };
+        if priority > core.floor && self.memory.tasks().queued() > 0 {
+            self.withdraw(core);
+            core.backlog.push_back(priority, number);
+            return self.move_backlog(core);
+        }
+        let next = core.backlog.front().is_none_or(|(waiting, _)| priority > waiting);
+        if !(next && self.push(core, number)) {
+            core.backlog.push_back(priority, number);
+            if core.backlog.len() == 1 {
+                self.set_low_water(core);
+            } else {
+                self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes everything back from the ring, as something more urgent has come. What is in the ring goes in the order it
+    /// was put in, so from now on, until nothing waits, only a little is put in at a time.
+    fn withdraw(&self, core: &mut Core) {
+        let mut numbers = vec![];
+        self.memory.tasks().retract_all(|number| numbers.push(number));
+        for number in numbers.into_iter().rev() {
+            if let Some(task) = core.tasks.get_mut(number) {
+                task.in_ring = false;
+                core.backlog.push_front(task.terms().priority, number);
+            }
+        }
+        core.mixed = true;
+    }
+
+    /// How many tasks may lie in the ring.
+    fn depth(&self, core: &Core) -> usize {
+        if core.mixed { (SHALLOW * self.memory.workers()).min(self.memory.slots()) } else { self.memory.slots() }
     }
 
     /// Puts a task into the ring, unless it is full.
     pub(super) fn push(&self, core: &mut Core, number: u64) -> bool {
         let ring = self.memory.tasks();
-        if !ring.has_room() {
+        if !ring.has_room() || (core.mixed && ring.queued() >= self.depth(core) as u64) {
             return false;
         }
         let Some(task) = core.tasks.get_mut(number) else { return true };
+        let priority = task.terms().priority;
+        if priority != core.floor {
+            core.floor = if ring.queued() == 0 { priority } else { core.floor.min(priority) };
+        }
         task.in_ring = true;
         task.position = ring.next_position() as u32;
         match self.body(number, task) {
@@ -48,7 +93,7 @@ impl Shared {
                     error => Outcome::Unreadable(error.to_string().into()),
                 };
                 if let Some(task) = core.tasks.remove(number) {
-                    task.reply.send(outcome);
+                    task.tell(outcome);
                 }
                 true
             }
@@ -56,7 +101,7 @@ impl Shared {
     }
 
     pub(super) fn body(&self, number: u64, task: &mut Task) -> Result<Body> {
-        let function = &task.function;
+        let function = &task.function.code;
         let mut body = Body {
             task: number,
             function: function.id,
@@ -87,12 +132,14 @@ impl Shared {
 
     /// Whether no worker has taken the task yet.
     pub(super) fn is_queued(&self, core: &mut Core, number: u64) -> bool {
+        let Some(number) = core.tasks.now(number) else { return false };
         let ring = self.memory.tasks();
         core.tasks.get_mut(number).is_some_and(|task| !task.in_ring || ring.holds(task.position.into(), number))
     }
 
     /// Takes a task back that no worker has taken yet. Its number stays in the backlog, where it means nothing any more.
     pub(super) fn take_back(&self, core: &mut Core, number: u64) -> Option<Task> {
+        let number = core.tasks.now(number)?;
         let (ring, task) = (self.memory.tasks(), core.tasks.get_mut(number)?);
         let position = task.position.into();
         if task.in_ring && !(ring.holds(position, number) && ring.retract(position)) {
@@ -105,20 +152,22 @@ impl Shared {
     pub(super) fn take_all_back(&self, core: &mut Core) -> Vec<Task> {
         let mut numbers = vec![];
         self.memory.tasks().retract_all(|number| numbers.push(number));
-        numbers.extend(core.backlog.drain(..));
+        numbers.extend(core.backlog.drain());
+        numbers.extend(core.later.drain().map(|Reverse((_, number))| number));
         self.set_low_water(core);
         numbers.into_iter().filter_map(|number| core.tasks.remove(number)).collect()
     }
 
     pub(super) fn move_backlog(&self, core: &mut Core) {
         let mut moved = false;
-        while let Some(&number) = core.backlog.front() {
+        while let Some((_, number)) = core.backlog.front() {
             if !self.push(core, number) {
                 break;
             }
             core.backlog.pop_front();
             moved = true;
         }
+        core.mixed &= !core.backlog.is_empty();
         if moved {
             self.set_low_water(core);
             self.memory.control().gate.published(|worker| self.memory.park(worker));
@@ -127,8 +176,8 @@ impl Shared {
 
     /// When a worker that takes a task rings: early enough to refill the ring before it is empty.
     pub(super) fn set_low_water(&self, core: &Core) {
-        self.backlogged.store(!core.backlog.is_empty(), Ordering::Relaxed);
-        let half = self.memory.slots() / 2;
+        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        let half = self.depth(core) / 2;
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
         let low = if core.state == State::Open { fed } else { fed.max(1) };

@@ -1,0 +1,82 @@
+//! Forks: the child of a process that shares memory is a holder in its own right.
+//!
+//! The parent claims a number for the child before it forks, in each domain in which it holds anything, and enters it as a
+//! holder of all that; nobody is asked, so nothing waits. The child settles on the number and tells the host that it is
+//! there. From the claim on the host knows that somebody is to come, and it gives back what was the child's when it ends,
+//! in whatever way and however early. See `docs/design/leases.md`.
+//!
+//! All that the child needs is locked during the fork, by the thread that forks. No other thread waits for anything while
+//! it has one of these locks, so this one does not wait long.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+use shoal_sys::atfork;
+
+use super::host::{CURRENT, Host, State};
+use super::{HOME, VISITED, Visited};
+use crate::memory::heap::{Heap, Still};
+
+/// The heaps that this process works in.
+static HEAPS: Mutex<Vec<&'static Arc<Heap>>> = Mutex::new(Vec::new());
+
+/// From now on the forks of this process are holders in the heap's domain, too. It is kept for good.
+pub(super) fn watch(heap: &Arc<Heap>) {
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        // It fails only if there is no memory for a few words.
+        atfork::around(before, in_parent, in_child).expect("memory");
+    });
+    lock(&HEAPS).push(Box::leak(Box::new(heap.clone())));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is locked while this thread forks.
+struct Fork {
+    still: Vec<Still>,
+    heaps: MutexGuard<'static, Vec<&'static Arc<Heap>>>,
+    state: Option<MutexGuard<'static, State>>,
+    current: MutexGuard<'static, Option<&'static Arc<Host>>>,
+    home: MutexGuard<'static, Option<Arc<Heap>>>,
+    visited: MutexGuard<'static, Visited>,
+}
+
+thread_local! {
+    static FORK: RefCell<Option<Fork>> = const { RefCell::new(None) };
+}
+
+extern "C" fn before() {
+    let (visited, home, current) = (lock(&VISITED), lock(&HOME), lock(&CURRENT));
+    let heaps = lock(&HEAPS);
+    let still = heaps.iter().copied().map(Heap::hold_still).collect();
+    let state = current.filter(|host| host.is_mine()).map(|host| host.state());
+    FORK.set(Some(Fork { still, heaps, state, current, home, visited }));
+}
+
+extern "C" fn in_parent() {
+    let Some(Fork { still, heaps, state, current, home, visited }) = FORK.take() else { return };
+    // First what is locked: what goes with the heaps may need it.
+    drop((heaps, state, current, home, visited));
+    drop(still);
+}
+
+extern "C" fn in_child() {
+    let Some(Fork { still, mut heaps, state, mut current, mut home, mut visited }) = FORK.take() else { return };
+    // The host is the parent: it must be seen to end when it does.
+    if let Some(mut state) = state {
+        state.close_copies();
+    }
+    *current = None;
+    // Who is forked from a worker is no worker.
+    *home = None;
+    // What the parent alone has of its heaps is of no use.
+    heaps.clear();
+    visited.clear();
+    for heap in still.into_iter().filter_map(Still::make_own) {
+        visited.insert(heap.address(), heap.clone());
+        heaps.push(heap);
+    }
+}

@@ -1,0 +1,217 @@
+//! The supervisor's side of guests and forks: who comes in, what they want, and their end.
+//!
+//! A guest connects to the broker and shows the token. A fork has its number from its parent, which tells the host of it and
+//! makes its socket before it forks; if it can't, the fork is found on the roster.
+//!
+//! The end of a guest is the end of its process. The end of its socket comes first, and may come long before: whatever
+//! closes all descriptors closes it, and the process goes on to use what it has mapped.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use shoal_sys::process;
+use shoal_sys::socket::Seqpacket;
+
+use super::host::{GuestLink, Host, Link, State};
+use super::supervisor::{answer, give_back, receive};
+use crate::error::Result;
+use crate::memory::lease::IN_QUEUE;
+use crate::memory::roster::{self, Claim};
+use crate::pool::messages::{FromHost, ToHost};
+use crate::sync::bits;
+
+/// How long a claimed number waits for its bearer. It comes right after its birth, unless it is killed at once, could not
+/// be born, or is stopped.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to look for those who are expected.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl State {
+    fn add_guest(&mut self, guest: GuestLink) {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        self.guests.insert(NUMBERS.fetch_add(1, Ordering::Relaxed), guest);
+    }
+
+    fn has_seat(&self, holder: u16) -> bool {
+        self.seats.values().any(|seat| seat.holder == holder)
+    }
+
+    /// Whose end will be noticed.
+    fn attended(&self) -> [bool; bits::CAPACITY] {
+        let mut attended = [false; bits::CAPACITY];
+        let guests = self.guests.values().filter_map(|guest| guest.holder);
+        self.seats.values().map(|seat| seat.holder).chain(guests).chain([crate::memory::heap::HOST]).for_each(
+            |holder| {
+                attended[usize::from(holder)] = true;
+            },
+        );
+        attended
+    }
+}
+
+impl Host {
+    /// A fork is about to be born, with that number and this end of its socket.
+    pub(super) fn expect(&self, claim: Claim, socket: Seqpacket) {
+        let line = self.roster.line(claim.holder);
+        let its = line.epoch == claim.epoch && matches!(line.state, roster::State::Claimed | roster::State::Here);
+        let mut state = self.state();
+        if its && !state.attended()[usize::from(claim.holder)] {
+            state.add_guest(GuestLink { holder: Some(claim.holder), link: Link::Socket(Arc::new(socket)) });
+            drop(state);
+            self.look_again();
+        }
+    }
+}
+
+/// Lets somebody in.
+pub(super) fn welcome(host: &Arc<Host>) -> Result<()> {
+    let Some(listener) = host.state().listener.clone() else { return Ok(()) };
+    let socket = listener.accept()?;
+    // Whoever is of another user is shown the door before it can say a word.
+    if socket.peer()?.uid == process::uid() {
+        host.state().add_guest(GuestLink { holder: None, link: Link::Socket(Arc::new(socket)) });
+    }
+    Ok(())
+}
+
+/// A guest, or who wants to be one, has said something or closed its socket.
+pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
+    let (socket, mut holder) = match host.state().guests.get(&number) {
+        Some(GuestLink { link: Link::Socket(socket), holder }) => (socket.clone(), *holder),
+        _ => return Ok(()),
+    };
+    let Some(packets) = receive(&socket)? else {
+        guest_closed(host, number);
+        return Ok(());
+    };
+    for packet in packets {
+        let Some(holder) = holder else {
+            holder = match ToHost::decode(&packet.bytes) {
+                Ok(ToHost::Hello { token }) if token == host.address().token => enter(host, number, &socket)?,
+                Ok(ToHost::Return { token, claim }) if token == host.address().token => come_back(host, number, claim),
+                _ => None,
+            };
+            if holder.is_none() {
+                host.state().guests.remove(&number);
+                return Ok(());
+            }
+            continue;
+        };
+        answer(host, &socket, holder, None, packet)?;
+    }
+    Ok(())
+}
+
+/// Gives a guest a number.
+fn enter(host: &Arc<Host>, number: u64, socket: &Seqpacket) -> Result<Option<u16>> {
+    let Ok(claim) = host.claim() else {
+        reply(socket, &FromHost::Refused, &[])?;
+        return Ok(None);
+    };
+    host.roster.settle(claim, socket.peer()?.pid);
+    if let Some(guest) = host.state().guests.get_mut(&number) {
+        guest.holder = Some(claim.holder);
+    }
+    reply(socket, &FromHost::Welcome { claim }, &[host.roster.fd()])?;
+    Ok(Some(claim.holder))
+}
+
+/// A fork is there.
+fn come_back(host: &Arc<Host>, number: u64, claim: Claim) -> Option<u16> {
+    if !host.roster.is_here(claim) {
+        return None;
+    }
+    let mut state = host.state();
+    // It may have been found on the roster before it was heard.
+    state.guests.retain(|_, guest| guest.holder != Some(claim.holder));
+    state.guests.get_mut(&number)?.holder = Some(claim.holder);
+    Some(claim.holder)
+}
+
+fn reply(socket: &Seqpacket, message: &FromHost, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+    match socket.send(&message.encode(), fds) {
+        // It has ended, which will be noticed.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+        sent => Ok(sent?),
+    }
+}
+
+/// The socket of a guest is closed: mostly because its process has ended.
+fn guest_closed(host: &Arc<Host>, number: u64) {
+    let Some(Some(holder)) = host.state().guests.remove(&number).map(|guest| guest.holder) else { return };
+    let line = host.roster.line(holder);
+    match line.state {
+        // It never came, and never will.
+        roster::State::Claimed if host.roster.revoke(holder, line) => give_back(host, holder),
+        roster::State::Left => give_back(host, holder),
+        // Whoever is not seen to have ended now is found on the roster, at the next look.
+        _ => _ = attend(host, holder, host.roster.line(holder).pid),
+    }
+}
+
+/// A guest is gone.
+pub(super) fn guest_ended(host: &Arc<Host>, number: u64) {
+    let guest = host.state().guests.remove(&number);
+    if let Some(holder) = guest.and_then(|guest| guest.holder) {
+        give_back(host, holder);
+    }
+}
+
+/// Who is on the roster and has not been heard of.
+#[derive(Debug, Default)]
+pub(super) struct Attendance {
+    expected: HashMap<Claim, Instant>,
+}
+
+impl Attendance {
+    /// Looks at the roster. When to look again.
+    pub(super) fn look(&mut self, host: &Arc<Host>) -> Option<Duration> {
+        let attended = host.state().attended();
+        let mut expected = HashMap::new();
+        let mut again = None;
+        for holder in 1..IN_QUEUE {
+            let line = host.roster.line(holder);
+            let claim = Claim { holder, epoch: line.epoch };
+            match line.state {
+                roster::State::Here if attended[usize::from(holder)] || attend(host, holder, line.pid) => {}
+                roster::State::Here => again = Some(LOOK),
+                roster::State::Claimed if !attended[usize::from(holder)] => {
+                    let since = *self.expected.get(&claim).unwrap_or(&Instant::now());
+                    if since.elapsed() < PATIENCE || !host.roster.revoke(holder, line) {
+                        expected.insert(claim, since);
+                        again = Some(LOOK);
+                    } else {
+                        give_back(host, holder);
+                    }
+                }
+                // What a worker holds is given back when its completions have been read.
+                roster::State::Left if !host.state().has_seat(holder) => {
+                    host.state().guests.retain(|_, guest| guest.holder != Some(holder));
+                    give_back(host, holder);
+                }
+                _ => {}
+            }
+        }
+        self.expected = expected;
+        again
+    }
+}
+
+/// Watches a process that there is no socket to. `false`: it can't be watched now.
+fn attend(host: &Arc<Host>, holder: u16, pid: u32) -> bool {
+    match process::pidfd_open(pid) {
+        Ok(pidfd) => {
+            host.state().add_guest(GuestLink { holder: Some(holder), link: Link::Process(Arc::new(pidfd)) });
+            true
+        }
+        // It was there, so it is there no more. Or it can't be seen from here (0), and nothing else is left to go by.
+        Err(error) if pid == 0 || error.raw_os_error() == Some(process::NO_SUCH_PROCESS) => {
+            give_back(host, holder);
+            true
+        }
+        Err(_) => false,
+    }
+}

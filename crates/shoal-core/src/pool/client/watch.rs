@@ -1,0 +1,195 @@
+//! What the supervisor looks at while tasks run: how long they take, how much memory their workers have, whether these
+//! answer.
+//!
+//! It comes by when it said it would (`look_at`), and nobody has to wake it before: a task that begins now is not over
+//! before its own limit, and the supervisor looks at least that often while there are such tasks (`look_every`). So
+//! limits cost the submitter a comparison.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use shoal_sys::clock;
+use shoal_sys::process::Signal;
+use shoal_sys::procfs;
+
+use super::fate::MOMENT;
+use super::{Core, Crew, Shared, lock};
+use crate::pool::tasks::{Stop, Task};
+
+/// How often the memory of workers is looked at. One that takes more in between than there is, the kernel will see to.
+const MEMORY: Duration = Duration::from_millis(50);
+/// How long a worker has to answer.
+const REPLY: Duration = Duration::from_secs(1);
+
+/// What is known of a worker between two looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Watched {
+    /// When it was asked for an answer that has not come.
+    asked: Option<Instant>,
+    /// Whether it was reported.
+    pub(super) silent: bool,
+}
+
+impl Shared {
+    /// The supervisor is to look within so long.
+    pub(super) fn look_within(&self, core: &mut Core, time: Duration) {
+        let at = from_now(time);
+        if core.look_at.is_none_or(|look_at| look_at > at) {
+            core.look_at = Some(at);
+            self.host.look_again();
+        }
+    }
+
+    /// How often a task wants to be looked at.
+    pub(super) fn period_of(&self, task: &Task) -> Option<Duration> {
+        earliest([task.terms().timeout, self.period()])
+    }
+
+    /// How often any task wants to be looked at.
+    fn period(&self) -> Option<Duration> {
+        earliest([self.limits.private_memory.map(|_| MEMORY), self.limits.answer])
+    }
+
+    /// A task has come that wants to be looked at so often. Costs nothing, not even a look at the clock, if that is so.
+    pub(super) fn look_every(&self, core: &mut Core, period: Duration) {
+        if core.look_every.is_none_or(|now| now > period) {
+            core.look_every = Some(period);
+            self.look_within(core, period);
+        }
+    }
+
+    /// Stops tasks whose time is over or whose workers have too much memory, lets those begin whose pause is over,
+    /// asks workers that have long been at their task for an answer. How long until the next look.
+    pub(crate) fn watch(&self) -> Option<Duration> {
+        let mut core = lock(&self.core);
+        core.look_at?;
+        let now = Instant::now();
+        let mut begun = false;
+        while core.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((_, number))) = core.later.pop() else { break };
+            self.queue(&mut core, number);
+            begun = true;
+        }
+        let mut victims = self.stop_workers(&mut core);
+        let mut next = core.later.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
+        if !core.stopping.is_empty() {
+            next = earliest([next, Some(MOMENT)]);
+        }
+        let any = core.tasks.len() > 0;
+        core.look_every = earliest([core.tasks.shortest_limit(), self.period().filter(|_| any)]);
+        let mut asked = vec![];
+        if let Some(period) = core.look_every {
+            // What begins from now on does not want to be looked at before that.
+            next = earliest([next, Some(period.max(MOMENT))]);
+            let weigh = self.limits.private_memory.filter(|_| core.weighed.is_none_or(|at| now - at >= MEMORY / 2));
+            core.weighed = weigh.map(|_| now).or(core.weighed);
+            for worker in 0..self.memory.workers() as u16 {
+                let Crew::Running { pid, .. } = core.crew[usize::from(worker)] else { continue };
+                let Some((number, spent)) = self.at(worker) else { continue };
+                let seat = self.seat(&core.crew, worker);
+                let stop = self.reason_to_stop(&mut core, number, spent, &mut next);
+                let heavy = weigh.and_then(|limit| {
+                    let used = procfs::private_memory(pid)?;
+                    (used > limit).then_some(Stop::OverMemory { used, limit })
+                });
+                if stop.or(heavy).is_some_and(|why| self.stop_at(&mut core, worker, number, why)) {
+                    victims.extend(seat);
+                } else if self.limits.answer.is_some_and(|limit| spent >= limit) {
+                    let reply = self.ask(&mut core, worker, pid, spent, now);
+                    asked.extend(seat.filter(|_| reply.is_some()));
+                    next = earliest([next, reply]);
+                }
+            }
+        }
+        core.look_at = next.map(from_now);
+        drop(core);
+        self.kill(victims);
+        for seat in asked {
+            // Should it have ended meanwhile, it needs not answer.
+            let _ = self.host.signal(seat, Signal::URG);
+        }
+        if begun {
+            self.announce();
+        }
+        next
+    }
+
+    /// The task that a worker is at, and for how long. That time may already be a later task's, never an earlier one's.
+    fn at(&self, worker: u16) -> Option<(u64, Duration)> {
+        let record = self.memory.record(worker);
+        let number = record.current.running()?;
+        let started = record.started.load(Ordering::Relaxed);
+        Some((number, Duration::from_nanos(clock::nanos().saturating_sub(started))))
+    }
+
+    /// Whether the time of a task is over, or when it will be.
+    fn reason_to_stop(
+        &self,
+        core: &mut Core,
+        number: u64,
+        spent: Duration,
+        next: &mut Option<Duration>,
+    ) -> Option<Stop> {
+        let timeout = core.tasks.get_mut(number)?.terms().timeout?;
+        if spent >= timeout {
+            return Some(Stop::TimedOut);
+        }
+        *next = earliest([*next, Some(timeout - spent)]);
+        None
+    }
+
+    /// Stops a task at its worker; `false`: it has just ended.
+    fn stop_at(&self, core: &mut Core, worker: u16, number: u64, why: Stop) -> bool {
+        let Some(task) = core.tasks.get_mut(number).filter(|task| task.stop() != Some(Stop::Cancelled)) else {
+            return false;
+        };
+        task.more().stop = Some(why);
+        let stopped = self.memory.record(worker).current.stop(number);
+        if !stopped {
+            task.more().stop = None;
+        }
+        stopped
+    }
+
+    /// Asks a worker for an answer, if it has given all it was asked for; else sees how long it has been silent. When to look
+    /// again, if it was asked.
+    fn ask(&self, core: &mut Core, worker: u16, pid: u32, spent: Duration, now: Instant) -> Option<Duration> {
+        let record = self.memory.record(worker);
+        let asked = record.asked.load(Ordering::Relaxed);
+        let watched = &mut core.watched[usize::from(worker)];
+        if record.answered.load(Ordering::Acquire) == asked {
+            if std::mem::take(&mut watched.silent) {
+                self.host.say(format!("shoal: worker {pid} answers again\n"));
+            }
+            // Often enough to know, and seldom enough not to disturb what may not like signals.
+            let due = watched.asked.is_none_or(|at| Some(now - at) >= self.limits.answer);
+            return due.then(|| {
+                watched.asked = Some(now);
+                record.asked.store(asked + 1, Ordering::Release);
+                REPLY
+            });
+        }
+        if !watched.silent && watched.asked.is_some_and(|at| now - at >= REPLY) {
+            watched.silent = true;
+            let why = if procfs::is_stopped(pid) == Some(true) {
+                "it was stopped by a signal, and goes on with SIGCONT"
+            } else {
+                "it runs native code that does not come back to the interpreter"
+            };
+            let seconds = spent.as_secs();
+            self.host
+                .say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
+        }
+        None
+    }
+}
+
+/// A moment that is so far away; one that no clock will show is as good as any other.
+pub(super) fn from_now(time: Duration) -> Instant {
+    Instant::now() + time.min(Duration::from_secs(1 << 30))
+}
+
+fn earliest<const N: usize>(times: [Option<Duration>; N]) -> Option<Duration> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,88 @@
+//! A task whose worker died, as an exception that tells what is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use shoal_core::memory::heap::Heap;
+use shoal_core::pool::death::{Cause, Death};
+use shoal_core::pool::tasks::Failed;
+
+use crate::message::{self, Reader};
+use crate::pool::kind_of;
+use crate::terms;
+use crate::wire::{self, call};
+
+/// Arguments that are larger are not read again only to be named in a message.
+const LARGE: usize = 64 << 10;
+
+/// The worker died at the task, at each of its tries.
+pub fn worker_died(py: Python<'_>, heap: &Arc<Heap>, name: &str, failed: &Failed) -> PyErr {
+    made(worker_died_of(py, heap, name, failed))
+}
+
+/// The task took longer than it may.
+pub fn task_timeout(py: Python<'_>, heap: &Arc<Heap>, name: &str, limit: Duration, failed: &Failed) -> PyErr {
+    made(task_timeout_of(py, heap, name, limit, failed))
+}
+
+fn made(error: PyResult<Bound<'_, PyAny>>) -> PyErr {
+    error.map_or_else(|error| error, PyErr::from_value)
+}
+
+fn worker_died_of<'py>(py: Python<'py>, heap: &Arc<Heap>, name: &str, failed: &Failed) -> PyResult<Bound<'py, PyAny>> {
+    let deaths: Vec<_> = failed.all().iter().map(|death| facts(py, death)).collect::<PyResult<_>>()?;
+    let make = py.import("shoal.deaths")?.getattr("worker_died")?;
+    make.call1((name, call_of(py, heap, failed), failed.tries(), deaths))
+}
+
+fn task_timeout_of<'py>(
+    py: Python<'py>,
+    heap: &Arc<Heap>,
+    name: &str,
+    limit: Duration,
+    failed: &Failed,
+) -> PyResult<Bound<'py, PyAny>> {
+    let make = py.import("shoal.deaths")?.getattr("task_timeout")?;
+    let death = facts(py, failed.last())?;
+    make.call1((name, call_of(py, heap, failed), failed.tries(), limit.as_secs_f64(), death))
+}
+
+/// (pid, exit code, seconds it lived, cause, two numbers of that, last words).
+fn facts<'py>(py: Python<'py>, death: &Death) -> PyResult<Bound<'py, PyTuple>> {
+    let (cause, one, other) = match death.cause {
+        Cause::Unknown => ("", 0.0, 0.0),
+        Cause::OutOfMemory => ("oom", 0.0, 0.0),
+        Cause::TimedOut(limit) => ("timeout", limit.as_secs_f64(), 0.0),
+        Cause::MemoryLimit { used, limit } => ("memory", used as f64, limit as f64),
+    };
+    (death.pid, death.code, death.uptime.as_secs_f64(), cause, one, other, &*death.words).into_pyobject(py)
+}
+
+/// The arguments of the task, as ("call", args, kwargs) or ("items", items); None if they can't be had: what matters is
+/// the death.
+fn call_of<'py>(py: Python<'py>, heap: &Arc<Heap>, failed: &Failed) -> Option<Bound<'py, PyAny>> {
+    let (kind, _) = kind_of(failed.kind());
+    let arguments = failed.arguments(LARGE)?;
+    let (payload, _) = terms::split(failed.kind(), &arguments);
+    let reader = Reader { heap, views: None };
+    let read = || -> PyResult<Option<Bound<'py, PyAny>>> {
+        let tuple = match kind {
+            call::EMPTY => ("call", (), py.None()).into_pyobject(py)?,
+            call::ONE => ("call", (wire::decode(py, payload, &reader)?,), py.None()).into_pyobject(py)?,
+            call::STAR => ("call", wire::decode(py, payload, &reader)?, py.None()).into_pyobject(py)?,
+            call::PICKLED => {
+                let (args, kwargs): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
+                    message::unpickle(py, payload, &reader)?.extract()?;
+                ("call", args, kwargs).into_pyobject(py)?
+            }
+            kind if call::is_chunk(kind) && kind & call::APART == 0 => {
+                ("items", message::unpickle(py, payload, &reader)?, py.None()).into_pyobject(py)?
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(tuple.into_any()))
+    };
+    read().ok().flatten()
+}
