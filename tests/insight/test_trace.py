@@ -1,5 +1,6 @@
 """`Pool.trace()`: every task, in a file that viewers of traces show."""
 
+import itertools
 import json
 import os
 import signal
@@ -63,6 +64,13 @@ def test_exceptions_and_deaths_are_told(pool: shoal.Pool) -> None:
         with pytest.raises(shoal.WorkerDied):
             pool.apply(die)
     assert [(task.function, task.end) for task in trace.tasks] == [("fail", "exception"), ("die", "died")]
+
+
+def test_each_try_of_a_task_is_told(pool: shoal.Pool) -> None:
+    with pool.trace() as trace, pytest.raises(ValueError):
+        pool.options(retries=2, retry_on=ValueError).apply(fail, (1,))
+    assert [(task.function, task.end) for task in trace.tasks] == [("fail", "exception")] * 3
+    assert all(before.ended <= after.started for before, after in itertools.pairwise(trace.tasks))
 
 
 def test_arrays_count_with_their_size(pool: shoal.Pool) -> None:

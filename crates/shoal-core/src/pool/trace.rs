@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use shoal_sys::clock;
 
 use super::completion_ring::Head;
-use super::tasks::{Outcome, Task};
+use super::tasks::Task;
+use super::terms::AGAIN;
 
 /// Records of a chunk: they are never moved while the pool works.
 const CHUNK: usize = 1 << 14;
@@ -109,17 +110,17 @@ impl Recorder {
         self.submitted[place] = Submitted { task: number, at: now, bytes: task.bytes(), function };
     }
 
-    /// A task has ended by itself; its end was seen at `received`.
-    pub(super) fn done(&mut self, worker: u16, head: &Head, outcome: &Outcome, received: u64) {
+    /// A task, or a try of one that is to be tried again, has ended by itself; that was seen at `received`.
+    pub(super) fn done(&mut self, worker: u16, head: &Head, bytes_out: u64, received: u64) {
         let ended = head.started + head.nanos;
-        let (kind, units) = (head.kind, u32::try_from(head.units).unwrap_or(u32::MAX));
+        let (kind, units) = (head.kind & !AGAIN, u32::try_from(head.units).unwrap_or(u32::MAX));
         self.record(head.task, |submitted| Record {
             submitted: submitted.at,
             started: head.started,
             ended,
             received,
             bytes_in: submitted.bytes,
-            bytes_out: outcome.bytes(),
+            bytes_out,
             function: submitted.function,
             units,
             worker,

@@ -16,14 +16,9 @@ impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
-        if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
-            // One look at the clock for all that are sent together.
-            let now = match self.quiet_since.load(Ordering::Relaxed) {
-                0 => clock::nanos(),
-                since => since,
-            };
-            self.quiet_since.store(now, Ordering::Relaxed);
-            recorder.submitted(number, task, now);
+        if core.recorder.is_some() && self.quiet_since.load(Ordering::Relaxed) == 0 {
+            // One look at the clock for all that are sent together: until workers are told.
+            self.quiet_since.store(clock::nanos(), Ordering::Relaxed);
         }
         self.queue(core, number);
         if let Some(period) = period {
@@ -34,6 +29,13 @@ impl Shared {
 
     /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
     pub(super) fn queue(&self, core: &mut Core, number: u64) {
+        if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
+            let now = match self.quiet_since.load(Ordering::Relaxed) {
+                0 => clock::nanos(),
+                since => since,
+            };
+            recorder.submitted(number, task, now);
+        }
         let Some(priority) = core.tasks.get_mut(number).map(|task| task.terms().priority) else { return };
         if priority > core.floor && self.memory.tasks().queued() > 0 {
             self.withdraw(core);
