@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from shoal.pool import AsyncResult, Pool, Worker
     from shoal.progress import tqdm
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
+    from shoal.random import rng
     from shoal.usage import MemoryUsage, memory, memory_limit
     from shoal.values import Array, RawArray, RawValue, Value
 
@@ -98,6 +99,7 @@ __all__ = [
     "ones",
     "open_array",
     "parallel",
+    "rng",
     "timeline",
     "tqdm",
     "why",
@@ -118,6 +120,7 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "Executor": "executor",
     "parallel": "loops",
+    "rng": "random",
     "timeline": "insight.drawing",
     "tqdm": "progress",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),

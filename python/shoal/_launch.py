@@ -8,7 +8,7 @@ import sys
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`.
 _PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
+    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "ShoalFinder", "_SixMetaPathImporter"}
 )
 
 # Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
@@ -28,9 +28,19 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
         flags.append("-S")
         start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
+    if _is_run():
+        start += "from shoal.multiprocessing.replace import install; install(); "
     start += "from shoal._zygote import main; main()"
     envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
     return sys.executable, [*flags, "-c", start], envs
+
+
+def expect_workers() -> None:
+    """Start the zygote of a program that is run by `shoal run` and will probably make a pool: it is ready by then."""
+    if _is_run() and "shoal._worker" not in sys.modules:
+        from shoal import _engine
+
+        _engine.start_zygote(*command(), preloaded([]))
 
 
 def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> tuple[object, ...]:
@@ -45,7 +55,8 @@ def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> t
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, cpus, most, most_memory
+    argv = list(getattr(sys, "argv", [""]))
+    return os.getcwd(), paths, argv, environment, cpus, most, most_memory, _family()
 
 
 def preloaded(names: list[str]) -> list[bytes]:
@@ -59,7 +70,25 @@ def preloaded(names: list[str]) -> list[bytes]:
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")
+    if "shoal.multiprocessing.shared_memory" in sys.modules:
+        likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]
+
+
+def _is_run() -> bool:
+    """Whether this is a program in which shoal is in the place of multiprocessing."""
+    replace = sys.modules.get("shoal.multiprocessing.replace")
+    return replace is not None and replace.is_installed()
+
+
+def _family() -> int | None:
+    """The process that segments with a name belong to, if the program makes any; see `multiprocessing.ledger`."""
+    ledger = sys.modules.get("shoal.multiprocessing.ledger")
+    if ledger is not None:
+        head: int = ledger.head()
+        return head
+    worker = sys.modules.get("shoal._worker")
+    return worker.family if worker is not None else None
 
 
 def _finder_name(finder: object) -> str:

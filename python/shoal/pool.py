@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shoal.insight.report import MapReport
     from shoal.insight.stats import PoolStats
     from shoal.insight.trace import Trace
+    from shoal.random import Seed, Seeds
 
     R = TypeVar("R")
 
@@ -74,6 +75,8 @@ class Pool:
             SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
             said on stderr, once, and by its state in `workers`. Default: 30. None: never.
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
+        seed: what the random numbers of its tasks depend on, an integer or a sequence of integers, 0 or more; see
+            `shoal.rng`. Default: None, others each time.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -104,6 +107,7 @@ class Pool:
         idle_timeout: float | None = None,
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
+        seed: Seed | None = None,
         kind: str = "process",
         **options: Unpack[TaskOptions],
     ) -> None:
@@ -128,6 +132,7 @@ class Pool:
         self._root: Pool | None = None
         self._terms = terms
         self._last_terms: tuple[Mapping[str, Any], Terms] = ({}, terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks: Callbacks | None = None
         self._future: Callable[..., Future[Any]] | None = None
@@ -144,7 +149,7 @@ class Pool:
             return object.__new__(ThreadPool)  # type: ignore[return-value]
         return object.__new__(cls)
 
-    def options(self, **options: Unpack[TaskOptions]) -> Self:
+    def options(self, *, seed: Seed | None = None, **options: Unpack[TaskOptions]) -> Self:
         """This pool, with other terms for the tasks that are submitted through it.
 
         The same options can be given to each call but `submit`, whose keyword arguments are the function's.
@@ -160,6 +165,8 @@ class Pool:
                 tasks run. Default: 0.
             priority: tasks with a higher one go first, whenever they came; equals go in the order they came. A task
                 that runs is not interrupted. Default: 0.
+            seed: what the random numbers of the tasks depend on, see `shoal.rng`; the calls through what is returned
+                are counted apart. Unlike the others it can't be given to a call. Default: that of this pool.
 
         With a `timeout` or `retries` each item of a map is a task of its own, and these hold for each item; unless you
         give a `chunksize`, then they hold for each chunk.
@@ -179,6 +186,7 @@ class Pool:
         view._root = self._root or self
         view._terms = self._terms.with_(options)
         view._last_terms = ({}, view._terms)
+        view._seeds = self._seeds if seed is None else _seeds(seed)
         return view
 
     # ---- one call ----------------------------------------------------------------------------------------------------
@@ -241,6 +249,8 @@ class Pool:
         # A loop of calls says the same each time: looked up here, as a call would take longer than the comparison.
         last = self._last_terms
         terms = last[1] if last[0] == options else self._terms_with(options)
+        if self._seeds is not None:
+            func, args = self._seeds.one(func), self._seeds.place(args)
         if callback is None and error_callback is None:
             return self._base.submit_call(
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None, terms.engine
@@ -270,6 +280,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
+        if self._seeds is not None:
+            fn, args = self._seeds.one(fn), self._seeds.place(args)
         task = self._base.submit_call(fn, args, kwargs or None, self._terms.engine)
         return (self._future or self._load_future())(task, self._callbacks or self._threads())
 
@@ -646,6 +658,8 @@ class Pool:
     ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         stream: IMapIterator[R] = IMapIterator(self._base, self, func, iterable, chunksize, ahead, ordered)
@@ -663,6 +677,19 @@ class Pool:
     ) -> _engine.Job | _engine.StreamJob:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            (func, iterable), star = self._seeds.each(func, iterable, star), False
+        return self._map_job(func, iterable, chunksize, buffersize, star, options)
+
+    def _map_job(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+        options: TaskOptions,
+    ) -> _engine.Job | _engine.StreamJob:
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         if ahead is None and isinstance(iterable, AT_HAND):
@@ -728,6 +755,14 @@ def _cpus(affinity: object) -> list[list[int]]:
     from shoal.affinity import cpus_of_workers
 
     return cpus_of_workers(affinity)
+
+
+def _seeds(seed: object) -> Seeds | None:
+    if seed is None:
+        return None
+    from shoal.random import Seeds, checked
+
+    return Seeds(checked(seed))
 
 
 def register(pool: Pool) -> None:

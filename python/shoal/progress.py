@@ -97,7 +97,7 @@ class tqdm(_Base[T]):
 
     @n.setter  # type: ignore[override]  # tqdm's takes floats
     def n(self, value: SupportsIndex) -> None:
-        self._count.value = int64("n", value)
+        self._count.exchange(int64("n", value))
 
     def update(self, n: SupportsIndex = 1) -> None:  # type: ignore[override]  # tqdm's takes floats
         """Advance the bar by `n`, in one atomic step.

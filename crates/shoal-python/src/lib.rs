@@ -84,6 +84,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
+    module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;

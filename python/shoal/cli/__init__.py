@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from . import demo, doctor
+from . import demo, doctor, run
 
-COMMANDS = (demo, doctor)
+COMMANDS = (run, demo, doctor)
 
 DESCRIPTION = """\
 Python on every core: worker processes over shared memory, called as multiprocessing is."""

@@ -99,7 +99,8 @@ class Trace:
             raise TypeError(f"most must be an integer, not {type(most).__name__}")
         if most < 1:
             raise ValueError(f"most must be 1 or more, not {most}")
-        self.path = None if path is None else os.fspath(path)
+        # Wherever the program goes meanwhile.
+        self.path = None if path is None else os.path.abspath(path)
         self.pools: list[PoolTrace] = []
         self._most = most
         self._pool = pool

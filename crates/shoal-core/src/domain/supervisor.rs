@@ -382,7 +382,8 @@ pub(super) fn answer(
         Err(_) => (FromHost::Refused, None),
     };
     let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();
-    match socket.send(&reply.encode(), &fds) {
+    // Never waits: who asks without reading the answers would make everybody wait.
+    match socket.try_send(&reply.encode(), &fds) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         sent => Ok(sent?),
     }
