@@ -8,7 +8,7 @@ import faulthandler
 import os
 import sys
 
-from shoal import _engine
+from shoal import _budget, _engine
 from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
@@ -46,7 +46,7 @@ def work(seat: _engine.Seat) -> NoReturn:
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
     global family
-    directory, path, argv, environment, cpus, most, most_memory, family = setup
+    directory, path, argv, environment, share, cpus, most, most_memory, family = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
@@ -55,9 +55,11 @@ def _serve(worker: _engine.Seated) -> int:
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
-    for name in os.environ.keys() - environment.keys():
+    zygote = dict(os.environ)
+    for name in zygote.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    _budget.settle(share, zygote)
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         # As `random` does by itself: all that the zygote forks would draw the same.
         numpy_random.seed()
