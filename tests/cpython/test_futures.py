@@ -64,7 +64,7 @@ DEVIATIONS = {
     "ProcessPoolExecutorTest.test_max_workers_negative": "another message: max_workers must be 1 to 500",
     "ProcessPoolExecutorTest.test_python_finalization_error": "lets a thread of a ProcessPoolExecutor fail",
     "ProcessPoolExecutorTest.test_saturation": LATER,
-    "ProcessPoolShutdownTest.test_cancel_futures": "expects a worker at once: before one has started, all are cancelled",
+    "ProcessPoolShutdownTest.test_cancel_futures": "expects a worker at once: until then, all are cancelled",
     "ProcessPoolShutdownTest.test_hang_gh83386": "is not meant for processes: its program has no `multiprocessing`",
     "ProcessPoolShutdownTest.test_processes_terminate": STARTED,
 }
