@@ -8,7 +8,6 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
-    executors,
     idle,
     latency,
     memory,
@@ -17,29 +16,29 @@ from . import (
     results,
     startup,
     stream,
+    sync,
     throughput,
 )
 from .harness import Row, as_json, header, machine, measure, sample_here, table
 from .peers import PEERS, SHOAL
 
-MEASUREMENTS = {
-    measurement.key: measurement
-    for group in (
-        latency,
-        throughput,
-        startup,
-        balance,
-        idle,
-        stream,
-        executors,
-        arguments,
-        objects,
-        results,
-        memory,
-        queues,
-    )
-    for measurement in group.MEASUREMENTS
-}
+# In the order in which they are shown.
+GROUPS = (
+    latency,
+    throughput,
+    startup,
+    balance,
+    idle,
+    stream,
+    arguments,
+    objects,
+    results,
+    memory,
+    queues,
+    sync,
+)
+
+MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}
 
 
 def main() -> int:

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
-    from shoal.progress import tqdm
+    from shoal.progress import tqdm, trange
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
+    from shoal.random import rng
     from shoal.usage import MemoryUsage, memory, memory_limit
     from shoal.values import Array, RawArray, RawValue, Value
 
@@ -100,7 +101,9 @@ __all__ = [
     "ones",
     "open_array",
     "parallel",
+    "rng",
     "tqdm",
+    "trange",
     "why",
     "zeros",
 ]
@@ -120,7 +123,8 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "Executor": "executor",
     "parallel": "loops",
-    "tqdm": "progress",
+    **dict.fromkeys(("tqdm", "trange"), "progress"),
+    "rng": "random",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(

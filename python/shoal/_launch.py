@@ -6,11 +6,20 @@ import os
 import sys
 
 from shoal import _budget
+from shoal.progress.door import door, home
 
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
-# concerns `import distutils`.
+# concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
+    {
+        "BuiltinImporter",
+        "FrozenImporter",
+        "PathFinder",
+        "DistutilsMetaFinder",
+        "ShoalFinder",
+        "TqdmFinder",
+        "_SixMetaPathImporter",
+    }
 )
 
 
@@ -26,8 +35,18 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
         flags.append("-S")
         start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
+    if _is_run():
+        start += "from shoal.multiprocessing.replace import install; install(); "
     start += "from shoal._zygote import main; main()"
     return sys.executable, [*flags, "-c", start], list(_budget.zygote().items())
+
+
+def expect_workers() -> None:
+    """Start the zygote of a program that is run by `shoal run` and will probably make a pool: it is ready by then."""
+    if _is_run() and "shoal._worker" not in sys.modules:
+        from shoal import _engine
+
+        _engine.start_zygote(*command(), preloaded([], {}))
 
 
 def setup(
@@ -43,7 +62,9 @@ def setup(
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     argv = list(getattr(sys, "argv", [""]))
-    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory
+    # Bars of workers of workers, too, are drawn by the first client.
+    screen = home() or door().address
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
 
 
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
@@ -58,7 +79,25 @@ def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")
+    if "shoal.multiprocessing.shared_memory" in sys.modules:
+        likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]
+
+
+def _is_run() -> bool:
+    """Whether this is a program in which shoal is in the place of multiprocessing."""
+    replace = sys.modules.get("shoal.multiprocessing.replace")
+    return replace is not None and replace.is_installed()
+
+
+def _family() -> int | None:
+    """The process that segments with a name belong to, if the program makes any; see `multiprocessing.ledger`."""
+    ledger = sys.modules.get("shoal.multiprocessing.ledger")
+    if ledger is not None:
+        head: int = ledger.head()
+        return head
+    worker = sys.modules.get("shoal._worker")
+    return worker.family if worker is not None else None
 
 
 def _finder_name(finder: object) -> str:

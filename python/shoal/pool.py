@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
     from shoal.futures import Future
+    from shoal.progress import Progress
+    from shoal.progress.maps import Watch
+    from shoal.random import Seed, Seeds
 
     R = TypeVar("R")
 
@@ -36,6 +40,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# All that were made, for who wants to know at the end what they did; None if nobody does.
+_made: list[_engine.PoolBase] | None = None
 
 
 class Pool:
@@ -72,6 +78,8 @@ class Pool:
             SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
             said on stderr, once, and by its state in `workers`. Default: 30. None: never.
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
+        seed: what the random numbers of its tasks depend on, an integer or a sequence of integers, 0 or more; see
+            `shoal.rng`. Default: None, others each time.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -103,6 +111,7 @@ class Pool:
         idle_timeout: float | None = None,
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
+        seed: Seed | None = None,
         kind: str = "process",
         **options: Unpack[TaskOptions],
     ) -> None:
@@ -129,6 +138,7 @@ class Pool:
         self._root: Pool | None = None
         self._terms = terms
         self._last_terms: tuple[Mapping[str, Any], Terms] = ({}, terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks: Callbacks | None = None
         self._future: Callable[..., Future[Any]] | None = None
@@ -137,6 +147,8 @@ class Pool:
         modules = _launch.preloaded(_checks.modules(preload), share)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
+        if _made is not None:
+            _made.append(self._base)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kind == "thread" and cls is Pool:
@@ -145,7 +157,7 @@ class Pool:
             return object.__new__(ThreadPool)  # type: ignore[return-value]
         return object.__new__(cls)
 
-    def options(self, **options: Unpack[TaskOptions]) -> Self:
+    def options(self, *, seed: Seed | None = None, **options: Unpack[TaskOptions]) -> Self:
         """This pool, with other terms for the tasks that are submitted through it.
 
         The same options can be given to each call but `submit`, whose keyword arguments are the function's.
@@ -161,6 +173,8 @@ class Pool:
                 tasks run. Default: 0.
             priority: tasks with a higher one go first, whenever they came; equals go in the order they came. A task
                 that runs is not interrupted. Default: 0.
+            seed: what the random numbers of the tasks depend on, see `shoal.rng`; the calls through what is returned
+                are counted apart. Unlike the others it can't be given to a call. Default: that of this pool.
 
         With a `timeout` or `retries` each item of a map is a task of its own, and these hold for each item; unless you
         give a `chunksize`, then they hold for each chunk.
@@ -180,6 +194,7 @@ class Pool:
         view._root = self._root or self
         view._terms = self._terms.with_(options)
         view._last_terms = ({}, view._terms)
+        view._seeds = self._seeds if seed is None else _seeds(seed)
         return view
 
     # ---- one call ----------------------------------------------------------------------------------------------------
@@ -242,6 +257,8 @@ class Pool:
         # A loop of calls says the same each time: looked up here, as a call would take longer than the comparison.
         last = self._last_terms
         terms = last[1] if last[0] == options else self._terms_with(options)
+        if self._seeds is not None:
+            func, args = self._seeds.one(func), self._seeds.place(args)
         if callback is None and error_callback is None:
             return self._base.submit_call(
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None, terms.engine
@@ -271,6 +288,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
+        if self._seeds is not None:
+            fn, args = self._seeds.one(fn), self._seeds.place(args)
         task = self._base.submit_call(fn, args, kwargs or None, self._terms.engine)
         return (self._future or self._load_future())(task, self._callbacks or self._threads())
 
@@ -283,6 +302,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
@@ -297,6 +317,9 @@ class Pool:
                 is free always gets the next ones, and what waits behind a long one is given to others.
             buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
                 some 16 tasks each, with at most 256 MiB of arguments.
+            progress: True for a bar (`shoal.tqdm`) that advances by one for each item that is done; a dict of tqdm's
+                arguments for such a bar; or a bar, which is not closed at the end. Default: None, for no bar. Its
+                `total` is the length of `iterable`, if it has one.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -316,7 +339,7 @@ class Pool:
             ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
             ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, buffersize, False, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, False, options)
 
     def starmap(
         self,
@@ -325,10 +348,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, buffersize, True, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, True, options)
 
     def map_async(
         self,
@@ -339,6 +363,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
@@ -346,7 +371,9 @@ class Pool:
         The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
         a thread of this process or the one that waits for the results, whichever comes to it.
         """
-        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback, options)
+        return self._map_later(
+            func, iterable, chunksize, buffersize, progress, False, callback, error_callback, options
+        )
 
     def starmap_async(
         self,
@@ -357,10 +384,11 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
-        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback, options)
+        return self._map_later(func, iterable, chunksize, buffersize, progress, True, callback, error_callback, options)
 
     def imap(
         self,
@@ -369,6 +397,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
@@ -390,6 +419,7 @@ class Pool:
             buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
                 Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
                 of arguments and results, but always a task for each worker.
+            progress: as for `map`.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -408,7 +438,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, True, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, True, options)
 
     def imap_unordered(
         self,
@@ -417,10 +447,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, False, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, False, options)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -497,7 +528,12 @@ class Pool:
     def terminate(self) -> None:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
         self._terminated = True
+        screen = sys.modules.get("shoal.progress.screen")
+        visited = screen is not None and screen.screen.has_visitors and self._base.is_open
+        pids = {worker.pid for worker in self._base.workers} if visited else set()
         self._base.terminate_now()
+        if screen and pids:
+            screen.screen.dismiss(pids)
 
     def join(self) -> None:
         """Wait until the workers have ended; `close` or `terminate` comes first. As `multiprocessing.Pool.join`.
@@ -570,6 +606,35 @@ class Pool:
         self._future = Future
         return Future
 
+    def _watch(self, progress: Progress, iterable: Iterable[Any], options: TaskOptions) -> Watch | None:
+        """What shows a map on a bar, if that is wanted."""
+        if progress is None or progress is False:
+            return None
+        from shoal.progress.maps import Watch
+
+        tried_again = self._terms_with(options).options.get("retry_on")
+        return Watch(progress, iterable, not tried_again)
+
+    def _results(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: Progress,
+        ordered: bool,
+        options: TaskOptions,
+    ) -> IMapIterator[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is None:
+            return self._stream(func, iterable, chunksize, buffersize, ordered, options)
+        try:
+            results = self._stream(watch.counted(func), iterable, chunksize, buffersize, ordered, options)
+        except BaseException:
+            watch.end()
+            raise
+        return watch.iterator(results)  # type: ignore[return-value]  # has the same methods
+
     def _stream(
         self,
         func: Callable[[Any], R],
@@ -581,6 +646,8 @@ class Pool:
     ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         stream: IMapIterator[R] = IMapIterator(self._base, self, func, iterable, chunksize, ahead, ordered)
@@ -598,6 +665,19 @@ class Pool:
     ) -> _engine.Job | _engine.StreamJob:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            (func, iterable), star = self._seeds.each(func, iterable, star), False
+        return self._map_job(func, iterable, chunksize, buffersize, star, options)
+
+    def _map_job(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+        options: TaskOptions,
+    ) -> _engine.Job | _engine.StreamJob:
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         if ahead is None and isinstance(iterable, AT_HAND):
@@ -628,9 +708,14 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         options: TaskOptions,
     ) -> list[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            with watch:
+                return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
         job.run()
         return job.result()
@@ -641,12 +726,22 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
         options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            ends = watch.then(callback), watch.then(error_callback)
+            func = watch.counted(func)
+            try:
+                return self._map_later(func, iterable, chunksize, buffersize, None, star, *ends, options)
+            except BaseException:
+                watch.end()
+                raise
         # A copy: the caller may change the list before all of it is sent.
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
         job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star, options)
@@ -663,6 +758,14 @@ def _cpus(affinity: object) -> list[list[int]]:
     from shoal.affinity import cpus_of_workers
 
     return cpus_of_workers(affinity)
+
+
+def _seeds(seed: object) -> Seeds | None:
+    if seed is None:
+        return None
+    from shoal.random import Seeds, checked
+
+    return Seeds(checked(seed))
 
 
 def register(pool: Pool) -> None:

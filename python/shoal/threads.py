@@ -19,7 +19,7 @@ from typing import Any
 
 from shoal import _checks
 from shoal._terms import Terms
-from shoal.pool import AT_HAND, Pool, register
+from shoal.pool import AT_HAND, Pool, _seeds, register
 from shoal.results import closed
 from shoal.thread_maps import Job, Stream
 
@@ -58,6 +58,7 @@ class ThreadPool(Pool):
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        seed: Any = None,
         threads_per_worker: int | None = None,
         kind: str = "thread",
     ) -> None:
@@ -74,6 +75,7 @@ class ThreadPool(Pool):
         self._root = None
         self._terms = Terms({})
         self._last_terms = ({}, self._terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()
@@ -86,9 +88,9 @@ class ThreadPool(Pool):
             raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
         return self._terms
 
-    def options(self, **options: Any) -> Any:
+    def options(self, *, seed: Any = None, **options: Any) -> Any:
         self._terms_with(options)
-        return self
+        return super().options(seed=seed)
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -108,12 +110,14 @@ class ThreadPool(Pool):
         self._terms_with(options)
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         size = 1 if chunksize is None else _checks.chunksize(chunksize)
         stream = Stream(self, func, iterable, size, _checks.buffersize(buffersize), ordered, star=False)
         self._streams.add(stream)  # type: ignore[arg-type]
         return stream
 
-    def _job(
+    def _map_job(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
@@ -123,8 +127,6 @@ class ThreadPool(Pool):
         options: Mapping[str, Any],
     ) -> Any:
         self._terms_with(options)
-        if not self._base.is_open:
-            raise closed()
         at_hand = buffersize is None and isinstance(iterable, AT_HAND)
         if chunksize is not None:
             size = _checks.chunksize(chunksize)

@@ -24,6 +24,11 @@ pub enum Error {
     /// A handle names something whose last holder has gone.
     #[error("the shared memory behind this handle is gone: its last holder has let go of it")]
     Gone,
+    /// The process that has the shared memory does not let this one in.
+    #[error(
+        "the process that has the shared memory behind this handle refuses this one: it lets in processes of its own user"
+    )]
+    Refused,
     /// A handle, message or segment is not what it claims to be.
     #[error("damaged {0}")]
     Damaged(&'static str),

@@ -17,7 +17,9 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
     match error {
         Error::OutOfSharedMemory { .. } => raise(py, "OutOfSharedMemory", (text,)),
         Error::PoolClosed | Error::Forked => raise(py, "PoolClosed", (text,)),
-        Error::CannotStart(_) | Error::Gone | Error::Damaged(_) | Error::Inherited => raise(py, "ShoalError", (text,)),
+        Error::CannotStart(_) | Error::Gone | Error::Refused | Error::Damaged(_) | Error::Inherited => {
+            raise(py, "ShoalError", (text,))
+        }
         Error::Workers { .. } | Error::TooManyHolders(_) => PyValueError::new_err(text),
         Error::Os(error) if error.kind() == std::io::ErrorKind::BrokenPipe => PyBrokenPipeError::new_err(text),
         Error::Os(error) => match error.raw_os_error() {

@@ -15,6 +15,7 @@ mod queue;
 mod stream;
 mod sync;
 mod terms;
+mod watch;
 mod wire;
 mod worker;
 mod zygote;
@@ -83,6 +84,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
+    module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
@@ -103,6 +105,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_small_block, module)?)?;
     sync::add(module)?;
+    module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;

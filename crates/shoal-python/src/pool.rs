@@ -307,11 +307,7 @@ impl PoolBase {
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
     ) -> PyResult<Self> {
-        let launch = Launch {
-            program: program.into(),
-            args: args.into_iter().map(Into::into).collect(),
-            envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
-        };
+        let launch = launch(program, args, envs);
         let host = Host::current().or_raise(py)?;
         let writer = Writer::Setup(host.heap());
         // Apart: the first is read in whatever state a worker begins, the second when it is settled.
@@ -602,6 +598,28 @@ impl Inbox {
         let _inside = Inside::enter(py);
         wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)?;
         Ok(self.inbox.take_all().into())
+    }
+}
+
+/// Starts the zygote, if there is none yet, so that a pool that comes later need not wait for it.
+#[pyfunction]
+pub fn start_zygote(
+    py: Python<'_>,
+    program: String,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+    preload: Vec<Vec<u8>>,
+) -> PyResult<()> {
+    let host = Host::current().or_raise(py)?;
+    let launch = launch(program, args, envs);
+    py.detach(|| host.prepare(&launch, &preload)).or_raise(py)
+}
+
+fn launch(program: String, args: Vec<String>, envs: Vec<(String, String)>) -> Launch {
+    Launch {
+        program: program.into(),
+        args: args.into_iter().map(Into::into).collect(),
+        envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
     }
 }
 

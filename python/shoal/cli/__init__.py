@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from . import demo
+from . import demo, run
 
-COMMANDS = (demo,)
+COMMANDS = (demo, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,6 +84,7 @@ impl Member {
                 Err(Error::OutOfSharedMemory { wanted, available, limit })
             }
             FromHost::Gone => Err(Error::Gone),
+            FromHost::Refused => Err(Error::Refused),
             _ => Ok(answer),
         }
     }
@@ -98,6 +99,10 @@ impl Member {
 
 fn ask(socket: &Seqpacket, question: &ToHost) -> Result<(FromHost, Option<OwnedFd>)> {
     socket.send(&question.encode(), &[])?;
+    hear(socket)
+}
+
+fn hear(socket: &Seqpacket) -> Result<(FromHost, Option<OwnedFd>)> {
     let packet = socket.recv()?.ok_or_else(|| Error::Os(std::io::ErrorKind::BrokenPipe.into()))?;
     Ok((FromHost::decode(&packet.bytes)?, packet.fds.into_iter().next()))
 }
@@ -167,14 +172,23 @@ fn connect(address: &Address) -> Result<Seqpacket> {
     })
 }
 
+fn greet(socket: &Seqpacket, address: &Address) -> Result<(FromHost, Option<OwnedFd>)> {
+    match ask(socket, &ToHost::Hello { token: address.token }) {
+        // Whoever is shown the door is told so before it has said a word.
+        Err(error) if error.is_end_of_peer() => hear(socket),
+        answer => answer,
+    }
+}
+
 /// Becomes a guest of another domain.
 pub(super) fn visit(address: &Address) -> Result<Arc<Heap>> {
     let socket = connect(address)?;
-    match ask(&socket, &ToHost::Hello { token: address.token })? {
+    match greet(&socket, address)? {
         (FromHost::Welcome { claim }, Some(roster)) => {
             Ok(Member::new(*address, claim, Arc::new(Roster::open(roster)?), Some(socket)).heap())
         }
-        (FromHost::Refused, _) => Err(Error::TooManyHolders(bits::CAPACITY)),
+        (FromHost::Refused, _) => Err(Error::Refused),
+        (FromHost::Full, _) => Err(Error::TooManyHolders(bits::CAPACITY)),
         _ => Err(Error::Gone),
     }
 }

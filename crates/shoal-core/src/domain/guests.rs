@@ -70,10 +70,11 @@ impl Host {
 pub(super) fn welcome(host: &Arc<Host>) -> Result<()> {
     let Some(listener) = host.state().listener.clone() else { return Ok(()) };
     let socket = listener.accept()?;
-    // Whoever is of another user is shown the door before it can say a word.
-    if socket.peer()?.uid == process::uid() {
-        host.state().add_guest(GuestLink { holder: None, link: Link::Socket(Arc::new(socket)) });
+    if socket.peer()?.uid != process::uid() {
+        // Shown the door before it can say a word.
+        return reply(&socket, &FromHost::Refused, &[]);
     }
+    host.state().add_guest(GuestLink { holder: None, link: Link::Socket(Arc::new(socket)) });
     Ok(())
 }
 
@@ -83,16 +84,20 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
         Some(GuestLink { link: Link::Socket(socket), holder }) => (socket.clone(), *holder),
         _ => return Ok(()),
     };
-    let Some(packets) = receive(&socket)? else {
+    // What is no packet of ours, or can't be received whole, ends the connection: it would not be known what is answered.
+    let Ok(Some(packets)) = receive(&socket) else {
         guest_closed(host, number);
         return Ok(());
     };
     for packet in packets {
         let Some(holder) = holder else {
             holder = match ToHost::decode(&packet.bytes) {
-                Ok(ToHost::Hello { token }) if token == host.address().token => enter(host, number, &socket)?,
-                Ok(ToHost::Return { token, claim }) if token == host.address().token => come_back(host, number, claim),
-                _ => None,
+                Ok(ToHost::Hello { token }) if host.address().admits(&token) => enter(host, number, &socket)?,
+                Ok(ToHost::Return { token, claim }) if host.address().admits(&token) => come_back(host, number, claim),
+                _ => {
+                    reply(&socket, &FromHost::Refused, &[])?;
+                    None
+                }
             };
             if holder.is_none() {
                 host.state().guests.remove(&number);
@@ -100,7 +105,11 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
             }
             continue;
         };
-        answer(host, &socket, holder, None, packet)?;
+        if answer(host, &socket, holder, None, packet).is_err() {
+            // It asks and does not listen, or can't be answered: so it has no answer to wait for.
+            guest_closed(host, number);
+            return Ok(());
+        }
     }
     Ok(())
 }
@@ -108,7 +117,7 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
 /// Gives a guest a number.
 fn enter(host: &Arc<Host>, number: u64, socket: &Seqpacket) -> Result<Option<u16>> {
     let Ok(claim) = host.claim() else {
-        reply(socket, &FromHost::Refused, &[])?;
+        reply(socket, &FromHost::Full, &[])?;
         return Ok(None);
     };
     host.roster.settle(claim, socket.peer()?.pid);
@@ -132,7 +141,7 @@ fn come_back(host: &Arc<Host>, number: u64, claim: Claim) -> Option<u16> {
 }
 
 fn reply(socket: &Seqpacket, message: &FromHost, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
-    match socket.send(&message.encode(), fds) {
+    match socket.try_send(&message.encode(), fds) {
         // It has ended, which will be noticed.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         sent => Ok(sent?),

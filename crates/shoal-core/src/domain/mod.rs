@@ -12,7 +12,7 @@ mod guests;
 pub mod host;
 pub(crate) mod registry;
 pub(crate) mod supervisor;
-mod words;
+pub mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

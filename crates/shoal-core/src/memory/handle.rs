@@ -12,6 +12,13 @@ pub struct Address {
     pub token: [u8; 16],
 }
 
+impl Address {
+    /// Whether that is the token. Takes the same time whatever differs.
+    pub fn admits(&self, token: &[u8; 16]) -> bool {
+        std::hint::black_box(u128::from_ne_bytes(self.token) ^ u128::from_ne_bytes(*token)) == 0
+    }
+}
+
 /// Names a block to any process of the same user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
@@ -59,6 +66,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_token_that_differs_in_one_bit_is_another() {
+        let address = Address { domain: [1; 16], token: [7; 16] };
+        assert!(address.admits(&[7; 16]));
+        for bit in 0..128 {
+            let mut token = [7; 16];
+            token[bit / 8] ^= 1 << (bit % 8);
+            assert!(!address.admits(&token), "bit {bit}");
+        }
+    }
 
     proptest! {
         #[test]

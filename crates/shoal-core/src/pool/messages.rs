@@ -139,8 +139,10 @@ pub enum FromHost {
     Restored,
     /// There is no such segment any more.
     Gone,
-    /// No.
+    /// No: of another user, or without the token, or not understood.
     Refused,
+    /// There is no number left.
+    Full,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -295,6 +297,7 @@ impl FromHost {
             Self::Restored => packet(6, &[]),
             Self::Gone => packet(4, &[]),
             Self::Refused => packet(5, &[]),
+            Self::Full => packet(7, &[]),
         }
     }
 
@@ -316,6 +319,7 @@ impl FromHost {
             }
             4 => Self::Gone,
             5 => Self::Refused,
+            7 => Self::Full,
             6 => Self::Restored,
             _ => return Err(Error::Damaged("message")),
         };
@@ -363,6 +367,7 @@ mod tests {
                 FromHost::Restored,
                 FromHost::Gone,
                 FromHost::Refused,
+                FromHost::Full,
             ] {
                 prop_assert_eq!(FromHost::decode(&m.encode()).expect("sound"), m);
             }
