@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "control_groups",
     "cpu_count",
+    "end_threads",
     "keep_buffer",
     "last_map",
     "limit_memory",
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 def cpu_count() -> int: ...
+def end_threads() -> None: ...
 def wait_for_threads() -> None: ...
 def start_zygote(
     program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
