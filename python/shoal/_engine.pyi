@@ -40,19 +40,27 @@ __all__ = [
     "Worker",
     "Zygote",
     "__version__",
+    "control_groups",
     "cpu_count",
     "end_threads",
     "keep_buffer",
+    "last_map",
     "limit_memory",
+    "machine_memory",
     "memory_usage",
     "open_block",
     "open_queue",
     "open_shared",
     "open_small_block",
+    "pool_depth",
+    "pool_spent",
     "reduce_buffer",
     "restore_array",
     "speak_through",
+    "start_trace",
     "start_zygote",
+    "stop_trace",
+    "try_collapse",
     "wait_for_threads",
     "when_readable",
 ]
@@ -65,6 +73,30 @@ def start_zygote(
 ) -> None: ...
 def memory_usage() -> tuple[int, int, int, int, int, int, int, int | None, tuple[int, list[tuple[int, int]], int]]: ...
 def limit_memory(limit: int | None) -> int | None: ...
+def pool_spent(
+    base: PoolBase,
+) -> list[tuple[int, int | None, str, tuple[int, int, int, int, int, int, int]]]: ...
+def pool_depth(base: PoolBase) -> tuple[int, int]: ...
+def start_trace(base: PoolBase, most: int) -> bool: ...
+def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+def last_map(
+    base: PoolBase,
+) -> (
+    tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, int, int, int],
+        tuple[int, int],
+        list[tuple[int, int, int, int, int, int, int]],
+    ]
+    | None
+): ...
+def control_groups(controller: str, v1: str, v2: str) -> list[str]: ...
+def machine_memory() -> tuple[int, int]: ...
+def try_collapse() -> str | None: ...
 def keep_buffer(buffer: PickleBuffer) -> bool: ...
 def reduce_buffer(object: Any) -> Any: ...
 def restore_array(index: int, dtype: Any) -> Any: ...

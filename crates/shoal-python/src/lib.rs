@@ -6,8 +6,10 @@ mod copies;
 mod deaths;
 mod errors;
 mod in_flight;
+mod insight;
 mod items;
 mod job;
+mod machine;
 mod message;
 mod numpy;
 mod pool;
@@ -122,5 +124,13 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_spent, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_depth, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::stop_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::last_map, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::control_groups, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::machine_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::try_collapse, module)?)?;
     Ok(())
 }
