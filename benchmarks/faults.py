@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -36,7 +37,7 @@ def _wait_for_ever(ready: str) -> None:
 
 def _victim(executor: Executor) -> tuple[int, object]:
     """A worker that is at a task, and the task's future."""
-    ready = Path(f"/tmp/shoal-bench-{os.getpid()}")
+    ready = Path(tempfile.gettempdir()) / f"shoal-bench-{os.getpid()}"
     try:
         future = executor.submit(_wait_for_ever, str(ready))
         while not (ready.exists() and (text := ready.read_text())):
