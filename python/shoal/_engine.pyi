@@ -16,6 +16,7 @@ __all__ = [
     "Answerer",
     "AsyncResult",
     "Block",
+    "Copies",
     "Counted",
     "IMapIterator",
     "Inbox",
@@ -135,6 +136,13 @@ class AsyncResult(Generic[_R]):
 
 @final
 class Prepared: ...
+
+@final
+class Copies:
+    def __new__(cls, least: int) -> Self: ...
+    def submit_call(
+        self, pool: PoolBase, func: Callable[..., _R] | Prepared, args: tuple[Any, ...]
+    ) -> AsyncResult[_R]: ...
 
 @final
 class Terms:

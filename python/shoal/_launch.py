@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from shoal import _budget
 from shoal.progress.door import door, home
 
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
@@ -20,10 +21,6 @@ _PLAIN_FINDERS = frozenset(
         "_SixMetaPathImporter",
     }
 )
-
-# Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
-# thread. Whoever has set these has a reason.
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def command() -> tuple[str, list[str], list[tuple[str, str]]]:
@@ -41,8 +38,7 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     if _is_run():
         start += "from shoal.multiprocessing.replace import install; install(); "
     start += "from shoal._zygote import main; main()"
-    envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
-    return sys.executable, [*flags, "-c", start], envs
+    return sys.executable, [*flags, "-c", start], list(_budget.zygote().items())
 
 
 def expect_workers() -> None:
@@ -50,35 +46,36 @@ def expect_workers() -> None:
     if _is_run() and "shoal._worker" not in sys.modules:
         from shoal import _engine
 
-        _engine.start_zygote(*command(), preloaded([]))
+        _engine.start_zygote(*command(), preloaded([], {}))
 
 
-def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> tuple[object, ...]:
+def setup(
+    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None
+) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
 
     Args:
+        share: its share of the CPUs, for `shoal._budget`.
         cpus: those of each worker, in turn; none for whatever the process may use.
         most: tasks after which a worker is replaced.
         most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
-    environment = dict(os.environ)
-    for name in _ONE_THREAD:
-        environment.setdefault(name, "1")
     argv = list(getattr(sys, "argv", [""]))
     # Bars of workers of workers, too, are drawn by the first client.
     screen = home() or door().address
-    return os.getcwd(), paths, argv, environment, cpus, most, most_memory, _family(), screen
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
 
 
-def preloaded(names: list[str]) -> list[bytes]:
+def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
     What the user names; numpy if the client has it; and what loads code by value if the main module has any.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
-    one_thread = all(os.environ.get(name, "1") == "1" for name in _ONE_THREAD)
-    likely = ["numpy"] if "numpy" in sys.modules and one_thread else []
+    likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
+    if likely and share.get("OPENBLAS_NUM_THREADS", "1") != "1":
+        likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")

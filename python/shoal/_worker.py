@@ -8,7 +8,7 @@ import faulthandler
 import os
 import sys
 
-from shoal import _engine
+from shoal import _budget, _engine
 from shoal.progress.ordinary import take_over
 from shoal.serialize.inherited import run_initializer
 
@@ -52,7 +52,7 @@ def work(seat: _engine.Seat) -> NoReturn:
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
     global family, screen
-    directory, path, argv, environment, cpus, most, most_memory, family, screen = setup
+    directory, path, argv, environment, share, cpus, most, most_memory, family, screen = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
@@ -61,9 +61,11 @@ def _serve(worker: _engine.Seated) -> int:
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
-    for name in os.environ.keys() - environment.keys():
+    zygote = dict(os.environ)
+    for name in zygote.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    _budget.settle(share, zygote)
     take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():
         from shoal.progress.output import install

@@ -34,7 +34,7 @@ def default_pool() -> Pool:
 
     It is made by the first call and stays warm until the process ends; there is no need to close it. If it was closed
     or terminated, or belongs to the parent of this forked process, the next call makes another. In a worker of a pool
-    it has one worker, for the CPUs are at work already.
+    it has that worker's share of the CPUs, mostly one.
 
     Workers keep the environment, directory and `sys.path` that the process had when the pool was made.
 
@@ -48,7 +48,7 @@ def default_pool() -> Pool:
 def warm_pool(workers: int | None) -> Pool:
     """The pool of this process with so many workers, which is kept for the next time; None for `default_pool`."""
     if workers is None:
-        workers = 1 if _checks.in_worker() else _checks.processes(None)
+        workers = _checks.processes(None)
     with _lock:
         pool = _pools.get(workers)
         if pool is None or not pool._base.is_open:

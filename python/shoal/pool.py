@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from shoal import _checks, _engine, _launch
+from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.results import Callbacks, MapResult, closed
@@ -52,7 +52,7 @@ class Pool:
     replaced.
 
     Args:
-        processes: how many workers, 1 to 500. Default: as many as this process may use CPUs (`shoal.cpu_count()`).
+        processes: how many workers, 1 to 500. Default: one for each CPU of this process (`shoal.cpu_count()`).
         initializer: called in each worker before its first task. If it raises, the worker's next task gets the error.
         initargs: arguments of `initializer`.
         maxtasksperchild: a worker is replaced after so many tasks. Default: never.
@@ -61,6 +61,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        threads_per_worker: how many threads numpy, scikit-learn and others (BLAS, OpenMP) may have in each worker.
+            Default: a worker's share of the CPUs, which is one if there is a worker for each CPU; or what
+            `OMP_NUM_THREADS` and the like say.
         worker_memory_limit: the most memory, in bytes, that a worker may have to itself (resident and not shared). One
             that has more is ended, and its task raises `WorkerDied` which says so. Looked at every 50 ms. Default: as
             much as there is.
@@ -102,6 +105,7 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
         worker_memory_limit: int | None = None,
         maxmemoryperchild: int | None = None,
         idle_timeout: float | None = None,
@@ -116,7 +120,9 @@ class Pool:
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
+        share = _budget.share(count, _checks.threads(threads_per_worker))
         setup = _launch.setup(
+            share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
@@ -138,7 +144,7 @@ class Pool:
         self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
-        modules = _launch.preloaded(_checks.modules(preload))
+        modules = _launch.preloaded(_checks.modules(preload), share)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
         if _made is not None:

@@ -59,6 +59,7 @@ class ThreadPool(Pool):
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
         seed: Any = None,
+        threads_per_worker: int | None = None,
         kind: str = "thread",
     ) -> None:
         count = _checks.processes(processes)
@@ -66,6 +67,8 @@ class ThreadPool(Pool):
         most = _checks.maxtasksperchild(maxtasksperchild)
         if memory_limit is not None:
             raise ValueError("memory_limit is for processes: threads have the memory of this one")
+        if threads_per_worker is not None:
+            raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()

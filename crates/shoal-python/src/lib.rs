@@ -2,6 +2,7 @@
 
 mod allocator;
 mod block;
+mod copies;
 mod deaths;
 mod errors;
 mod in_flight;
@@ -87,6 +88,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
+    module.add_class::<copies::Copies>()?;
     module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;

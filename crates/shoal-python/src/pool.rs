@@ -340,7 +340,7 @@ impl PoolBase {
 
     /// Submit a call; returns an AsyncResult at once.
     #[pyo3(signature = (func, args, kwargs = None, terms = None))]
-    fn submit_call(
+    pub fn submit_call(
         &self,
         py: Python<'_>,
         func: &Bound<'_, PyAny>,
