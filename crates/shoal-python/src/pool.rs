@@ -278,7 +278,8 @@ pub fn wait(
     }
 }
 
-/// Waits until what workers have said so far is written; not for ever, should nobody read it.
+/// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
+#[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
     py.detach(|| Host::existing().inspect(|host| host.pass_on(Duration::from_secs(1))));
 }
