@@ -8,6 +8,7 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
+    faults,
     idle,
     latency,
     memory,
@@ -28,6 +29,7 @@ GROUPS = (
     throughput,
     startup,
     balance,
+    faults,
     idle,
     stream,
     arguments,
