@@ -8,6 +8,7 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
+    executors,
     idle,
     latency,
     memory,
@@ -30,6 +31,7 @@ GROUPS = (
     balance,
     idle,
     stream,
+    executors,
     arguments,
     objects,
     results,
