@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from shoal.executor import Executor
     from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
+    from shoal.insight.drawing import timeline
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
@@ -102,6 +103,7 @@ __all__ = [
     "open_array",
     "parallel",
     "rng",
+    "timeline",
     "tqdm",
     "trange",
     "why",
@@ -125,6 +127,7 @@ _LAZY = {
     "parallel": "loops",
     **dict.fromkeys(("tqdm", "trange"), "progress"),
     "rng": "random",
+    "timeline": "insight.drawing",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(

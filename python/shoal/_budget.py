@@ -23,7 +23,7 @@ __all__ = ["cpu_count", "settle", "share", "threads", "zygote"]
 _CPUS = "SHOAL_CPUS"
 
 # What libraries read when they are loaded, to know how many threads to have.
-_THREADS = (
+THREADS = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -75,14 +75,14 @@ def share(workers: int, threads: int | None) -> dict[str, str]:
     cpus = str(max(1, cpu_count() // workers))
     # joblib counts CPUs by itself, and reads this.
     chosen = {_CPUS: cpus, **_unless_user_says("LOKY_MAX_CPU_COUNT", cpus)}
-    for name in _THREADS:
+    for name in THREADS:
         chosen.update({name: str(threads)} if threads is not None else _unless_user_says(name, cpus))
     return chosen
 
 
 def zygote() -> dict[str, str]:
     """What is put into the environment of the zygote: one thread, as it must have no more when it forks."""
-    return {name: value for name in _THREADS for name, value in _unless_user_says(name, "1").items()}
+    return {name: value for name in THREADS for name, value in _unless_user_says(name, "1").items()}
 
 
 def threads() -> set[str]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
     from shoal.futures import Future
+    from shoal.insight.report import MapReport
+    from shoal.insight.stats import PoolStats
+    from shoal.insight.trace import Trace
     from shoal.progress import Progress
     from shoal.progress.maps import Watch
     from shoal.random import Seed, Seeds
@@ -40,8 +43,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-# All that were made, for who wants to know at the end what they did; None if nobody does.
-_made: list[_engine.PoolBase] | None = None
+# Called with every new pool.
+_watchers: list[Callable[[Pool], object]] = []
 
 
 class Pool:
@@ -147,8 +150,6 @@ class Pool:
         modules = _launch.preloaded(_checks.modules(preload), share)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
-        if _made is not None:
-            _made.append(self._base)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kind == "thread" and cls is Pool:
@@ -519,6 +520,72 @@ class Pool:
 
         return AsyncMethods(self)
 
+    # ---- what it did -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """Where the time of each worker went since the pool began. Printed, it is a table.
+
+        Takes some microseconds, and costs the workers nothing.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.stats().tasks > 0
+            True
+        """
+        from shoal.insight.stats import of_pool
+
+        return of_pool(self._base)
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 1_000_000) -> Trace:
+        """Record every task that is submitted inside a `with` block: when, for how long, on which worker, how large.
+
+        At its end the record is written to a file for https://ui.perfetto.dev or chrome://tracing, where each worker
+        is a track; `shoal.timeline` draws it as a picture.
+
+        Args:
+            path: the file, JSON. None: none is written, the record is in `tasks` of what this returns.
+            most: tasks recorded at most; further ones are counted, not recorded.
+
+        Returns:
+            A context manager, a `Trace`.
+
+        Raises:
+            OSError: the file can't be written.
+            ValueError: the pool is being traced already, or `most` is less than 1.
+
+        Example:
+            >>> with shoal.Pool(2) as pool, pool.trace() as trace:
+            ...     _ = pool.apply(abs, (-1,))
+            >>> len(trace.tasks)
+            1
+        """
+        from shoal.insight.trace import Trace
+
+        return Trace(self, path, most)
+
+    def explain(self) -> MapReport:
+        """Say why the last map was not as many times faster as there are workers, in a sentence or two.
+
+        It looks at `map`, `starmap`, `imap` and their kin, the last one that is done; what else the pool did meanwhile
+        is in its figures.
+
+        Returns:
+            A `MapReport`: printed, it is the sentences; its attributes are the figures.
+
+        Raises:
+            ValueError: no map is done yet.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.explain().items
+            1000
+        """
+        from shoal.insight.report import report
+
+        return report(self._base)
+
     # ---- its life ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -771,13 +838,14 @@ def _seeds(seed: object) -> Seeds | None:
 def register(pool: Pool) -> None:
     """The end of the interpreter ends this pool."""
     _pools.add(pool)
+    for watch in _watchers:
+        watch(pool)
 
 
 @atexit.register
 def _end_pools() -> None:
-    """At the end of the interpreter workers end, and what waits for them is told."""
+    """At the end of the interpreter workers end. Threads that wait for them, daemons all, are told nothing any more."""
+    _engine.end_threads()
     for pool in list(_pools):
         if pool._owner == os.getpid():
             pool.terminate()
-            if pool._callbacks is not None:
-                pool._callbacks.join()

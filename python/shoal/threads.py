@@ -19,6 +19,7 @@ from typing import Any
 
 from shoal import _checks
 from shoal._terms import Terms
+from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.pool import AT_HAND, Pool, _seeds, register
 from shoal.results import closed
 from shoal.thread_maps import Job, Stream
@@ -81,7 +82,23 @@ class ThreadPool(Pool):
         self._streams = weakref.WeakSet()
         self._lock = threading.Lock()
         self._base = Threads(count, start, most)  # type: ignore[assignment]
+        self._began = time.monotonic()
         register(self)
+
+    def stats(self) -> PoolStats:
+        passed = time.monotonic() - self._began
+        workers = [
+            WorkerStats(thread.number, os.getpid(), thread.state, thread.tasks, thread.busy, idle=passed - thread.busy)
+            for thread in self.workers
+        ]
+        queued = len(self._base._queue)  # type: ignore[attr-defined]
+        return PoolStats(tuple(workers), queued, queued + sum(worker.state == "busy" for worker in workers))
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 0) -> Any:
+        raise NotImplementedError("a pool of threads keeps no record of its tasks: one of processes does")
+
+    def explain(self) -> Any:
+        raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
     def _terms_with(self, options: Mapping[str, Any]) -> Terms:
         if options:

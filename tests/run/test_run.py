@@ -1,5 +1,6 @@
 """`shoal run`: programs run as the interpreter runs them, with shoal in the place of multiprocessing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -248,9 +249,38 @@ def test_stats_tell_which_worker_ran_what(shoal_run: Shoal) -> None:
         "--stats",
     )
     assert done.stdout == ""
-    head, *workers = done.stderr.splitlines()
+    head, columns, *workers, _, queue = done.stderr.splitlines()
     assert head == "shoal: pool 1 of 2 workers"
-    assert sum(int(line.split()[3]) for line in workers) == 100
+    place = columns.split().index("tasks")
+    assert sum(int(line.split()[place]) for line in workers) == 100
+    assert queue == "0 tasks queued, 0 under way"
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)"])
+def test_a_trace_of_all_its_pools_is_written_however_it_ends(shoal_run: Shoal, tmp_path: Path, end: str) -> None:
+    path = tmp_path / "run.json"
+    done = shoal_run(
+        f"""
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import Pool
+        with Pool(2) as pool:
+            pool.map(abs, range(10), chunksize=1)
+        with ProcessPoolExecutor(1) as executor:
+            executor.submit(len, "x").result()
+        {end}
+        """,
+        "--trace",
+        str(path),
+    )
+    assert done.returncode == (3 if end else 0), done.stderr
+    events = json.loads(path.read_text())["traceEvents"]
+    assert [event["name"] for event in events if event["ph"] == "X"] == ["abs"] * 10 + ["len"]
+
+
+def test_a_trace_that_cannot_be_written_is_an_error_before_the_program_runs(shoal_run: Shoal) -> None:
+    done = shoal_run("print('ran')", "--trace", "/nowhere/run.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "argument --trace: can't write '/nowhere/run.json'" in done.stderr
 
 
 def test_ctrl_c_ends_the_program_as_it_ends_under_the_interpreter(tmp_path: Path) -> None:

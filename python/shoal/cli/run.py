@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import CodeType, ModuleType, TracebackType
 
 TYPE_CHECKING = False
@@ -24,9 +25,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="run a program with shoal in the place of multiprocessing",
         description="Run a Python program as it is, with shoal in the place of multiprocessing, of process executors "
         "and of joblib's default backend.",
-        usage="shoal run [-h] [--stats] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
+        usage="shoal run [-h] [--stats] [--trace PATH] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
     )
-    parser.add_argument("--stats", action="store_true", help="at the end, print which worker ran how many tasks")
+    parser.add_argument("--stats", action="store_true", help="at the end, print where the time of each worker went")
+    parser.add_argument(
+        "--trace", metavar="PATH", help="write every task to this file, for https://ui.perfetto.dev or chrome://tracing"
+    )
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module to run, and its arguments")
     parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="code to run, and its arguments")
     parser.add_argument("script", nargs=argparse.REMAINDER, default=[], help="a script to run, and its arguments")
@@ -48,17 +52,32 @@ def _run(arguments: argparse.Namespace) -> int:
     main = ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     try:
-        if arguments.module:
-            _run_module(main, program, rest)
-        elif arguments.code:
-            _become(main, ["-c", *rest], "")
-            exec(compile(program, "<string>", "exec", dont_inherit=True), vars(main))
-        else:
-            _run_script(main, program, rest)
+        with _traced(arguments):
+            if arguments.module:
+                _run_module(main, program, rest)
+            elif arguments.code:
+                _become(main, ["-c", *rest], "")
+                exec(compile(program, "<string>", "exec", dont_inherit=True), vars(main))
+            else:
+                _run_script(main, program, rest)
     except BaseException:
         _hide_own_frames()
         raise
     return 0
+
+
+def _traced(arguments: argparse.Namespace) -> "AbstractContextManager[object]":
+    """What records the tasks of the program, if that is wanted."""
+    if arguments.trace is None:
+        return nullcontext()
+    from shoal.insight.trace import trace_process
+
+    try:
+        # What can't be written is to be known before the program runs.
+        open(arguments.trace, "w").close()
+    except OSError as error:
+        arguments.parser.error(f"argument --trace: can't write {arguments.trace!r}: {error.strerror}")
+    return trace_process(arguments.trace)
 
 
 def _become(main: ModuleType, argv: list[str], path: str) -> None:
