@@ -8,6 +8,7 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
+    executors,
     faults,
     idle,
     latency,
@@ -32,6 +33,7 @@ GROUPS = (
     faults,
     idle,
     stream,
+    executors,
     arguments,
     objects,
     results,
