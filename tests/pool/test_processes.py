@@ -87,6 +87,54 @@ def test_ctrl_c_at_the_terminal_leaves_one_traceback_and_no_process(tmp_path: Pa
         assert eventually(lambda: all(ended(process) for process in family))
 
 
+MAPS = {
+    "map": "pool.map(work, items)",
+    "map with a chunksize": "pool.map(work, items, chunksize=1)",
+    "map over a generator": "pool.map(work, (item for item in items))",
+    "imap": "list(pool.imap(work, items))",
+    "imap with a chunksize": "list(pool.imap(work, items, chunksize=2))",
+}
+
+
+@pytest.mark.parametrize("call", MAPS)
+def test_an_interrupt_while_an_item_is_pickled_concerns_who_waits_and_not_the_item(run: Run, call: str) -> None:
+    program = run(
+        f"""
+        import os, shoal, signal, time
+
+        class Item:
+            interrupts = True
+
+            def __reduce__(self):
+                if Item.interrupts:
+                    Item.interrupts = False
+                    os.kill(os.getpid(), signal.SIGINT)
+                return int, (7,)
+
+        def work(item):
+            if item is None:
+                time.sleep(3600)
+            return item
+
+        with shoal.Pool(2) as pool:
+            items = [None, None, Item(), 8]
+            try:
+                {MAPS[call]}
+            except KeyboardInterrupt:
+                print("interrupted")
+        with shoal.Pool(2) as pool:
+            Item.interrupts = True
+            stream = pool.imap(work, [6, Item(), 8])
+            try:
+                list(stream)
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(list(stream)[-2:])
+        """
+    )
+    assert (program.stdout, program.stderr) == ("interrupted\ninterrupted\n[7, 8]\n", "")
+
+
 def test_a_pool_goes_on_after_an_interrupt(run: Run) -> None:
     program = run(
         """

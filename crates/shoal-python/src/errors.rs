@@ -1,7 +1,7 @@
 //! Errors of the engine as exceptions: the one place that maps them, and maps them all.
 
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyBrokenPipeError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyBrokenPipeError, PyException, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use shoal_core::Error;
 
@@ -27,6 +27,13 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
             None => PyRuntimeError::new_err(text),
         },
     }
+}
+
+/// Whether an exception met on the way is Ctrl-C or the like, which came while code of the user's was running here, as
+/// items are read, pickled and unpickled by it. It concerns whoever waits, at once, and not the item. (What a task raised
+/// has its remote traceback as the cause.)
+pub fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py) && error.cause(py).is_none()
 }
 
 /// Maps the error of a result.

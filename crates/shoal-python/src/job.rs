@@ -20,7 +20,7 @@ use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 use shoal_sys::clock;
 
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
@@ -55,6 +55,8 @@ struct State {
     results: Py<PyList>,
     /// Of the first item that failed, in the order of the items: the same however the workers took turns.
     error: Option<(usize, Py<PyAny>)>,
+    /// Ctrl-C that came in the middle of something, for whoever waits.
+    interrupt: Option<PyErr>,
     /// Whether the pool was told that there is more to come.
     feeding: bool,
     /// Whether items have arrays, so that each has to be a value of its own.
@@ -76,6 +78,7 @@ impl State {
     fn feed(&mut self, py: Python<'_>, everything: bool) {
         let mut unpublished = 0;
         while self.chunks.left() > 0
+            && self.interrupt.is_none()
             && (everything || self.sent.is_empty() || (self.sent.len() < self.window() && self.pool.room() > 0))
         {
             let Some(chunk) = self.chunks.next_chunk() else { break };
@@ -156,6 +159,10 @@ impl State {
                     }
                 }
             }
+            Err(error) if is_interrupt(py, &error) => {
+                self.chunks.give_back(chunk);
+                self.interrupt = Some(error);
+            }
             Err(error) => self.failed(py, chunk.start, error),
         }
     }
@@ -171,6 +178,9 @@ impl State {
             let Some((chunk, _)) = self.sent.remove(&tag) else { continue };
             let first = chunk.start;
             if let Err(error) = self.store(py, &outcome, chunk) {
+                if is_interrupt(py, &error) {
+                    self.interrupt = Some(error.clone_ref(py));
+                }
                 self.failed(py, first, error);
             }
         }
@@ -203,6 +213,11 @@ impl State {
         let numbers: Vec<u64> = self.sent.values().map(|(_, number)| *number).collect();
         py.detach(|| numbers.into_iter().for_each(|number| _ = self.pool.cancel(number)));
         self.failed(py, 0, cancelled(py, &self.named.label.name));
+    }
+
+    /// Raises an interrupt that has come.
+    fn interrupted(&mut self) -> PyResult<()> {
+        self.interrupt.take().map_or(Ok(()), Err)
     }
 
     fn is_done(&self) -> bool {
@@ -290,6 +305,7 @@ impl Job {
             tag: 0,
             results: results.unbind(),
             error: None,
+            interrupt: None,
             feeding: false,
             watch,
             apart: false,
@@ -305,6 +321,7 @@ impl Job {
         let then = clock::nanos();
         state.feed(py, everything);
         state.watch.has_sent(then, 0);
+        state.interrupted()?;
         Ok(state.chunks.left() > 0)
     }
 
@@ -357,6 +374,7 @@ impl Job {
             // After collecting: what came back may have made room, or was all that was out.
             state.feed(py, false);
             let then = state.watch.has_sent(then, 0);
+            state.interrupted()?;
             if state.is_done() {
                 state.watch.tell();
                 state.snapshots = Snapshots::default();

@@ -24,7 +24,7 @@ use shoal_sys::clock;
 
 use self::arrived::{Arrivals, Arrived};
 use self::turn::{Turn, Turns};
-use crate::errors::exception;
+use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
 use crate::pool::{Inside, Named, PoolBase, cancelled, wait};
@@ -61,6 +61,10 @@ struct State {
     arrivals: Arrivals,
     /// Raised behind all results: by the input, or because nothing more could be sent.
     last: Option<PyErr>,
+    /// Ctrl-C that came in the middle of something, for whoever waits;
+    interrupt: Option<PyErr>,
+    /// and what was read and was to be sent just then: the place of the first item, and the item or chunk.
+    again: Option<(u64, Py<PyAny>)>,
     /// Whether the pool was told that there is more to come.
     feeding: bool,
     looked: Instant,
@@ -111,6 +115,8 @@ impl State {
             ahead: Ahead::new(pool.size(), plan.chunksize, plan.buffersize, plan.keep),
             arrivals: Arrivals::new(plan.ordered),
             last: None,
+            interrupt: None,
+            again: None,
             feeding: true,
             looked: Instant::now(),
             scratch: Vec::new(),
@@ -143,7 +149,7 @@ impl State {
         if self.may_block {
             self.batches.reading(true);
         }
-        while self.input.is_some() {
+        while (self.input.is_some() || self.again.is_some()) && self.interrupt.is_none() {
             let (sent, waiting) = (self.batches.sent(), self.arrivals.pieces());
             let room = self.ahead.room(&self.pace, sent, self.pool.room(), waiting);
             if room == 0 {
@@ -175,9 +181,9 @@ impl State {
             self.send_back();
         }
         if let Some(error) = self.batches.take_failure() {
-            self.end(Some(exception(py, error)));
+            self.end(py, Some(exception(py, error)));
         }
-        if self.feeding && self.input.is_none() && !self.batches.may_send() {
+        if self.feeding && self.input.is_none() && self.again.is_none() && !self.batches.may_send() {
             self.feeding = false;
             self.pool.fed();
         }
@@ -193,14 +199,23 @@ impl State {
         let started = Instant::now();
         let manner = Manner { size, cheap: size > 1 || self.pace.target() >= CHEAP, may_block: self.may_block };
         for read in 1..=size {
-            let Some(item) = self.next_item(py) else { break };
-            let place = self.ahead.read(1);
+            let (place, item) = match self.again.take() {
+                Some((place, item)) => (place, item.into_bound(py)),
+                None => {
+                    let Some(item) = self.next_item(py) else { break };
+                    (self.ahead.read(1), item)
+                }
+            };
             self.scratch.clear();
             let (scratch, name) = (&mut self.scratch, &self.named.label.name);
             let writer = Writer::Task(&self.pool);
             let what = || format!("item {place} of map({name})");
             let (encoded, leases) = in_flight::noting(|| wire::encode(&writer, &item, scratch, what));
             if let Err(error) = encoded {
+                if is_interrupt(py, &error) {
+                    (self.interrupt, self.again) = (Some(error), Some((place, item.unbind())));
+                    break;
+                }
                 // What can't be sent fails in its place, and the others go on.
                 self.ahead.arrived(1, &Weight::default(), &Weight::default());
                 self.arrivals.insert(Arrived::refused(place, 1, error));
@@ -224,18 +239,23 @@ impl State {
 
     /// Reads a chunk as the user wants them, and sends it.
     fn read_chunk(&mut self, py: Python<'_>, size: usize) {
-        let items = PyList::empty(py);
-        while items.len() < size {
-            let Some(item) = self.next_item(py) else { break };
-            if let Err(error) = items.append(item) {
-                return self.end(Some(error));
+        let (first, items) = match self.again.take().map(|(first, items)| (first, items.into_bound(py).cast_into())) {
+            Some((first, Ok(items))) => (first, items),
+            _ => {
+                let items = PyList::empty(py);
+                while items.len() < size {
+                    let Some(item) = self.next_item(py) else { break };
+                    if let Err(error) = items.append(item) {
+                        return self.end(py, Some(error));
+                    }
+                }
+                // As in the standard library: a chunk in which the input fails is not sent.
+                if items.is_empty() || self.last.is_some() {
+                    return;
+                }
+                (self.ahead.read(items.len()), items)
             }
-        }
-        // As in the standard library: a chunk in which the input fails is not sent.
-        if items.is_empty() || self.last.is_some() {
-            return;
-        }
-        let first = self.ahead.read(items.len());
+        };
         self.scratch.clear();
         let (scratch, name) = (&mut self.scratch, &self.named.label.name);
         let writer = Writer::Task(&self.pool);
@@ -246,6 +266,9 @@ impl State {
                 self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
                 self.watch.sent(items.len(), self.scratch.len(), &leases);
                 self.batches.put_whole(first, items.len(), &self.scratch, leases);
+            }
+            Err(error) if is_interrupt(py, &error) => {
+                (self.interrupt, self.again) = (Some(error), Some((first, items.into_any().unbind())));
             }
             Err(error) => {
                 self.ahead.arrived(items.len(), &Weight::default(), &Weight::default());
@@ -259,15 +282,18 @@ impl State {
         match self.watch.reading(|| input.next()) {
             Some(Ok(item)) => Some(item),
             end => {
-                self.end(end.and_then(Result::err));
+                self.end(py, end.and_then(Result::err));
                 None
             }
         }
     }
 
     /// There are no more items to read.
-    fn end(&mut self, error: Option<PyErr>) {
+    fn end(&mut self, py: Python<'_>, error: Option<PyErr>) {
         self.input = None;
+        if let Some(error) = error.as_ref().filter(|error| is_interrupt(py, error)) {
+            self.interrupt = Some(error.clone_ref(py));
+        }
         self.last = self.last.take().or(error);
     }
 
@@ -306,8 +332,13 @@ impl State {
         Some(value)
     }
 
+    /// Raises an interrupt that has come.
+    fn interrupted(&mut self) -> PyResult<()> {
+        self.interrupt.take().map_or(Ok(()), Err)
+    }
+
     fn is_over(&self) -> bool {
-        self.input.is_none() && self.batches.is_empty() && self.inbox.is_empty()
+        self.input.is_none() && self.again.is_none() && self.batches.is_empty() && self.inbox.is_empty()
     }
 
     /// The next result, when it is there; `None` after `timeout` seconds.
@@ -320,6 +351,7 @@ impl State {
                     py.detach(|| self.pool.collect());
                 }
                 self.pump(py);
+                self.interrupted()?;
             }
             if let Some(value) = self.take(py) {
                 return value.map(Some);
@@ -474,13 +506,18 @@ impl Kept {
         }
         loop {
             if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
-                self.state.end(Some(cancelled(py, &self.state.named.label.name)));
+                self.state.end(py, Some(cancelled(py, &self.state.named.label.name)));
             }
             self.state.pump(py);
+            self.state.interrupted()?;
             while let Some(value) = self.state.take(py) {
                 match value {
                     Ok(value) => self.results.bind(py).append(value)?,
-                    Err(error) => _ = self.error.get_or_insert(error),
+                    Err(error) => {
+                        let interrupt = is_interrupt(py, &error).then(|| error.clone_ref(py));
+                        self.error.get_or_insert(error);
+                        interrupt.map_or(Ok(()), Err)?;
+                    }
                 }
             }
             if self.state.is_over() {
@@ -518,6 +555,7 @@ impl StreamJob {
         let _inside = Inside::enter(py);
         let Turn::Mine(mut kept) = self.kept.take(py, None)? else { return Ok(false) };
         kept.state.pump(py);
+        kept.state.interrupted()?;
         Ok(kept.state.feeding)
     }
 
