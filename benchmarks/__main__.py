@@ -8,7 +8,9 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
+    bars,
     executors,
+    faults,
     idle,
     latency,
     memory,
@@ -29,6 +31,7 @@ GROUPS = (
     throughput,
     startup,
     balance,
+    faults,
     idle,
     stream,
     executors,
@@ -38,6 +41,7 @@ GROUPS = (
     memory,
     queues,
     sync,
+    bars,
 )
 
 MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}
