@@ -210,7 +210,8 @@ def test_nobody_else_is_needed_to_wait_for_a_result(pool):
     before = threading.active_count()
     futures = [pool.submit(pow, n, 2) for n in range(100)]
     assert [future.result() for future in futures] == [n * n for n in range(100)]
-    assert threading.active_count() == before and not any(map(is_full, futures))
+    # Threads of pools of other tests may be ending.
+    assert threading.active_count() <= before and not any(map(is_full, futures))
 
 
 def test_what_a_future_looks_like(pool, gate):

@@ -59,6 +59,8 @@ def _load() -> dict[str, Any]:
         for name in ("loky", "multiprocessing"):
             patched.delitem(joblib.parallel.BACKENDS, name)
         exec(compile(source, spec.origin, "exec"), vars(module))
+        # In workers, which import the original, it is loky: loops inside of loops are not to name it.
+        patched.delitem(joblib.parallel.BACKENDS, "back_compat_backend")
         return {
             name: _with_ids(test)
             for name, test in vars(module).items()
