@@ -140,10 +140,14 @@ impl Lines {
 #[cfg(not(loom))]
 mod shared {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     use shoal_sys::memory::{self, Mapping};
+    use shoal_sys::process;
 
-    use super::{Lines, Roster};
+    use super::{Claim, Line, Lines, Roster};
+    use crate::memory::vault::Drawer;
     use crate::error::{Error, Result};
 
     const MAGIC: u64 = u64::from_le_bytes(*b"shoalros");
@@ -151,32 +155,99 @@ mod shared {
     #[repr(C)]
     struct Page {
         magic: u64,
+        /// The PID namespace that the numbers of processes in the lines are of.
+        namespace: AtomicU64,
+        /// Whoever is the host.
+        host: AtomicU32,
+        /// Segments made so far.
+        segments: AtomicU32,
         lines: Lines,
     }
 
+    /// Names the PID namespace of this process; 0 if it can't be told.
+    fn namespace() -> u64 {
+        std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+    }
+
     impl Roster {
+        /// How many descriptors go with it.
+        pub const FDS: usize = 3;
+
         /// A new roster, on which everything is free.
         pub fn create() -> Result<Roster> {
             let fd = memory::reserve("shoal-roster", size_of::<Page>())?;
             let map = Mapping::new(fd.as_fd(), memory::sealed_len(fd.as_fd())?)?;
             // SAFETY: the mapping is long enough, page-aligned, and nobody else has it yet.
-            unsafe { map.as_ptr().cast::<Page>().write(Page { magic: MAGIC, lines: Lines::default() }) };
-            Ok(Roster { fd, map })
+            unsafe {
+                map.as_ptr().cast::<Page>().write(Page {
+                    magic: MAGIC,
+                    namespace: AtomicU64::new(namespace()),
+                    host: AtomicU32::new(0),
+                    segments: AtomicU32::new(0),
+                    lines: Lines::default(),
+                });
+            };
+            let roster = Roster { fd, map, vault: Drawer::new()?, readable: true };
+            roster.install(process::pid());
+            Ok(roster)
         }
 
-        /// The roster whose descriptor came from another process.
-        pub fn open(fd: OwnedFd) -> Result<Roster> {
+        /// The roster and the vault whose descriptors came from another process.
+        pub fn open(fds: Vec<OwnedFd>) -> Result<Roster> {
+            let [fd, inner, outer]: [OwnedFd; Self::FDS] = fds.try_into().map_err(|_| Error::Damaged("roster"))?;
             let len = memory::sealed_len(fd.as_fd())?;
             if len < size_of::<Page>() {
                 return Err(Error::Damaged("roster"));
             }
-            let roster = Roster { map: Mapping::new(fd.as_fd(), len)?, fd };
+            let (map, vault) = (Mapping::new(fd.as_fd(), len)?, Drawer::from_fds(inner, outer));
+            let mut roster = Roster { map, fd, vault, readable: false };
+            roster.readable = roster.page().namespace.load(Ordering::Relaxed) == namespace();
             if roster.page().magic == MAGIC { Ok(roster) } else { Err(Error::Damaged("roster")) }
         }
 
-        /// Its descriptor.
-        pub fn fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
+        /// Its descriptors, for [`Roster::open`].
+        pub fn fds(&self) -> [BorrowedFd<'_>; Self::FDS] {
+            let [inner, outer] = self.vault.fds();
+            [self.fd.as_fd(), inner, outer]
+        }
+
+        /// Where the host keeps the descriptors of all segments.
+        pub fn vault(&self) -> &Drawer {
+            &self.vault
+        }
+
+        /// Whether this process sees the processes that the lines name, and they would see it.
+        pub fn is_readable(&self) -> bool {
+            self.readable
+        }
+
+        /// What this process is called in the lines; 0 if others would take it for somebody else.
+        pub fn pid(&self) -> u32 {
+            if self.readable { process::pid() } else { 0 }
+        }
+
+        /// The first host: its number is not claimed.
+        fn install(&self, pid: u32) {
+            let free = self.line(0);
+            let claimed = Line { state: super::State::Claimed, epoch: 1, pid };
+            let claim = Claim { holder: 0, epoch: 1 };
+            let installed = self.step(0, free, claimed) && self.settle(claim, pid);
+            debug_assert!(installed, "a roster without a host");
+        }
+
+        /// Who is the host, or was the last one.
+        pub fn host(&self) -> u16 {
+            (self.page().host.load(Ordering::SeqCst) as u16).min(crate::memory::lease::IN_QUEUE)
+        }
+
+        /// That holder is the host from now on.
+        pub fn set_host(&self, holder: u16) {
+            self.page().host.store(holder.into(), Ordering::SeqCst);
+        }
+
+        /// The host: the number of the next segment, from 1 on, as 0 means nowhere.
+        pub fn next_segment(&self) -> u32 {
+            self.page().segments.fetch_add(1, Ordering::Relaxed) + 1
         }
 
         fn page(&self) -> &Page {
@@ -201,6 +272,8 @@ mod shared {
 pub struct Roster {
     fd: std::os::fd::OwnedFd,
     map: shoal_sys::memory::Mapping,
+    vault: super::vault::Drawer,
+    readable: bool,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -250,7 +323,8 @@ mod tests {
     #[test]
     fn another_mapping_shows_the_same_lines() {
         let mine = Roster::create().expect("memory");
-        let theirs = Roster::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("a roster");
+        let fds = mine.fds().iter().map(|fd| fd.try_clone_to_owned().expect("descriptor")).collect();
+        let theirs = Roster::open(fds).expect("a roster");
         let claim = mine.claim(7).expect("free");
         assert!(theirs.settle(claim, 50) && mine.is_here(claim));
     }
@@ -258,7 +332,8 @@ mod tests {
     #[test]
     fn what_is_no_roster_is_refused() {
         let blank = shoal_sys::memory::reserve("blank", 8192).expect("memory");
-        assert!(Roster::open(blank).is_err());
+        let [inner, outer] = crate::memory::vault::Drawer::new().expect("sockets").into_fds();
+        assert!(Roster::open(vec![blank, inner, outer]).is_err());
     }
 }
 
