@@ -191,7 +191,7 @@ def test_two_hosts_end_one_after_the_other(guests: list[Guest]) -> None:
         guest(ALL)
     creator.kill()
     # Whoever of them is the host now.
-    assert first("queue.put(shoal.full(1_000_000, 2.0))") is None
+    assert first("queue.put(np.full(1_000_000, 2.0))") is None
     first.kill()
     second.give("all", third)
     assert third(ALL) is None

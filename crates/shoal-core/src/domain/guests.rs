@@ -223,6 +223,8 @@ fn attend(host: &Arc<Host>, holder: u16, pid: u32) -> bool {
     match process::pidfd_open(pid) {
         Ok(pidfd) => {
             host.state().add_guest(GuestLink { holder: Some(holder), link: Link::Process(Arc::new(pidfd)) });
+            // What this turn watches has been settled already.
+            host.look_again();
             true
         }
         // It was there, so it is there no more. Or it can't be seen from here (0), and nothing else is left to go by.
