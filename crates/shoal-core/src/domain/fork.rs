@@ -68,7 +68,9 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
-    let Some(Fork { still, mut heaps, states, mut hosts, mut current, mut home, mut visited }) = FORK.take() else { return };
+    let Some(Fork { still, mut heaps, states, mut hosts, mut current, mut home, mut visited }) = FORK.take() else {
+        return;
+    };
     // The host is the parent: it must be seen to end when it does.
     for mut state in states {
         state.close_copies();

@@ -209,10 +209,14 @@ impl Source for Arc<Member> {
     fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
         let (start, end) = (granules.start as u32, granules.end as u32);
         let question = ToHost::Restore { segment: segment.id(), start, end };
-        self.ask(&question, |host| host.restore(segment, granules), |answer, _| match answer {
-            FromHost::Restored => Ok(()),
-            _ => Err(Error::Damaged("message")),
-        })
+        self.ask(
+            &question,
+            |host| host.restore(segment, granules),
+            |answer, _| match answer {
+                FromHost::Restored => Ok(()),
+                _ => Err(Error::Damaged("message")),
+            },
+        )
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {

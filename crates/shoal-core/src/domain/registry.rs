@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use shoal_sys::socket::Seqpacket;
 
 use super::adopted::Adopted;
 use super::guest::Member;
 use super::host::Host;
+use crate::crash;
 use crate::error::{Error, Limit, Result};
 use crate::memory::heap::{Branch, Heap, Source};
 use crate::memory::lease::Kind;
@@ -129,12 +130,14 @@ impl Registry {
         }
         let made = |segment: Arc<Segment>| Made { owner: segment.owner(), segment, budget: None };
         let segments: HashMap<u32, Made> = segments.into_iter().map(|(id, segment)| (id, made(segment))).collect();
+        crash::point("follow: mapped");
         let adopted = Adopted::default();
         for orphan in segments.values().filter(|made| made.owner.is_none()) {
             if let Err(error) = adopted.adopt(heap, &orphan.segment) {
                 eprintln!("shoal: what lies in queues of the dead: {error}");
             }
         }
+        crash::point("follow: adopted");
         let state = State { segments, ..State::default() };
         Ok(Registry { state: Mutex::new(state), roster, vault, adopted })
     }
@@ -194,10 +197,15 @@ impl Registry {
             || {
                 let segment = Arc::new(Segment::create(id, data, backed, entries)?);
                 segment.set_owner(Some(owner));
+                crash::point("segment: made");
                 if let Err(error) = self.vault.add(self.roster.vault(), &segment) {
                     // Should this host end, it lives on only with those who have mapped it.
-                    eprintln!("shoal: segment {id} can't be kept for those who follow: {error}");
+                    static TOLD: Once = Once::new();
+                    TOLD.call_once(|| {
+                        eprintln!("shoal: some memory can't be kept for when this process has ended: {error}")
+                    });
                 }
+                crash::point("segment: kept");
                 Ok(segment)
             },
             |state, segment| {

@@ -16,6 +16,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::{Member, Way, broker_name, connect, hear};
 use super::host::Host;
 use super::supervisor;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::roster::{Claim, State};
@@ -87,7 +88,9 @@ fn seek(member: &Member, heap: &'static Arc<Heap>, before: Option<&Watched>) {
             && let Ok(broker) = Listener::bind_abstract(&broker_name(&member.address.domain))
         {
             // Before it does anything: should it end in the middle, it is known who.
+            crash::point("follow: bound");
             member.roster.set_host(member.claim.holder);
+            crash::point("follow: named");
             match Host::take_over(heap, &member.roster, broker) {
                 Ok(host) => return member.found(Way::Here(host)),
                 // No descriptors, no memory. Somebody else may have some.

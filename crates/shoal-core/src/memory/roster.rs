@@ -147,16 +147,16 @@ mod shared {
     use shoal_sys::process;
 
     use super::{Claim, Line, Lines, Roster};
-    use crate::memory::vault::Drawer;
     use crate::error::{Error, Result};
+    use crate::memory::vault::Drawer;
 
     const MAGIC: u64 = u64::from_le_bytes(*b"shoalros");
 
     #[repr(C)]
     struct Page {
         magic: u64,
-        /// The PID namespace that the numbers of processes in the lines are of.
-        namespace: AtomicU64,
+        /// Where the numbers of processes in the lines, and the broker's name, mean what they mean to the first host.
+        namespaces: AtomicU64,
         /// Whoever is the host.
         host: AtomicU32,
         /// Segments made so far.
@@ -164,9 +164,10 @@ mod shared {
         lines: Lines,
     }
 
-    /// Names the PID namespace of this process; 0 if it can't be told.
-    fn namespace() -> u64 {
-        std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+    /// Names the namespaces of processes and of sockets that this process is in; `None` if it can't be told.
+    fn namespaces() -> Option<u64> {
+        let inode = |path| std::fs::metadata(path).ok().map(|namespace| namespace.ino());
+        Some(inode("/proc/self/ns/pid")? << 32 ^ inode("/proc/self/ns/net")?)
     }
 
     impl Roster {
@@ -181,13 +182,13 @@ mod shared {
             unsafe {
                 map.as_ptr().cast::<Page>().write(Page {
                     magic: MAGIC,
-                    namespace: AtomicU64::new(namespace()),
+                    namespaces: AtomicU64::new(namespaces().unwrap_or(0)),
                     host: AtomicU32::new(0),
                     segments: AtomicU32::new(0),
                     lines: Lines::default(),
                 });
             };
-            let roster = Roster { fd, map, vault: Drawer::new()?, readable: true };
+            let roster = Roster { fd, map, vault: Drawer::new()? };
             roster.install(process::pid());
             Ok(roster)
         }
@@ -200,8 +201,7 @@ mod shared {
                 return Err(Error::Damaged("roster"));
             }
             let (map, vault) = (Mapping::new(fd.as_fd(), len)?, Drawer::from_fds(inner, outer));
-            let mut roster = Roster { map, fd, vault, readable: false };
-            roster.readable = roster.page().namespace.load(Ordering::Relaxed) == namespace();
+            let roster = Roster { map, fd, vault };
             if roster.page().magic == MAGIC { Ok(roster) } else { Err(Error::Damaged("roster")) }
         }
 
@@ -216,14 +216,15 @@ mod shared {
             &self.vault
         }
 
-        /// Whether this process sees the processes that the lines name, and they would see it.
+        /// Whether numbers of processes and the broker's name mean to this process what they mean to the others.
         pub fn is_readable(&self) -> bool {
-            self.readable
+            // Looked at each time: a process may move.
+            namespaces() == Some(self.page().namespaces.load(Ordering::Relaxed))
         }
 
         /// What this process is called in the lines; 0 if others would take it for somebody else.
         pub fn pid(&self) -> u32 {
-            if self.readable { process::pid() } else { 0 }
+            if self.is_readable() { process::pid() } else { 0 }
         }
 
         /// The first host: its number is not claimed.
@@ -273,7 +274,6 @@ pub struct Roster {
     fd: std::os::fd::OwnedFd,
     map: shoal_sys::memory::Mapping,
     vault: super::vault::Drawer,
-    readable: bool,
 }
 
 #[cfg(all(test, not(loom)))]

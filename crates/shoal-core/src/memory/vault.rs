@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_sys::socket::{MAX_FDS, Packet, Seqpacket};
 
 use super::segment::Segment;
+use crate::crash;
 use crate::error::{Error, Result};
 
 /// How many segments a drawer has room for: each change of it sends all of them.
@@ -59,12 +60,13 @@ impl Drawer {
 
     /// Puts this in, in place of what was there.
     fn fill(&self, names: &[u32], fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let bytes: Vec<u8> =
-            std::iter::once(MARK).chain(names.iter().flat_map(|name| name.to_le_bytes())).collect();
+        let bytes: Vec<u8> = std::iter::once(MARK).chain(names.iter().flat_map(|name| name.to_le_bytes())).collect();
         self.inner.try_send(&bytes, fds)?;
+        crash::point("vault: sent");
         while self.outer.queued()? > bytes.len() {
             self.outer.skip()?;
         }
+        crash::point("vault: changed");
         Ok(())
     }
 
