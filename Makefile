@@ -20,7 +20,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 # Tools of the virtual environment, for programs that tests start by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow test-wheel check bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the verbs
@@ -40,6 +40,16 @@ test: $(VENV)/shoal ## all tests but the slow ones: Rust, loom models, Python (A
 
 test-slow: $(VENV)/shoal ## the slow tests: faults by the thousand
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+wheel: $(VENV)/shoal ## the wheel for every CPython from 3.11 on, and the source distribution, in dist
+	rm -f dist/shoal-*.tar.gz
+	$(BIN)/maturin sdist --out dist
+	@ls dist/shoal-*-cp311-abi3-manylinux_*.whl || { echo "the wheel is not cp311-abi3-manylinux: $$(ls dist)"; exit 1; }
+
+test-wheel: wheel ## the wheel in a clean environment of every CPython found, the source distribution built, the crates packed
+	$(BIN)/python .ci/test_wheel.py
+# Their files are those of the source distribution, which was built just now.
+	cargo package --quiet --locked --allow-dirty --no-verify -p shoal-sys -p shoal-core
 
 check: $(VENV)/shoal ## format, lints, types, documentation
 	cargo fmt --all --check

@@ -5,15 +5,40 @@ import json
 import sys
 from pathlib import Path
 
-from . import arguments, balance, idle, latency, memory, objects, queues, results, startup, stream, throughput
+from . import (
+    arguments,
+    balance,
+    idle,
+    latency,
+    memory,
+    objects,
+    queues,
+    results,
+    startup,
+    stream,
+    sync,
+    throughput,
+)
 from .harness import Row, as_json, header, machine, measure, sample_here, table
 from .peers import PEERS, SHOAL
 
-MEASUREMENTS = {
-    measurement.key: measurement
-    for group in (latency, throughput, startup, balance, idle, stream, arguments, objects, results, memory, queues)
-    for measurement in group.MEASUREMENTS
-}
+# In the order in which they are shown.
+GROUPS = (
+    latency,
+    throughput,
+    startup,
+    balance,
+    idle,
+    stream,
+    arguments,
+    objects,
+    results,
+    memory,
+    queues,
+    sync,
+)
+
+MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}
 
 
 def main() -> int:

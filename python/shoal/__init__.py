@@ -18,13 +18,15 @@ if not sys.platform.startswith("linux"):
 
 import atexit
 
-from shoal._engine import __version__, cpu_count, wait_for_threads
+from shoal._engine import __version__, wait_for_threads
 
 # At the end of the interpreter, after the pools have ended: no thread may come back from the engine too late.
 atexit.register(wait_for_threads)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from shoal import joblib
+    from shoal._budget import cpu_count
     from shoal.arrays import SharedArray, array, empty, full, ones, zeros
     from shoal.counters import Counter
     from shoal.default import default_pool, map
@@ -43,11 +45,13 @@ if TYPE_CHECKING:
     from shoal.executor import Executor
     from shoal.explain import Explanation, why
     from shoal.files import FileArray, open_array
+    from shoal.insight.drawing import timeline
     from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
     from shoal.loops import parallel
     from shoal.pool import AsyncResult, Pool, Worker
-    from shoal.progress import tqdm
+    from shoal.progress import tqdm, trange
     from shoal.queues import JoinableQueue, Queue, ShutDown, SimpleQueue
+    from shoal.random import rng
     from shoal.usage import MemoryUsage, memory, memory_limit
     from shoal.values import Array, RawArray, RawValue, Value
 
@@ -91,13 +95,17 @@ __all__ = [
     "default_pool",
     "empty",
     "full",
+    "joblib",
     "map",
     "memory",
     "memory_limit",
     "ones",
     "open_array",
     "parallel",
+    "rng",
+    "timeline",
     "tqdm",
+    "trange",
     "why",
     "zeros",
 ]
@@ -108,6 +116,7 @@ _LAZY = {
     **dict.fromkeys(("AsyncResult", "Pool", "Worker"), "pool"),
     **dict.fromkeys(("SharedArray", "array", "empty", "full", "ones", "zeros"), "arrays"),
     "Counter": "counters",
+    "cpu_count": "_budget",
     **dict.fromkeys(("Barrier", "Condition", "Event"), "events"),
     **dict.fromkeys(("BoundedSemaphore", "Lock", "RLock", "Semaphore"), "locks"),
     **dict.fromkeys(("Array", "RawArray", "RawValue", "Value"), "values"),
@@ -116,7 +125,9 @@ _LAZY = {
     **dict.fromkeys(("FileArray", "open_array"), "files"),
     "Executor": "executor",
     "parallel": "loops",
-    "tqdm": "progress",
+    **dict.fromkeys(("tqdm", "trange"), "progress"),
+    "rng": "random",
+    "timeline": "insight.drawing",
     **dict.fromkeys(("JoinableQueue", "Queue", "ShutDown", "SimpleQueue"), "queues"),
     **dict.fromkeys(("MemoryUsage", "memory", "memory_limit"), "usage"),
     **dict.fromkeys(
@@ -136,13 +147,18 @@ _LAZY = {
 }
 
 
+# Modules that are found here without an import of their own.
+_MODULES = ("joblib",)
+
+
 def __getattr__(name: str) -> object:
-    module = _LAZY.get(name)
+    module = name if name in _MODULES else _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(f"shoal.{module}"), name)
+    found = import_module(f"shoal.{module}")
+    value: object = found if name in _MODULES else getattr(found, name)
     globals()[name] = value
     return value
 

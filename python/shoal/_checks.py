@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 
-from shoal import _engine
+from shoal import _budget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 MOST_WORKERS = 500
 
 
-def in_worker() -> bool:
-    """Whether this process is a worker of a pool: the zygote, which it is a fork of, was started for nothing else."""
-    return "shoal._zygote" in sys.modules
-
-
 def processes(value: object, name: str = "processes") -> int:
-    """How many workers: by default as many as this process may use CPUs."""
+    """How many workers: by default as many as there are CPUs for this process."""
     if value is None:
-        return min(_engine.cpu_count(), MOST_WORKERS)
+        return min(_budget.cpu_count(), MOST_WORKERS)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
     count = int(value.__index__())
@@ -96,6 +91,18 @@ def buffersize(value: object) -> int | None:
     if size < 1:
         raise ValueError(f"buffersize must be None or 1 or more, not {size}")
     return size
+
+
+def threads(value: object) -> int | None:
+    """How many threads libraries have in a worker; None for their share of the CPUs."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"threads_per_worker must be an integer or None, not {type(value).__name__}")
+    count = int(value.__index__())
+    if count < 1:
+        raise ValueError(f"threads_per_worker must be 1 or more, not {count}")
+    return count
 
 
 def callbacks(callback: object, error_callback: object) -> None:

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
+from typing import Any, Generic, Self, SupportsFloat, SupportsIndex, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -16,6 +16,8 @@ __all__ = [
     "Answerer",
     "AsyncResult",
     "Block",
+    "Copies",
+    "Counted",
     "IMapIterator",
     "Inbox",
     "Job",
@@ -29,6 +31,7 @@ __all__ = [
     "RawQueue",
     "RawRLock",
     "RawSemaphore",
+    "RawTally",
     "Seat",
     "Seated",
     "SmallBlock",
@@ -37,23 +40,61 @@ __all__ = [
     "Worker",
     "Zygote",
     "__version__",
+    "control_groups",
     "cpu_count",
     "keep_buffer",
+    "last_map",
     "limit_memory",
+    "machine_memory",
     "memory_usage",
     "open_block",
     "open_queue",
     "open_shared",
     "open_small_block",
+    "pool_depth",
+    "pool_spent",
     "reduce_buffer",
     "restore_array",
+    "speak_through",
+    "start_trace",
+    "start_zygote",
+    "stop_trace",
+    "try_collapse",
     "wait_for_threads",
+    "when_readable",
 ]
 
 def cpu_count() -> int: ...
 def wait_for_threads() -> None: ...
+def start_zygote(
+    program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
+) -> None: ...
 def memory_usage() -> tuple[int, int, int, int, int, int, int, int | None, tuple[int, list[tuple[int, int]], int]]: ...
 def limit_memory(limit: int | None) -> int | None: ...
+def pool_spent(
+    base: PoolBase,
+) -> list[tuple[int, int | None, str, tuple[int, int, int, int, int, int, int]]]: ...
+def pool_depth(base: PoolBase) -> tuple[int, int]: ...
+def start_trace(base: PoolBase, most: int) -> bool: ...
+def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+def last_map(
+    base: PoolBase,
+) -> (
+    tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, int, int, int],
+        tuple[int, int],
+        list[tuple[int, int, int, int, int, int, int]],
+    ]
+    | None
+): ...
+def control_groups(controller: str, v1: str, v2: str) -> list[str]: ...
+def machine_memory() -> tuple[int, int]: ...
+def try_collapse() -> str | None: ...
 def keep_buffer(buffer: PickleBuffer) -> bool: ...
 def reduce_buffer(object: Any) -> Any: ...
 def restore_array(index: int, dtype: Any) -> Any: ...
@@ -61,6 +102,8 @@ def open_block(handle: bytes) -> Block: ...
 def open_small_block(handle: bytes) -> SmallBlock: ...
 def open_shared(cls: type[_S], handle: bytes) -> _S: ...
 def open_queue(kind: type[_Q], handle: bytes) -> _Q: ...
+def when_readable(fd: int, function: Callable[[], object]) -> None: ...
+def speak_through(function: Callable[[bytes], object] | None) -> None: ...
 
 @final
 class PoolBase:
@@ -123,6 +166,13 @@ class AsyncResult(Generic[_R]):
 
 @final
 class Prepared: ...
+
+@final
+class Copies:
+    def __new__(cls, least: int) -> Self: ...
+    def submit_call(
+        self, pool: PoolBase, func: Callable[..., _R] | Prepared, args: tuple[Any, ...]
+    ) -> AsyncResult[_R]: ...
 
 @final
 class Terms:
@@ -327,7 +377,8 @@ class RawCounter:
     def add(self, n: SupportsIndex = 1) -> int: ...
     def exchange(self, value: SupportsIndex) -> int: ...
     def compare_and_set(self, expected: SupportsIndex, value: SupportsIndex) -> bool: ...
-    value: int
+    @property
+    def value(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @disjoint_base
@@ -351,3 +402,23 @@ class RawQueue:
     def _done(self, count: int = 1) -> None: ...
     def _wait_done(self, timeout: float | None = None) -> bool: ...
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]: ...
+
+@final
+class RawTally:
+    def __new__(cls, *, _handle: bytes | None = None) -> Self: ...
+    def update(self, n: SupportsIndex | SupportsFloat) -> None: ...
+    n: Any
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Counted(Generic[_R]):
+    def __new__(cls, function: Callable[..., _R], tally: RawTally, failures: bool = True) -> Self: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> _R: ...
+    @property
+    def tally(self) -> RawTally: ...
+    @property
+    def failures(self) -> bool: ...
+    @property
+    def __wrapped__(self) -> Callable[..., _R]: ...
+    @property
+    def __qualname__(self) -> str: ...

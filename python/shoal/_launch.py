@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import sys
 
-# Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
-# concerns `import distutils`.
-_PLAIN_FINDERS = frozenset(
-    {"BuiltinImporter", "FrozenImporter", "PathFinder", "DistutilsMetaFinder", "_SixMetaPathImporter"}
-)
+from shoal import _budget
+from shoal.progress.door import door, home
 
-# Workers share the CPUs already: threads of their own would only get in each other's way, and a zygote must have one
-# thread. Whoever has set these has a reason.
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
+# concerns `import distutils`, that of shoal's workers only tqdm.
+_PLAIN_FINDERS = frozenset(
+    {
+        "BuiltinImporter",
+        "FrozenImporter",
+        "PathFinder",
+        "DistutilsMetaFinder",
+        "ShoalFinder",
+        "TqdmFinder",
+        "_SixMetaPathImporter",
+    }
+)
 
 
 def command() -> tuple[str, list[str], list[tuple[str, str]]]:
@@ -28,38 +35,69 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
         flags.append("-S")
         start += f"sys.prefix, sys.exec_prefix = {sys.prefix!r}, {sys.exec_prefix!r}; "
+    if _is_run():
+        start += "from shoal.multiprocessing.replace import install; install(); "
     start += "from shoal._zygote import main; main()"
-    envs = [(name, "1") for name in _ONE_THREAD if name not in os.environ]
-    return sys.executable, [*flags, "-c", start], envs
+    return sys.executable, [*flags, "-c", start], list(_budget.zygote().items())
 
 
-def setup(cpus: list[list[int]], most: int | None, most_memory: int | None) -> tuple[object, ...]:
+def expect_workers() -> None:
+    """Start the zygote of a program that is run by `shoal run` and will probably make a pool: it is ready by then."""
+    if _is_run() and "shoal._worker" not in sys.modules:
+        from shoal import _engine
+
+        _engine.start_zygote(*command(), preloaded([], {}))
+
+
+def setup(
+    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None
+) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
 
     Args:
+        share: its share of the CPUs, for `shoal._budget`.
         cpus: those of each worker, in turn; none for whatever the process may use.
         most: tasks after which a worker is replaced.
         most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
-    environment = dict(os.environ)
-    for name in _ONE_THREAD:
-        environment.setdefault(name, "1")
-    return os.getcwd(), paths, list(getattr(sys, "argv", [""])), environment, cpus, most, most_memory
+    argv = list(getattr(sys, "argv", [""]))
+    # Bars of workers of workers, too, are drawn by the first client.
+    screen = home() or door().address
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
 
 
-def preloaded(names: list[str]) -> list[bytes]:
+def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
     What the user names; numpy if the client has it; and what loads code by value if the main module has any.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
-    one_thread = all(os.environ.get(name, "1") == "1" for name in _ONE_THREAD)
-    likely = ["numpy"] if "numpy" in sys.modules and one_thread else []
+    likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
+    if likely and share.get("OPENBLAS_NUM_THREADS", "1") != "1":
+        likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
         likely.append("shoal.serialize.by_value")
+    if "shoal.multiprocessing.shared_memory" in sys.modules:
+        likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]
+
+
+def _is_run() -> bool:
+    """Whether this is a program in which shoal is in the place of multiprocessing."""
+    replace = sys.modules.get("shoal.multiprocessing.replace")
+    return replace is not None and replace.is_installed()
+
+
+def _family() -> int | None:
+    """The process that segments with a name belong to, if the program makes any; see `multiprocessing.ledger`."""
+    ledger = sys.modules.get("shoal.multiprocessing.ledger")
+    if ledger is not None:
+        head: int = ledger.head()
+        return head
+    worker = sys.modules.get("shoal._worker")
+    return worker.family if worker is not None else None
 
 
 def _finder_name(finder: object) -> str:

@@ -8,11 +8,22 @@ import faulthandler
 import os
 import sys
 
-from shoal import _engine
+from shoal import _budget, _engine
+from shoal.progress.ordinary import take_over
+from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from shoal.progress.door import Address
+
+# Where the bars of this worker are drawn; None in a zygote.
+screen: Address | None = None
+
+
+# The pid of the first process of the family that this worker belongs to; see `shoal.multiprocessing.ledger`.
+family: int | None = None
 
 
 def work(seat: _engine.Seat) -> NoReturn:
@@ -40,7 +51,8 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    directory, path, argv, environment, cpus, most, most_memory = setup
+    global family, screen
+    directory, path, argv, environment, share, cpus, most, most_memory, family, screen = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
@@ -49,14 +61,21 @@ def _serve(worker: _engine.Seated) -> int:
     os.chdir(directory)
     sys.path[:] = path
     sys.argv[:] = argv
-    for name in os.environ.keys() - environment.keys():
+    zygote = dict(os.environ)
+    for name in zygote.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    _budget.settle(share, zygote)
+    take_over(screen)
+    if sys.stdout.isatty() or sys.stderr.isatty():
+        from shoal.progress.output import install
+
+        install(screen)
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        # As `random` does by itself: all that the zygote forks would draw the same.
+        numpy_random.seed()
     try:
-        initializer: Any = worker.initializer()
-        if initializer is not None:
-            function, arguments = initializer
-            function(*arguments)
+        run_initializer(worker.initializer)
     except SystemExit:
         raise
     except BaseException as error:

@@ -51,7 +51,7 @@ class AsyncMethods:
 
     async def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
         """Call `func(*args, **kwds)` in a worker and wait for its result. As `Pool.apply`, with the same errors."""
-        task = self._pool._base.submit_call(func, tuple(args), dict(kwds) if kwds else None, self._pool._terms.engine)
+        task = self._pool.apply_async(func, args, kwds)
         bell = _Bell()
         try:
             if self._pool._threads().watch(task, bell.ring):
@@ -155,6 +155,8 @@ class AsyncMethods:
         if (most := _checks.buffersize(buffersize)) is not None:
             tasks = max(most // chunksize, 1)
         items = iterable if isinstance(iterable, AsyncIterable) else iter(iterable)
+        if (seeds := self._pool._seeds) is not None:
+            func, items = seeds.item(func), _with_places(items, seeds.places())
         prepared = self._pool._prepare(functools.partial(_each, func))
         return _results(_Flow(self._pool, prepared, items, chunksize, tasks, ordered))
 
@@ -294,6 +296,14 @@ def _each(func: Callable[[Any], R], chunk: list[Any]) -> list[R]:
     # The first is taken first, from the end.
     results.reverse()
     return results
+
+
+def _with_places(
+    items: Iterator[Any] | AsyncIterable[Any], places: Iterator[bytes]
+) -> Iterator[Any] | AsyncIterable[Any]:
+    if isinstance(items, Iterator):
+        return zip(items, places)  # noqa: B905  # the places are endless
+    return ((item, next(places)) async for item in items)
 
 
 def _star(func: Callable[..., R]) -> Callable[[Iterable[Any]], R]:

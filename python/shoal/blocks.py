@@ -87,10 +87,12 @@ class _Run:
         self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
     ) -> None:
         self.pool, self.func, self.args, self.axis, self.spans = pool, func, args, axis, spans
+        # Where each block finds its random numbers.
+        self.places = None if pool._seeds is None else list(itertools.islice(pool._seeds.places(), len(spans)))
 
     def into(self, place: SharedArray) -> None:
         """All results written into an output that is there already."""
-        job = self._start(place, self.spans, must_fit=True)
+        job = self._start(place, 0, must_fit=True)
         job.run()
         job.result()
 
@@ -99,9 +101,9 @@ class _Run:
         ahead = min(self.pool._base.size, len(self.spans))
         inbox = self.pool._inbox()
         on_block = _OnBlock(self.func, self.args, self.axis, None, must_fit=False)
+        told, items = self._told(on_block, 0)
         tasks = {
-            tag: self.pool._base.submit_call(on_block, (self.spans[tag],), None, self.pool._terms.engine)
-            for tag in range(ahead)
+            tag: self.pool._base.submit_call(told, (items[tag],), None, self.pool._terms.engine) for tag in range(ahead)
         }
         come = [tag for tag, task in tasks.items() if not task.watch(inbox, tag)]
         # What has come of those that are ahead.
@@ -127,7 +129,7 @@ class _Run:
             ((tag, model),) = pieces.items()
             if model is not _NOTHING and len(self.spans) > 1:
                 place = self._output(model, self.spans[tag])
-            rest = self._start(place, self.spans[ahead:], must_fit=False)
+            rest = self._start(place, ahead, must_fit=False)
         # While the workers go on with the rest, what came ahead is put into its place here.
         settled: set[int] = set()
         rest_is_done = rest is None
@@ -148,9 +150,16 @@ class _Run:
             results += rest.result()
         return self._together(results, place)
 
-    def _start(self, place: SharedArray | None, spans: list[Span], must_fit: bool) -> Any:
-        on_block = _OnBlock(self.func, self.args, self.axis, place, must_fit)
-        job: Any = self.pool._job(on_block, spans, None, None, False, {})
+    def _told(self, on_block: _OnBlock, first: int) -> tuple[Any, list[Any]]:
+        """What to call with each of which items, for the blocks from `first` on."""
+        spans, seeds = self.spans[first:], self.pool._seeds
+        if seeds is None or self.places is None:
+            return on_block, spans
+        return seeds.item(on_block), list(zip(spans, self.places[first:], strict=True))
+
+    def _start(self, place: SharedArray | None, first: int, must_fit: bool) -> Any:
+        told, items = self._told(_OnBlock(self.func, self.args, self.axis, place, must_fit), first)
+        job: Any = self.pool._map_job(told, items, None, None, False, {})
         job.start(False)
         return job
 

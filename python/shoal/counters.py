@@ -36,9 +36,6 @@ class Counter(RawCounter):
 
     __slots__ = ("__weakref__",)
 
-    # Without a setter: `value += 1` would lose what others add in between.
-    value = property(RawCounter.__dict__["value"].__get__, doc="The value at this moment. Read-only.")
-
     def __iadd__(self, n: SupportsIndex) -> Counter:
         self.add(n)
         return self

@@ -10,6 +10,7 @@ import os
 import reprlib
 
 from shoal.errors import TaskTimeout, WorkerDied
+from shoal.random import item_without_place, without_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,10 +51,13 @@ def describe(name: str, call: tuple[str, Any, Any] | None) -> str:
         return name
     kind, content, more = call
     if kind == "items":
-        items = list(content)
+        items = [item_without_place(item) for item in content]
         if len(items) == 1:
             return f"map({name}) of {_short(items[0])}"
         return f"map({name}) of {len(items)} items from {_short(items[0])} to {_short(items[-1])}"
+    content = without_place(content)
+    if len(content) == 1 and (item := item_without_place(content[0])) is not content[0]:
+        return f"map({name}) of {_short(item)}"
     arguments = [_short(argument) for argument in content]
     arguments += [f"{key}={_short(value)}" for key, value in (more or {}).items()]
     return f"{name}({', '.join(arguments)})"

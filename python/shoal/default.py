@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
+    from shoal.progress import Progress
+    from shoal.random import Seed
+
     R = TypeVar("R")
 
 __all__ = ["default_pool", "map", "warm_pool"]
@@ -31,7 +34,7 @@ def default_pool() -> Pool:
 
     It is made by the first call and stays warm until the process ends; there is no need to close it. If it was closed
     or terminated, or belongs to the parent of this forked process, the next call makes another. In a worker of a pool
-    it has one worker, for the CPUs are at work already.
+    it has that worker's share of the CPUs, mostly one.
 
     Workers keep the environment, directory and `sys.path` that the process had when the pool was made.
 
@@ -45,7 +48,7 @@ def default_pool() -> Pool:
 def warm_pool(workers: int | None) -> Pool:
     """The pool of this process with so many workers, which is kept for the next time; None for `default_pool`."""
     if workers is None:
-        workers = 1 if _checks.in_worker() else _checks.processes(None)
+        workers = _checks.processes(None)
     with _lock:
         pool = _pools.get(workers)
         if pool is None or not pool._base.is_open:
@@ -53,13 +56,21 @@ def warm_pool(workers: int | None) -> Pool:
         return pool
 
 
-def map(func: Callable[..., R], *iterables: Iterable[Any], chunksize: int | None = None) -> list[R]:
+def map(
+    func: Callable[..., R],
+    *iterables: Iterable[Any],
+    chunksize: int | None = None,
+    seed: Seed | None = None,
+    progress: Progress = None,
+) -> list[R]:
     """Apply `func` to the items of `iterables`, on every CPU. As the built-in `map`, but it returns a list.
 
     Args:
         func: called with one item of each iterable. Lambdas and closures are welcome.
         iterables: one or more; with several, the shortest decides. Read to the end first.
         chunksize: items a task. Default: as many as take about a millisecond, found out on the way.
+        seed: what the random numbers of each item depend on, besides its place; see `shoal.rng`.
+        progress: True, tqdm's arguments or a bar, as for `Pool.map`. Default: None, for no bar.
 
     Returns:
         The results, in order.
@@ -79,9 +90,10 @@ def map(func: Callable[..., R], *iterables: Iterable[Any], chunksize: int | None
         raise TypeError("map needs at least one iterable besides func")
     if chunksize is not None:
         chunksize = _checks.chunksize(chunksize)
+    pool = default_pool() if seed is None else default_pool().options(seed=seed)
     if len(iterables) == 1:
-        return default_pool().map(func, iterables[0], chunksize)
-    return default_pool().starmap(func, zip(*iterables, strict=False), chunksize)
+        return pool.map(func, iterables[0], chunksize, progress=progress)
+    return pool.starmap(func, zip(*iterables, strict=False), chunksize, progress=progress)
 
 
 def _after_fork() -> None:

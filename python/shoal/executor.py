@@ -12,10 +12,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal import _checks
 from shoal.pool import Pool, Worker
+
+if TYPE_CHECKING:
+    from shoal.random import Seed
 
 __all__ = ["Executor"]
 
@@ -42,6 +45,7 @@ class Executor(futures.Executor):
         max_tasks_per_child: a worker is replaced after so many tasks. Default: never.
         preload: names of modules that workers will need, imported once before they are forked.
         memory_limit: the most shared memory, in bytes, that tasks may take at a time. See `Pool`.
+        seed: what the random numbers of tasks depend on. See `shoal.rng`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
 
     Raises:
@@ -66,6 +70,7 @@ class Executor(futures.Executor):
         max_tasks_per_child: int | None = None,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        seed: Seed | None = None,
         kind: str = "process",
     ) -> None:
         count = _checks.processes(max_workers, "max_workers")
@@ -73,7 +78,9 @@ class Executor(futures.Executor):
         if start is not None:
             initializer, initargs = _initialize, start
         most = _checks.maxtasksperchild(max_tasks_per_child, "max_tasks_per_child")
-        self._pool = Pool(count, initializer, initargs, most, preload=preload, memory_limit=memory_limit, kind=kind)
+        self._pool = Pool(
+            count, initializer, initargs, most, preload=preload, memory_limit=memory_limit, seed=seed, kind=kind
+        )
         # Dask reads this one of the standard library's executors.
         self._max_workers = count
         self._owner = os.getpid()
@@ -186,7 +193,8 @@ def _results(
     until: float | None,
 ) -> Generator[R, None, None]:
     """Submit what may be, at once; what is returned iterates over the results."""
-    prepared = executor._pool._prepare(fn)
+    seeds = executor._pool._seeds
+    prepared = executor._pool._prepare(fn if seeds is None else seeds.one(fn))
     sent: deque[futures.Future[R]] = deque()
     try:
         for args in calls if buffersize is None else itertools.islice(calls, buffersize):

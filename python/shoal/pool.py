@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from shoal import _checks, _engine, _launch
+from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.results import Callbacks, MapResult, closed
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
     from shoal.futures import Future
+    from shoal.insight.report import MapReport
+    from shoal.insight.stats import PoolStats
+    from shoal.insight.trace import Trace
+    from shoal.progress import Progress
+    from shoal.progress.maps import Watch
+    from shoal.random import Seed, Seeds
 
     R = TypeVar("R")
 
@@ -36,6 +43,8 @@ __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+# Called with every new pool.
+_watchers: list[Callable[[Pool], object]] = []
 
 
 class Pool:
@@ -46,7 +55,7 @@ class Pool:
     replaced.
 
     Args:
-        processes: how many workers, 1 to 500. Default: as many as this process may use CPUs (`shoal.cpu_count()`).
+        processes: how many workers, 1 to 500. Default: one for each CPU of this process (`shoal.cpu_count()`).
         initializer: called in each worker before its first task. If it raises, the worker's next task gets the error.
         initargs: arguments of `initializer`.
         maxtasksperchild: a worker is replaced after so many tasks. Default: never.
@@ -55,6 +64,9 @@ class Pool:
         memory_limit: the most shared memory, in bytes, that the pool's tasks may take at a time: what its workers have
             made shared arrays and results in, and the functions and arguments on their way. A task that needs more
             raises `OutOfSharedMemory`; the others go on. Default: as much as there is.
+        threads_per_worker: how many threads numpy, scikit-learn and others (BLAS, OpenMP) may have in each worker.
+            Default: a worker's share of the CPUs, which is one if there is a worker for each CPU; or what
+            `OMP_NUM_THREADS` and the like say.
         worker_memory_limit: the most memory, in bytes, that a worker may have to itself (resident and not shared). One
             that has more is ended, and its task raises `WorkerDied` which says so. Looked at every 50 ms. Default: as
             much as there is.
@@ -69,6 +81,8 @@ class Pool:
             SIGURG). If it gives none, as it was stopped or native code does not come back to the interpreter, that is
             said on stderr, once, and by its state in `workers`. Default: 30. None: never.
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
+        seed: what the random numbers of its tasks depend on, an integer or a sequence of integers, 0 or more; see
+            `shoal.rng`. Default: None, others each time.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -94,11 +108,13 @@ class Pool:
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
         worker_memory_limit: int | None = None,
         maxmemoryperchild: int | None = None,
         idle_timeout: float | None = None,
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
+        seed: Seed | None = None,
         kind: str = "process",
         **options: Unpack[TaskOptions],
     ) -> None:
@@ -107,7 +123,9 @@ class Pool:
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
+        share = _budget.share(count, _checks.threads(threads_per_worker))
         setup = _launch.setup(
+            share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
@@ -123,12 +141,13 @@ class Pool:
         self._root: Pool | None = None
         self._terms = terms
         self._last_terms: tuple[Mapping[str, Any], Terms] = ({}, terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks: Callbacks | None = None
         self._future: Callable[..., Future[Any]] | None = None
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
-        modules = _launch.preloaded(_checks.modules(preload))
+        modules = _launch.preloaded(_checks.modules(preload), share)
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
 
@@ -139,7 +158,7 @@ class Pool:
             return object.__new__(ThreadPool)  # type: ignore[return-value]
         return object.__new__(cls)
 
-    def options(self, **options: Unpack[TaskOptions]) -> Self:
+    def options(self, *, seed: Seed | None = None, **options: Unpack[TaskOptions]) -> Self:
         """This pool, with other terms for the tasks that are submitted through it.
 
         The same options can be given to each call but `submit`, whose keyword arguments are the function's.
@@ -155,6 +174,8 @@ class Pool:
                 tasks run. Default: 0.
             priority: tasks with a higher one go first, whenever they came; equals go in the order they came. A task
                 that runs is not interrupted. Default: 0.
+            seed: what the random numbers of the tasks depend on, see `shoal.rng`; the calls through what is returned
+                are counted apart. Unlike the others it can't be given to a call. Default: that of this pool.
 
         With a `timeout` or `retries` each item of a map is a task of its own, and these hold for each item; unless you
         give a `chunksize`, then they hold for each chunk.
@@ -174,6 +195,7 @@ class Pool:
         view._root = self._root or self
         view._terms = self._terms.with_(options)
         view._last_terms = ({}, view._terms)
+        view._seeds = self._seeds if seed is None else _seeds(seed)
         return view
 
     # ---- one call ----------------------------------------------------------------------------------------------------
@@ -236,6 +258,8 @@ class Pool:
         # A loop of calls says the same each time: looked up here, as a call would take longer than the comparison.
         last = self._last_terms
         terms = last[1] if last[0] == options else self._terms_with(options)
+        if self._seeds is not None:
+            func, args = self._seeds.one(func), self._seeds.place(args)
         if callback is None and error_callback is None:
             return self._base.submit_call(
                 func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None, terms.engine
@@ -265,6 +289,8 @@ class Pool:
             ...     pool.submit(pow, 2, 10).result()
             1024
         """
+        if self._seeds is not None:
+            fn, args = self._seeds.one(fn), self._seeds.place(args)
         task = self._base.submit_call(fn, args, kwargs or None, self._terms.engine)
         return (self._future or self._load_future())(task, self._callbacks or self._threads())
 
@@ -277,6 +303,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `multiprocessing.Pool.map`.
@@ -291,6 +318,9 @@ class Pool:
                 is free always gets the next ones, and what waits behind a long one is given to others.
             buffersize: how many items may be read and not done, 1 or more. Default: enough to keep the workers busy,
                 some 16 tasks each, with at most 256 MiB of arguments.
+            progress: True for a bar (`shoal.tqdm`) that advances by one for each item that is done; a dict of tqdm's
+                arguments for such a bar; or a bar, which is not closed at the end. Default: None, for no bar. Its
+                `total` is the length of `iterable`, if it has one.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -310,7 +340,7 @@ class Pool:
             ...     pool.map(str.upper, (word for word in ("a", "b")), buffersize=100)
             ['A', 'B']
         """
-        return self._map_now(func, iterable, chunksize, buffersize, False, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, False, options)
 
     def starmap(
         self,
@@ -319,10 +349,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments. As `multiprocessing.Pool.starmap`."""
-        return self._map_now(func, iterable, chunksize, buffersize, True, options)
+        return self._map_now(func, iterable, chunksize, buffersize, progress, True, options)
 
     def map_async(
         self,
@@ -333,6 +364,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `map`, but returns a `MapResult` at once. As `multiprocessing.Pool.map_async`.
@@ -340,7 +372,9 @@ class Pool:
         The input is listed first, in the calling thread, as there. With `buffersize` it is read on the way instead, by
         a thread of this process or the one that waits for the results, whichever comes to it.
         """
-        return self._map_later(func, iterable, chunksize, buffersize, False, callback, error_callback, options)
+        return self._map_later(
+            func, iterable, chunksize, buffersize, progress, False, callback, error_callback, options
+        )
 
     def starmap_async(
         self,
@@ -351,10 +385,11 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> MapResult[R]:
         """As `starmap`, but returns a `MapResult` at once. As `multiprocessing.Pool.starmap_async`; see `map_async`."""
-        return self._map_later(func, iterable, chunksize, buffersize, True, callback, error_callback, options)
+        return self._map_later(func, iterable, chunksize, buffersize, progress, True, callback, error_callback, options)
 
     def imap(
         self,
@@ -363,6 +398,7 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """Apply `func` to each item, in parallel; iterate over the results, in order. As `multiprocessing.Pool.imap`.
@@ -384,6 +420,7 @@ class Pool:
             buffersize: how many items may be sent or wait without their results having been taken, 1 or more.
                 Default: 16 tasks a worker, at first items, later of about a millisecond each; and no more than 256 MiB
                 of arguments and results, but always a task for each worker.
+            progress: as for `map`.
             options: `timeout`, `retries` and so on, for each item; see `options`.
 
         Returns:
@@ -402,7 +439,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(abs, itertools.count(-2)), 4))
             [2, 1, 0, 1]
         """
-        return self._stream(func, iterable, chunksize, buffersize, True, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, True, options)
 
     def imap_unordered(
         self,
@@ -411,10 +448,11 @@ class Pool:
         chunksize: int | None = None,
         *,
         buffersize: int | None = None,
+        progress: Progress = None,
         **options: Unpack[TaskOptions],
     ) -> IMapIterator[R]:
         """As `imap`, with the results in the order in which they arrive. As `multiprocessing.Pool.imap_unordered`."""
-        return self._stream(func, iterable, chunksize, buffersize, False, options)
+        return self._results(func, iterable, chunksize, buffersize, progress, False, options)
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
 
@@ -482,6 +520,72 @@ class Pool:
 
         return AsyncMethods(self)
 
+    # ---- what it did -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """Where the time of each worker went since the pool began. Printed, it is a table.
+
+        Takes some microseconds, and costs the workers nothing.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.stats().tasks > 0
+            True
+        """
+        from shoal.insight.stats import of_pool
+
+        return of_pool(self._base)
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 1_000_000) -> Trace:
+        """Record every task that is submitted inside a `with` block: when, for how long, on which worker, how large.
+
+        At its end the record is written to a file for https://ui.perfetto.dev or chrome://tracing, where each worker
+        is a track; `shoal.timeline` draws it as a picture.
+
+        Args:
+            path: the file, JSON. None: none is written, the record is in `tasks` of what this returns.
+            most: tasks recorded at most; further ones are counted, not recorded.
+
+        Returns:
+            A context manager, a `Trace`.
+
+        Raises:
+            OSError: the file can't be written.
+            ValueError: the pool is being traced already, or `most` is less than 1.
+
+        Example:
+            >>> with shoal.Pool(2) as pool, pool.trace() as trace:
+            ...     _ = pool.apply(abs, (-1,))
+            >>> len(trace.tasks)
+            1
+        """
+        from shoal.insight.trace import Trace
+
+        return Trace(self, path, most)
+
+    def explain(self) -> MapReport:
+        """Say why the last map was not as many times faster as there are workers, in a sentence or two.
+
+        It looks at `map`, `starmap`, `imap` and their kin, the last one that is done; what else the pool did meanwhile
+        is in its figures.
+
+        Returns:
+            A `MapReport`: printed, it is the sentences; its attributes are the figures.
+
+        Raises:
+            ValueError: no map is done yet.
+
+        Example:
+            >>> with shoal.Pool(2) as pool:
+            ...     _ = pool.map(abs, range(1000))
+            ...     pool.explain().items
+            1000
+        """
+        from shoal.insight.report import report
+
+        return report(self._base)
+
     # ---- its life ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -491,7 +595,12 @@ class Pool:
     def terminate(self) -> None:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
         self._terminated = True
+        screen = sys.modules.get("shoal.progress.screen")
+        visited = screen is not None and screen.screen.has_visitors and self._base.is_open
+        pids = {worker.pid for worker in self._base.workers} if visited else set()
         self._base.terminate_now()
+        if screen and pids:
+            screen.screen.dismiss(pids)
 
     def join(self) -> None:
         """Wait until the workers have ended; `close` or `terminate` comes first. As `multiprocessing.Pool.join`.
@@ -564,6 +673,35 @@ class Pool:
         self._future = Future
         return Future
 
+    def _watch(self, progress: Progress, iterable: Iterable[Any], options: TaskOptions) -> Watch | None:
+        """What shows a map on a bar, if that is wanted."""
+        if progress is None or progress is False:
+            return None
+        from shoal.progress.maps import Watch
+
+        tried_again = self._terms_with(options).options.get("retry_on")
+        return Watch(progress, iterable, not tried_again)
+
+    def _results(
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: Progress,
+        ordered: bool,
+        options: TaskOptions,
+    ) -> IMapIterator[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is None:
+            return self._stream(func, iterable, chunksize, buffersize, ordered, options)
+        try:
+            results = self._stream(watch.counted(func), iterable, chunksize, buffersize, ordered, options)
+        except BaseException:
+            watch.end()
+            raise
+        return watch.iterator(results)  # type: ignore[return-value]  # has the same methods
+
     def _stream(
         self,
         func: Callable[[Any], R],
@@ -575,6 +713,8 @@ class Pool:
     ) -> IMapIterator[R]:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         stream: IMapIterator[R] = IMapIterator(self._base, self, func, iterable, chunksize, ahead, ordered)
@@ -592,6 +732,19 @@ class Pool:
     ) -> _engine.Job | _engine.StreamJob:
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            (func, iterable), star = self._seeds.each(func, iterable, star), False
+        return self._map_job(func, iterable, chunksize, buffersize, star, options)
+
+    def _map_job(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+        options: TaskOptions,
+    ) -> _engine.Job | _engine.StreamJob:
         func, chunksize = self._on_terms(func, chunksize, options)
         ahead = _checks.buffersize(buffersize)
         if ahead is None and isinstance(iterable, AT_HAND):
@@ -622,9 +775,14 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         options: TaskOptions,
     ) -> list[R]:
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            with watch:
+                return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
         job.run()
         return job.result()
@@ -635,12 +793,22 @@ class Pool:
         iterable: Iterable[Any],
         chunksize: int | None,
         buffersize: int | None,
+        progress: Progress,
         star: bool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
         options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        watch = self._watch(progress, iterable, options)
+        if watch is not None:
+            ends = watch.then(callback), watch.then(error_callback)
+            func = watch.counted(func)
+            try:
+                return self._map_later(func, iterable, chunksize, buffersize, None, star, *ends, options)
+            except BaseException:
+                watch.end()
+                raise
         # A copy: the caller may change the list before all of it is sent.
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
         job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star, options)
@@ -659,9 +827,19 @@ def _cpus(affinity: object) -> list[list[int]]:
     return cpus_of_workers(affinity)
 
 
+def _seeds(seed: object) -> Seeds | None:
+    if seed is None:
+        return None
+    from shoal.random import Seeds, checked
+
+    return Seeds(checked(seed))
+
+
 def register(pool: Pool) -> None:
     """The end of the interpreter ends this pool."""
     _pools.add(pool)
+    for watch in _watchers:
+        watch(pool)
 
 
 @atexit.register

@@ -19,7 +19,8 @@ from typing import Any
 
 from shoal import _checks
 from shoal._terms import Terms
-from shoal.pool import AT_HAND, Pool, register
+from shoal.insight.stats import PoolStats, WorkerStats
+from shoal.pool import AT_HAND, Pool, _seeds, register
 from shoal.results import closed
 from shoal.thread_maps import Job, Stream
 
@@ -58,6 +59,8 @@ class ThreadPool(Pool):
         *,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        seed: Any = None,
+        threads_per_worker: int | None = None,
         kind: str = "thread",
     ) -> None:
         count = _checks.processes(processes)
@@ -65,27 +68,46 @@ class ThreadPool(Pool):
         most = _checks.maxtasksperchild(maxtasksperchild)
         if memory_limit is not None:
             raise ValueError("memory_limit is for processes: threads have the memory of this one")
+        if threads_per_worker is not None:
+            raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
         self._root = None
         self._terms = Terms({})
         self._last_terms = ({}, self._terms)
+        self._seeds = _seeds(seed)
         self._terminated = False
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()
         self._lock = threading.Lock()
         self._base = Threads(count, start, most)  # type: ignore[assignment]
+        self._began = time.monotonic()
         register(self)
+
+    def stats(self) -> PoolStats:
+        passed = time.monotonic() - self._began
+        workers = [
+            WorkerStats(thread.number, os.getpid(), thread.state, thread.tasks, thread.busy, idle=passed - thread.busy)
+            for thread in self.workers
+        ]
+        queued = len(self._base._queue)  # type: ignore[attr-defined]
+        return PoolStats(tuple(workers), queued, queued + sum(worker.state == "busy" for worker in workers))
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 0) -> Any:
+        raise NotImplementedError("a pool of threads keeps no record of its tasks: one of processes does")
+
+    def explain(self) -> Any:
+        raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
     def _terms_with(self, options: Mapping[str, Any]) -> Terms:
         if options:
             raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
         return self._terms
 
-    def options(self, **options: Any) -> Any:
+    def options(self, *, seed: Any = None, **options: Any) -> Any:
         self._terms_with(options)
-        return self
+        return super().options(seed=seed)
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -105,12 +127,14 @@ class ThreadPool(Pool):
         self._terms_with(options)
         if not self._base.is_open:
             raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
         size = 1 if chunksize is None else _checks.chunksize(chunksize)
         stream = Stream(self, func, iterable, size, _checks.buffersize(buffersize), ordered, star=False)
         self._streams.add(stream)  # type: ignore[arg-type]
         return stream
 
-    def _job(
+    def _map_job(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
@@ -120,8 +144,6 @@ class ThreadPool(Pool):
         options: Mapping[str, Any],
     ) -> Any:
         self._terms_with(options)
-        if not self._base.is_open:
-            raise closed()
         at_hand = buffersize is None and isinstance(iterable, AT_HAND)
         if chunksize is not None:
             size = _checks.chunksize(chunksize)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shoal import _checks, _engine
+from shoal._text import size
 
 __all__ = ["MemoryUsage", "memory", "memory_limit"]
 
@@ -43,26 +44,18 @@ class MemoryUsage:
     guests: int
 
     def __str__(self) -> str:
-        limit = "" if self.limit is None else f" of at most {_size(self.limit)}"
+        limit = "" if self.limit is None else f" of at most {size(self.limit)}"
         rows = [
-            ("shared memory", f"{_size(self.bytes)}{limit} in {self.segments} segments"),
-            ("  free", _size(self.free)),
-            ("  returned", f"{_size(self.released)} to the system"),
+            ("shared memory", f"{size(self.bytes)}{limit} in {self.segments} segments"),
+            ("  free", size(self.free)),
+            ("  returned", f"{size(self.released)} to the system"),
             ("blocks", f"{self.blocks}, held {self.leases} times"),
-            ("  here", _size(self.here)),
-            *((f"  worker {pid}", _size(held)) for pid, held in self.workers.items()),
-            *([("  others", _size(self.guests))] if self.guests else []),
+            ("  here", size(self.here)),
+            *((f"  worker {pid}", size(held)) for pid, held in self.workers.items()),
+            *([("  others", size(self.guests))] if self.guests else []),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
-
-
-def _size(count: int) -> str:
-    size, units = float(count), ["TB", "GB", "MB", "kB", "B"]
-    while size >= 999.5 and len(units) > 1:
-        size /= 1000
-        units.pop()
-    return f"{size:.3g} {units[-1]}"
 
 
 def memory() -> MemoryUsage:

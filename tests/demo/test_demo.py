@@ -10,7 +10,7 @@ pytest.importorskip("skimage")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "shoal.cli", "demo", *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "shoal", "demo", *arguments], capture_output=True, text=True)
 
 
 def test_a_quick_run_is_equal_to_the_serial_run_and_shows_three_columns_of_times() -> None:

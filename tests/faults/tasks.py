@@ -85,3 +85,17 @@ def crash_unless_even(number: int) -> int:
 def note_order(path: Path, name: object) -> None:
     with path.open("a") as file:
         file.write(f"{name}\n")
+
+
+class DeadlyToUnpickle:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> object:
+        return os._exit, (7,)
+
+
+class Point:
+    """Of two coordinates."""
+
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y = x, y

@@ -35,6 +35,22 @@ def test_the_task_with_its_arguments_shortly(pool: shoal.Pool) -> None:
     assert death_of(pool, tasks.die_by, 9, array).task == "die_by(9, <array of float64, shape (1000, 50)>)"
 
 
+def test_what_a_worker_died_of_is_not_done_again_to_describe_it(pool: shoal.Pool) -> None:
+    deadly = tasks.DeadlyToUnpickle()
+    assert death_of(pool, tasks.exit_with, deadly).task == "exit_with(<posix._exit object>)"
+    assert death_of(pool, tasks.exit_with, [deadly], key=deadly).task.count("<posix._exit object>") == 2
+    with pytest.raises(shoal.WorkerDied, match=r"<posix[.]_exit object>"):
+        pool.map(tasks.exit_with, [deadly], chunksize=1)
+
+
+def test_arguments_of_the_users_own_classes_are_named(pool: shoal.Pool) -> None:
+    def die(*args: object) -> None:
+        os._exit(3)
+
+    described = death_of(pool, die, tasks.Point(1, 2), len, {1: {2}}, np.float64(2)).task
+    assert described.endswith(".die(<tests.faults.tasks.Point object>, len, {1: {2}}, np.float64(2.0))")
+
+
 def test_the_items_of_a_map(pool: shoal.Pool) -> None:
     with pytest.raises(shoal.WorkerDied) as caught:
         pool.map(tasks.exit_with, [5, 5, 5, 5], chunksize=2)

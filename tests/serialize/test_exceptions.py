@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -239,3 +240,12 @@ def test_a_record_that_cannot_be_read_is_a_stand_in_and_no_error(data: bytes) ->
 
 def test_a_record_can_be_read_from_a_view() -> None:
     assert type(load_exception(memoryview(dump_exception(KeyError(1))))) is KeyError
+
+
+def test_what_needs_a_way_of_its_own_has_it_inside_an_exception() -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        _, arrived = load_exception(dump_exception(ValueError("here it is", writer))).args
+        with arrived:
+            arrived.send("hello")
+        assert reader.recv() == "hello"

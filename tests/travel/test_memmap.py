@@ -39,6 +39,12 @@ def test_a_part_arrives_as_a_memmap_of_the_same_file(pool: shoal.Pool, path: Pat
         assert pool.apply(described, (array,)) == ("memmap", "r", str(path), False, array.tolist())
 
 
+@pytest.mark.parametrize("offset", [0, 4, 4096, 5000])
+def test_it_comes_back_as_it_was(pool: shoal.Pool, path: Path, offset: int) -> None:
+    array = np.memmap(path, "i4", "r", offset, shape=(100, 10))
+    assert described(pool.apply(lambda array: array, (array,))) == described(array)
+
+
 def test_what_a_worker_writes_is_in_the_file(pool: shoal.Pool, path: Path) -> None:
     def negate(array: Any) -> None:
         array *= -1

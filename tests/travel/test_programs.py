@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,10 @@ def repl(directory: Path) -> str:
     """Typed in at a terminal."""
     typed = memoryview("\n".join([*BLOCKS[:1], *BLOCKS[1:], "exit()\n"]).encode())
     ours, theirs = pty.openpty()
+    # A terminal echoes what is typed while a statement runs at once, into the middle of what that prints.
+    attributes = termios.tcgetattr(theirs)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
     environment = {**os.environ, "TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PYTHONSTARTUP": ""}
     command = [sys.executable, "-q"]
     with subprocess.Popen(

@@ -49,10 +49,6 @@ AT_WORK: dict[str, tuple[Callable[[ExitStack], Any], str]] = {
     "a queue": (lambda stack: queue.Queue(), r"shoal\.Queue goes anywhere"),
     "a queue of another order": (lambda stack: queue.PriorityQueue(), r"shoal\.Queue goes anywhere"),
     "a simple queue": (lambda stack: queue.SimpleQueue(), r"shoal\.SimpleQueue goes anywhere"),
-    "an event": (lambda stack: threading.Event(), "'Event' object: it is between threads"),
-    "a semaphore": (lambda stack: threading.BoundedSemaphore(), "'BoundedSemaphore' object: it is between threads"),
-    "a condition": (lambda stack: threading.Condition(threading.Lock()), "'Condition' object: it is between threads"),
-    "a barrier": (lambda stack: threading.Barrier(2), "'Barrier' object: it is between threads"),
     "a future": (lambda stack: concurrent.futures.Future(), "only this process will know its result"),
 }
 

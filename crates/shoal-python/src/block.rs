@@ -14,9 +14,11 @@ use shoal_core::memory::lease::{Kind, VALUE};
 use crate::errors::{OrRaise, raise};
 use crate::in_flight;
 
-type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
+/// What `__reduce__` of a handle returns.
+pub type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
 
-fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduced<'py>> {
+/// Pickles `lease` as a handle, for the function of that name to open.
+pub fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduced<'py>> {
     let handle = domain::handle_of(lease).or_raise(py)?;
     in_flight::note(lease);
     Ok((py.import("shoal._engine")?.getattr(open)?, (PyBytes::new(py, &handle.to_bytes()),)))

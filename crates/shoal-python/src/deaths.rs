@@ -61,24 +61,29 @@ fn facts<'py>(py: Python<'py>, death: &Death) -> PyResult<Bound<'py, PyTuple>> {
 }
 
 /// The arguments of the task, as ("call", args, kwargs) or ("items", items); None if they can't be had: what matters is
-/// the death.
+/// the death. What a pickle would call to make objects is not called, for it may be what the worker died of.
 fn call_of<'py>(py: Python<'py>, heap: &Arc<Heap>, failed: &Failed) -> Option<Bound<'py, PyAny>> {
     let (kind, _) = kind_of(failed.kind());
     let arguments = failed.arguments(LARGE)?;
     let (payload, _) = terms::split(failed.kind(), &arguments);
     let reader = Reader { heap, views: None };
+    let loads = py.import("shoal.described").and_then(|module| module.getattr("loads")).ok()?;
+    let unpickle = |bytes| message::unpickle_by(py, &loads, bytes, &reader);
+    let decode = |bytes| match wire::pickle_in(bytes) {
+        Some(pickle) => unpickle(pickle),
+        None => wire::decode(py, bytes, &reader),
+    };
     let read = || -> PyResult<Option<Bound<'py, PyAny>>> {
         let tuple = match kind {
             call::EMPTY => ("call", (), py.None()).into_pyobject(py)?,
-            call::ONE => ("call", (wire::decode(py, payload, &reader)?,), py.None()).into_pyobject(py)?,
-            call::STAR => ("call", wire::decode(py, payload, &reader)?, py.None()).into_pyobject(py)?,
+            call::ONE => ("call", (decode(payload)?,), py.None()).into_pyobject(py)?,
+            call::STAR => ("call", decode(payload)?, py.None()).into_pyobject(py)?,
             call::PICKLED => {
-                let (args, kwargs): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
-                    message::unpickle(py, payload, &reader)?.extract()?;
+                let (args, kwargs): (Bound<'_, PyAny>, Bound<'_, PyAny>) = unpickle(payload)?.extract()?;
                 ("call", args, kwargs).into_pyobject(py)?
             }
             kind if call::is_chunk(kind) && kind & call::APART == 0 => {
-                ("items", message::unpickle(py, payload, &reader)?, py.None()).into_pyobject(py)?
+                ("items", unpickle(payload)?, py.None()).into_pyobject(py)?
             }
             _ => return Ok(None),
         };

@@ -18,9 +18,11 @@ use shoal_core::pool::client::Pool;
 use shoal_core::pool::packed::Packed;
 use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
+use shoal_sys::clock;
 
 use crate::errors::OrRaise;
 use crate::in_flight;
+use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
 use crate::pool::{Inside, Named, PoolBase, cancelled, resolve, wait};
@@ -58,6 +60,7 @@ struct State {
     /// Whether items have arrays, so that each has to be a value of its own.
     apart: bool,
     snapshots: Snapshots,
+    watch: Watch,
 }
 
 impl State {
@@ -134,6 +137,7 @@ impl State {
                 Ok(kind | call::APART)
             })
         });
+        self.watch.sent(chunk.len(), payload.len(), &leases);
         match kind {
             Ok(kind) => {
                 // A function that may hold state has a number of this map's own: each worker unpickles it once a map.
@@ -175,6 +179,7 @@ impl State {
     fn store(&mut self, py: Python<'_>, outcome: &Outcome, chunk: Range<usize>) -> PyResult<()> {
         let value = resolve(py, self.pool.heap(), outcome, &self.named.label.name)?;
         let Outcome::Done { units, nanos, .. } = outcome else { return Ok(()) };
+        self.watch.ended(*nanos, *units);
         let results = self.results.bind(py);
         if chunk.len() == 1 && self.fixed == Some(1) {
             return results.set_item(chunk.start, value);
@@ -270,6 +275,7 @@ impl Job {
         }
         let len = items.len()?;
         let named = pool.named(func)?;
+        let watch = Watch::new(named.label.clone(), pool.last_map.clone());
         let none = PyList::new(py, [py.None()])?;
         let results = none.call_method1("__mul__", (len,))?.cast_into::<PyList>()?;
         let state = State {
@@ -285,6 +291,7 @@ impl Job {
             results: results.unbind(),
             error: None,
             feeding: false,
+            watch,
             apart: false,
             snapshots: if has_arrays(items)? { Snapshots::of(py, items)? } else { Snapshots::default() },
         };
@@ -295,7 +302,9 @@ impl Job {
     fn start(&self, py: Python<'_>, everything: bool) -> PyResult<bool> {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = guard.as_mut().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
+        let then = clock::nanos();
         state.feed(py, everything);
+        state.watch.has_sent(then, 0);
         Ok(state.chunks.left() > 0)
     }
 
@@ -342,10 +351,14 @@ impl Job {
                 // Only a look: but what has come should be seen.
                 py.detach(|| state.pool.collect());
             }
+            let then = clock::nanos();
             state.collect(py);
+            let then = state.watch.has_received(then);
             // After collecting: what came back may have made room, or was all that was out.
             state.feed(py, false);
+            let then = state.watch.has_sent(then, 0);
             if state.is_done() {
+                state.watch.tell();
                 state.snapshots = Snapshots::default();
                 return Ok(true);
             }
@@ -359,6 +372,7 @@ impl Job {
             let inbox = state.inbox.clone();
             let stopped = || going && self.stopped.load(Ordering::SeqCst);
             wait(py, &state.pool, Tone::Idle, || !inbox.is_empty() || stopped(), left)?;
+            state.watch.has_waited(then);
         }
     }
 }

@@ -2,11 +2,14 @@
 
 mod allocator;
 mod block;
+mod copies;
 mod deaths;
 mod errors;
 mod in_flight;
+mod insight;
 mod items;
 mod job;
+mod machine;
 mod message;
 mod numpy;
 mod pool;
@@ -14,6 +17,7 @@ mod queue;
 mod stream;
 mod sync;
 mod terms;
+mod watch;
 mod wire;
 mod worker;
 mod zygote;
@@ -82,9 +86,11 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
     module.add_class::<pool::PoolBase>()?;
+    module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
+    module.add_class::<copies::Copies>()?;
     module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
@@ -101,6 +107,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::open_block, module)?)?;
     module.add_function(wrap_pyfunction!(block::open_small_block, module)?)?;
     sync::add(module)?;
+    module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;
@@ -108,5 +116,13 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_spent, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_depth, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::stop_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::last_map, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::control_groups, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::machine_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(machine::try_collapse, module)?)?;
     Ok(())
 }

@@ -22,6 +22,7 @@ use shoal_core::Error;
 use crate::deaths;
 use crate::errors::{OrRaise, exception, raise};
 use crate::in_flight;
+use crate::insight::LastMap;
 use crate::message::Reader;
 use crate::terms::{RIDER, Terms};
 use crate::wire::{self, Writer, call, result};
@@ -76,6 +77,7 @@ struct OnTerms {
 pub struct PoolBase {
     pub pool: Arc<Pool>,
     known: Mutex<HashMap<usize, Known>>,
+    pub last_map: LastMap,
     /// The last function that was called on terms, without them and with them.
     on_terms: Mutex<Option<OnTerms>>,
     /// What every new worker reads first may name shared things.
@@ -120,7 +122,7 @@ impl PoolBase {
         let writer = self.writer();
         let (pickled, leases) = in_flight::noting(|| writer.pickle(function, &mut bytes, || name.clone()));
         pickled?;
-        let function_in_pool = self.pool.function(&bytes, leases).or_raise(py)?;
+        let function_in_pool = self.pool.function_named(&name, &bytes, leases).or_raise(py)?;
         let stable = !snapshot.is_none(py);
         let named = Arc::new(Named {
             label: Arc::new(Label { pool: self.pool.clone(), name }),
@@ -307,11 +309,7 @@ impl PoolBase {
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
     ) -> PyResult<Self> {
-        let launch = Launch {
-            program: program.into(),
-            args: args.into_iter().map(Into::into).collect(),
-            envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
-        };
+        let launch = launch(program, args, envs);
         let host = Host::current().or_raise(py)?;
         let writer = Writer::Setup(host.heap());
         // Apart: the first is read in whatever state a worker begins, the second when it is settled.
@@ -330,6 +328,7 @@ impl PoolBase {
         Ok(PoolBase {
             pool: Arc::new(pool),
             known: Mutex::default(),
+            last_map: LastMap::default(),
             on_terms: Mutex::default(),
             _setup_leases: setup_leases,
         })
@@ -343,7 +342,7 @@ impl PoolBase {
 
     /// Submit a call; returns an AsyncResult at once.
     #[pyo3(signature = (func, args, kwargs = None, terms = None))]
-    fn submit_call(
+    pub fn submit_call(
         &self,
         py: Python<'_>,
         func: &Bound<'_, PyAny>,
@@ -401,6 +400,19 @@ impl PoolBase {
     }
 }
 
+/// What Python calls a worker's state.
+pub fn name_of(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Idle => "idle",
+        State::Busy => "busy",
+        State::Stopped => "stopped",
+        State::Silent => "unresponsive",
+        State::Resting => "resting",
+        State::Gone => "gone",
+    }
+}
+
 /// A worker of a pool, as it was when asked.
 #[pyclass(frozen, name = "Worker", module = "shoal._engine")]
 pub struct WorkerState(WorkerInfo);
@@ -423,32 +435,24 @@ impl WorkerState {
     /// (ended for want of work) or "gone".
     #[getter]
     fn state(&self) -> &'static str {
-        match self.0.state {
-            State::Starting => "starting",
-            State::Idle => "idle",
-            State::Busy => "busy",
-            State::Stopped => "stopped",
-            State::Silent => "unresponsive",
-            State::Resting => "resting",
-            State::Gone => "gone",
-        }
+        name_of(self.0.state)
     }
 
     /// Tasks ended at this place.
     #[getter]
     fn tasks(&self) -> u64 {
-        self.0.tasks
+        self.0.spent.tasks
     }
 
     /// Seconds spent on them.
     #[getter]
     fn busy(&self) -> f64 {
-        self.0.busy_nanos as f64 * 1e-9
+        self.0.spent.busy as f64 * 1e-9
     }
 
     fn __repr__(&self) -> String {
         let pid = self.0.pid.map_or("None".to_owned(), |pid| pid.to_string());
-        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.tasks)
+        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.spent.tasks)
     }
 }
 
@@ -602,6 +606,28 @@ impl Inbox {
         let _inside = Inside::enter(py);
         wait(py, &self.pool, Tone::Completion, || !self.inbox.is_empty(), timeout)?;
         Ok(self.inbox.take_all().into())
+    }
+}
+
+/// Starts the zygote, if there is none yet, so that a pool that comes later need not wait for it.
+#[pyfunction]
+pub fn start_zygote(
+    py: Python<'_>,
+    program: String,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+    preload: Vec<Vec<u8>>,
+) -> PyResult<()> {
+    let host = Host::current().or_raise(py)?;
+    let launch = launch(program, args, envs);
+    py.detach(|| host.prepare(&launch, &preload)).or_raise(py)
+}
+
+fn launch(program: String, args: Vec<String>, envs: Vec<(String, String)>) -> Launch {
+    Launch {
+        program: program.into(),
+        args: args.into_iter().map(Into::into).collect(),
+        envs: envs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
     }
 }
 

@@ -27,6 +27,8 @@ const SLICE: Duration = Duration::from_millis(50);
 /// How long who does not want to wait for an item waits for one who is just taking another: that takes some hundred
 /// nanoseconds, unless it was put off the CPU in the middle of it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long who takes an item with the interpreter attached waits for one who is just taking another.
+const BRIEF: Duration = Duration::from_micros(50);
 /// Bytes of the buffer that is kept for the next item.
 const KEPT: usize = 64 << 10;
 /// How many small items are put in one go.
@@ -186,12 +188,22 @@ impl RawQueue {
     }
 
     /// Takes an item; `None`: there was none in time.
+    ///
+    /// It waits without the interpreter and takes with it. So a thread that sees an empty queue sees that whoever took
+    /// the last item here is on with it: programs that wait for `empty()` count on that, and another process' answer
+    /// used to take long enough.
     fn get_item(&self, py: Python<'_>, patience: Patience) -> PyResult<Option<Content>> {
         let mut got = self.queue.get(Some(Duration::ZERO)).or_raise(py)?;
         let mut asked = None;
+        let mut waited = false;
         loop {
             match got {
-                Got::Item(content) => return Ok(Some(content)),
+                Got::Item(content) => {
+                    if waited {
+                        self.queue.wake_next();
+                    }
+                    return Ok(Some(content));
+                }
                 Got::Shut => return Err(shut(py)),
                 Got::Empty if patience.is_over() && (self.queue.is_empty() || is_up(&mut asked)) => return Ok(None),
                 Got::Empty | Got::Interrupted => {}
@@ -199,7 +211,9 @@ impl RawQueue {
             py.check_signals()?;
             let slice = if patience.is_over() { SLICE } else { patience.slice() };
             let _inside = Inside::enter(py);
-            got = py.detach(|| self.queue.get(Some(slice))).or_raise(py)?;
+            waited = true;
+            py.detach(|| self.queue.await_item(slice)).or_raise(py)?;
+            got = self.queue.get(Some(BRIEF)).or_raise(py)?;
         }
     }
 

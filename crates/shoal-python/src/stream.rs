@@ -20,11 +20,13 @@ use shoal_core::pool::chunks::Pace;
 use shoal_core::pool::client::Pool;
 use shoal_core::pool::tasks::{Inbox, Outcome};
 use shoal_core::sync::bell::Tone;
+use shoal_sys::clock;
 
 use self::arrived::{Arrivals, Arrived};
 use self::turn::{Turn, Turns};
 use crate::errors::exception;
 use crate::in_flight;
+use crate::insight::Watch;
 use crate::pool::{Inside, Named, PoolBase, cancelled, wait};
 use crate::wire::{self, Writer, call, result};
 
@@ -63,6 +65,7 @@ struct State {
     feeding: bool,
     looked: Instant,
     scratch: Vec<u8>,
+    watch: Watch,
 }
 
 /// What is to be done, and how.
@@ -111,6 +114,7 @@ impl State {
             feeding: true,
             looked: Instant::now(),
             scratch: Vec::new(),
+            watch: Watch::new(named.label.clone(), base.last_map.clone()),
             pool,
             named,
             inbox,
@@ -119,9 +123,16 @@ impl State {
 
     /// Sees what has ended, and sends more.
     fn pump(&mut self, py: Python<'_>) {
+        let then = clock::nanos();
         self.collect();
+        let then = self.watch.has_received(then);
+        let read = self.watch.read();
         self.feed(py);
+        self.watch.has_sent(then, read);
         self.looked = Instant::now();
+        if self.is_over() {
+            self.watch.tell();
+        }
     }
 
     /// Reads and sends as much as may be, but not for long if there is a result at hand.
@@ -196,6 +207,7 @@ impl State {
                 break;
             }
             self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
+            self.watch.sent(1, self.scratch.len(), &leases);
             self.batches.put(place, &self.scratch, leases, manner);
             let look = self.may_block || read % LOOK_EVERY == 0;
             if read < size && (self.ahead.is_heavy() || (look && started.elapsed() > READ)) {
@@ -232,6 +244,7 @@ impl State {
         match pickled {
             Ok(_) => {
                 self.ahead.sent(&Weight::new(self.scratch.len(), &leases));
+                self.watch.sent(items.len(), self.scratch.len(), &leases);
                 self.batches.put_whole(first, items.len(), &self.scratch, leases);
             }
             Err(error) => {
@@ -242,7 +255,8 @@ impl State {
     }
 
     fn next_item<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        match self.input.as_ref()?.bind(py).clone().next() {
+        let mut input = self.input.as_ref()?.bind(py).clone();
+        match self.watch.reading(|| input.next()) {
             Some(Ok(item)) => Some(item),
             end => {
                 self.end(end.and_then(Result::err));
@@ -262,7 +276,10 @@ impl State {
             let nanos = if let Outcome::Done { nanos, .. } = outcome { Some(nanos) } else { None };
             let died = matches!(outcome, Outcome::Died(_));
             match nanos {
-                Some(nanos) => self.pace.measured(piece.count(), nanos),
+                Some(nanos) => {
+                    self.pace.measured(piece.count(), nanos);
+                    self.watch.ended(nanos, piece.count() as u64);
+                }
                 None => self.alone |= died && piece.count() > 1,
             }
             let whole = self.chunksize.is_some_and(|size| size > 1);
@@ -276,7 +293,12 @@ impl State {
     fn take(&mut self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let coming = || !self.batches.is_empty() || !self.inbox.is_empty();
         let coming = !self.arrivals.is_ready(true) && coming();
+        let weight = self.watch.takes();
+        let then = if weight > 0 { clock::nanos() } else { 0 };
         let (value, items, spent) = self.arrivals.take(py, coming, &self.named.label)?;
+        if weight > 0 {
+            self.watch.took(then, weight);
+        }
         self.ahead.taken(items);
         if let Some(spent) = spent {
             self.ahead.let_go(spent.weight());
@@ -313,13 +335,16 @@ impl State {
     }
 
     /// Waits until something has ended; `false`: the time is up.
-    fn wait(&self, py: Python<'_>, tone: Tone, timeout: Option<f64>, started: Instant) -> PyResult<bool> {
+    fn wait(&mut self, py: Python<'_>, tone: Tone, timeout: Option<f64>, started: Instant) -> PyResult<bool> {
         if self.batches.sent() == 0 || !self.inbox.is_empty() {
             return Ok(true);
         }
         let left = timeout.map(|timeout| timeout - started.elapsed().as_secs_f64());
         let inbox = self.inbox.clone();
-        wait(py, &self.pool, tone, move || !inbox.is_empty(), left)
+        let then = clock::nanos();
+        let waited = wait(py, &self.pool, tone, move || !inbox.is_empty(), left);
+        self.watch.has_waited(then);
+        waited
     }
 }
 

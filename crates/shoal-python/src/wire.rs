@@ -149,6 +149,11 @@ pub fn encode(
     Ok(false)
 }
 
+/// The pickle that a value is, if it is one.
+pub fn pickle_in(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split_first().filter(|(tag, _)| **tag == tag::PICKLE).map(|(_, rest)| rest)
+}
+
 /// The object of a value.
 pub fn decode<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
     let damaged = || PyValueError::new_err("damaged value");

@@ -238,6 +238,7 @@ impl Seated {
             return ended;
         }
         let (value, units) = self.call(&function, kind)?;
+        self.worker.laps().called();
         let name = || wire::name_of(&function);
         let what = || match call::is_chunk(kind) {
             false => format!("result of {}", name()),
@@ -246,6 +247,7 @@ impl Seated {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
         let written = self.give(value, &mut out, what);
+        self.worker.laps().encoded();
         self.out = out;
         Ok((result::VALUE, units, written?))
     }
@@ -284,12 +286,24 @@ impl Seated {
         let (payload, _) = terms::split(self.worker.task().kind, &payload);
         let reader = self.reader();
         let value = match kind {
-            call::EMPTY => function.call0()?,
-            call::ONE => function.call1((wire::decode(py, payload, &reader)?,))?,
-            call::STAR => function.call1(positional(&wire::decode(py, payload, &reader)?)?)?,
+            call::EMPTY => {
+                self.worker.laps().decoded();
+                function.call0()?
+            }
+            call::ONE => {
+                let argument = wire::decode(py, payload, &reader)?;
+                self.worker.laps().decoded();
+                function.call1((argument,))?
+            }
+            call::STAR => {
+                let arguments = positional(&wire::decode(py, payload, &reader)?)?;
+                self.worker.laps().decoded();
+                function.call1(arguments)?
+            }
             call::PICKLED => {
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) =
                     message::unpickle(py, payload, &reader)?.extract()?;
+                self.worker.laps().decoded();
                 function.call(args, Some(&kwargs))?
             }
             kind if call::is_chunk(kind) => {
@@ -297,6 +311,7 @@ impl Seated {
                     0 => message::unpickle(py, payload, &reader)?,
                     _ => Bound::new(py, Items::new(py, payload, self.worker.heap(), &self.views)?)?.into_any(),
                 };
+                self.worker.laps().decoded();
                 let kind = kind & !call::APART;
                 let star = matches!(kind, call::STAR_CHUNK | call::FIXED_STAR_CHUNK);
                 let may_stop = matches!(kind, call::CHUNK | call::STAR_CHUNK);
@@ -363,7 +378,8 @@ impl Seated {
         let (mut units, mut named, mut noted) = (0, 0, Vec::new());
         let started = Instant::now();
         let mut looked = started;
-        for item in items {
+        for (place, item) in items.enumerate() {
+            self.worker.laps().item(place);
             let head = out.len();
             out.extend_from_slice(&[0; EACH_HEAD]);
             let (mut kind, mut leases) = (result::VALUE, Vec::new());
@@ -405,9 +421,18 @@ impl Seated {
     ) -> PyResult<()> {
         let value = {
             let item = wire::decode(function.py(), item, &self.reader())?;
-            if star { function.call1(positional(&item)?)? } else { function.call1((item,))? }
+            if star {
+                let arguments = positional(&item)?;
+                self.worker.laps().decoded();
+                function.call1(arguments)?
+            } else {
+                self.worker.laps().decoded();
+                function.call1((item,))?
+            }
         };
+        self.worker.laps().called();
         *leases = self.give(value, out, || format!("result of {}", wire::name_of(function)))?;
+        self.worker.laps().encoded();
         Ok(())
     }
 

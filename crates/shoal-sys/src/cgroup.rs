@@ -27,6 +27,13 @@ pub(crate) fn groups(controller: &str) -> Vec<Group> {
     parse(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), controller)
 }
 
+/// The text of a file of the groups that may limit what `controller` counts, from this process's own upwards. The file
+/// has a name for each version; groups without it are left out.
+pub fn texts(controller: &str, v1: &str, v2: &str) -> Vec<String> {
+    let read = |group: Group| group.read(if matches!(group, Group::V1(_)) { v1 } else { v2 });
+    groups(controller).into_iter().filter_map(read).collect()
+}
+
 /// [`groups`] from the text of `/proc/self/cgroup` and `/proc/self/mountinfo`.
 fn parse(cgroup: &str, mountinfo: &str, controller: &str) -> Vec<Group> {
     let mut groups = Vec::new();

@@ -13,6 +13,7 @@
 //! | [`clock`] | the time that all processes share |
 //! | [`cpu`] | how many CPUs this process may use |
 //! | [`random`] | unguessable tokens |
+//! | [`cgroup`] | what is written in this process's control groups |
 //!
 //! Linux 5.14 or newer, x86-64 and aarch64. Every descriptor made or received here is close-on-exec.
 
@@ -20,7 +21,7 @@
 compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
 
 pub mod atfork;
-mod cgroup;
+pub mod cgroup;
 pub mod clock;
 pub mod cpu;
 pub mod futex;

@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The size of a huge page, where a base page has 4 KiB.
-const HUGE_PAGE: usize = 2 << 20;
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Pages are taken in such steps, with a look at the memory that is left before each: others take some meanwhile.
 const STEP: usize = 64 << 20;

@@ -3,9 +3,21 @@
 import argparse
 from collections.abc import Sequence
 
-from . import demo
+from . import demo, doctor, run
 
-COMMANDS = (demo,)
+COMMANDS = (run, demo, doctor)
+
+DESCRIPTION = """\
+Python on every core: worker processes over shared memory, called as multiprocessing is."""
+EPILOG = """\
+In a program:
+
+  import shoal
+
+  with shoal.Pool() as pool:
+      squares = pool.map(lambda x: x * x, range(1000))
+
+`shoal COMMAND --help` tells more of each command. `python -m shoal` is the same as `shoal`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,13 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process by default.
 
     Raises:
-        SystemExit: with code 2 for wrong arguments, 0 after ``--help``.
+        SystemExit: with code 2 for wrong arguments, 0 after ``--help`` and ``--version``.
 
     Example:
         main(["demo", "--quick"])
     """
-    parser = argparse.ArgumentParser(prog="shoal", description="Python on every core.")
-    subparsers = parser.add_subparsers(title="commands", metavar="command", required=True)
+    import shoal
+
+    parser = argparse.ArgumentParser(
+        prog="shoal", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"shoal {shoal.__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)

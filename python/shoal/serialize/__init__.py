@@ -3,9 +3,10 @@
 pickler.py      dumps and loads: the C pickler first, code by value where it must be
 by_value.py     the pickler for what the C pickler can't send: lambdas, closures, everything of `__main__`
 reducers.py     which types travel in a way of their own; the modules with their reducers are named in its table:
-                buffers, files, handlers, home, mapped, references, refusals, standard, threads
+                bars, buffers, files, handlers, home, mapped, references, refusals, standard, threads
 names.py        what travels by name, and which globals a piece of code refers to
 function.py     when a pickled function may be used again
+inherited.py    what a pool's initializer leaves in the globals of `__main__`, for the tasks
 parts.py        an object taken apart in the way pickle does, with the paths to its parts
 why.py          the search for the part of an object that can't be pickled
 cost.py         the bytes of an object, by the paths to them

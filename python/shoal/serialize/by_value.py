@@ -29,7 +29,8 @@ from typing import Any
 import cloudpickle
 
 from shoal._engine import reduce_buffer
-from shoal.serialize.names import by_name
+from shoal.serialize.inherited import arrived
+from shoal.serialize.names import MAINS, by_name
 from shoal.serialize.reducers import find
 
 # The classes sent by value that were defined in this process, and those that came from another one.
@@ -111,17 +112,28 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return NotImplemented if reducer is None else reducer(obj)
             return reduction
         reduction = super().reducer_override(obj)
-        if is_class and isinstance(reduction, tuple) and len(reduction) == 6:
-            make, args, state, _, _, setter = reduction
+        if not isinstance(reduction, tuple) or len(reduction) != 6:
+            return reduction
+        make, args, state, _, _, setter = reduction
+        if not is_class and obj.__globals__.get("__name__") in MAINS:
+            return make, args, (setter, state), None, None, _set_function_state
+        if is_class:
             if obj not in _abroad:
                 _at_home.add(obj)
             return make, args, (setter, state, os.getpid()), None, None, _set_class_state
         return reduction
 
 
-def _set_class_state(cls: type, arrived: tuple[Callable[[type, Any], Any], Any, int]) -> type:
+def _set_function_state(function: FunctionType, sent: tuple[Callable[[FunctionType, Any], Any], Any]) -> None:
+    """Give a function of `__main__` its globals: as they were where it comes from, or as the initializer left them."""
+    setter, state = sent
+    setter(function, state)
+    arrived(function.__globals__)
+
+
+def _set_class_state(cls: type, sent: tuple[Callable[[type, Any], Any], Any, int]) -> type:
     """Give a class that came by value its methods and attributes, unless they are from this very class."""
-    setter, state, sender = arrived
+    setter, state, sender = sent
     if cls in _at_home or (cls in _abroad and sender == os.getpid()):
         return cls
     _abroad.add(cls)

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 
+from shoal.random import Seeded
 from shoal.serialize.names import by_name, global_chains
 
 # Immutable through and through. Exact types only: a subclass can carry attributes.
@@ -122,6 +123,8 @@ def stable(func: object) -> Snapshot | None:
     """
     if callable(func) and by_name(func):
         return _ALWAYS
+    if isinstance(func, Seeded):
+        return stable(func.function)  # and the rest of it stays as it is
     if not isinstance(func, (FunctionType, type, _LruCache)):
         return None
     collector = _Collector()

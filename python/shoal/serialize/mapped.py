@@ -19,6 +19,8 @@ __all__ = ["reduce_memmap"]
 
 # For each mapping: the path, device, inode and size of its file. None: it can't be told.
 _files: weakref.WeakKeyDictionary[mmap.mmap, tuple[str, int, int, int] | None] = weakref.WeakKeyDictionary()
+# Mappings of what arrived: of a whole file, wherever their arrays begin.
+_whole: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def reduce_memmap(array: Any) -> Any:
@@ -35,7 +37,7 @@ def reduce_memmap(array: Any) -> Any:
     path, device, inode, size = file
     # `array.offset` is where the mapping's first array begins, also for a part of that.
     first = numpy.frombuffer(mapping, "u1", 1).__array_interface__["data"][0]
-    begins = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    begins = 0 if mapping in _whole else array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     place = begins + array.__array_interface__["data"][0] - first
     writable = array.mode != "r"
     key = device, inode, size, writable
@@ -95,6 +97,7 @@ def _arrive(
     writeable: bool,
 ) -> Any:
     mapping = _map_again(path, key)
+    _whole.add(mapping)
     array: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapping, place, strides)
     array._mmap, array.offset, array.mode, array.filename = mapping, place, "r+" if key[3] else "r", path
     array.flags.writeable = writeable

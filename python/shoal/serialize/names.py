@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # The main module is another one in every process. multiprocessing calls it by the second name in its children.
-_MAINS = ("__main__", "__mp_main__")
+MAINS = ("__main__", "__mp_main__")
 
 
 def by_name(obj: object) -> bool:
@@ -46,7 +46,7 @@ def by_name(obj: object) -> bool:
 def _is_by_name(obj: Any) -> bool:
     kind = type(obj)  # not `isinstance`: a proxy would answer for what it stands for
     if issubclass(kind, ModuleType):
-        return obj.__name__ not in _MAINS and sys.modules.get(obj.__name__) is obj
+        return obj.__name__ not in MAINS and sys.modules.get(obj.__name__) is obj
     if kind is MethodDescriptorType or kind is WrapperDescriptorType:
         return by_name(obj.__objclass__)
     if kind is BuiltinFunctionType and isinstance(obj.__self__, type):
@@ -63,7 +63,7 @@ def _found_where_it_says(obj: object) -> bool:
     """Whether the module and the name that `obj` gives lead to `obj`."""
     module_name = getattr(obj, "__module__", None)
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
-    if not isinstance(module_name, str) or not isinstance(name, str) or module_name in _MAINS:
+    if not isinstance(module_name, str) or not isinstance(name, str) or module_name in MAINS:
         return False
     found: object = sys.modules.get(module_name)
     for part in name.split("."):

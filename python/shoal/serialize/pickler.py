@@ -9,6 +9,9 @@ from __future__ import annotations
 
 # The C half alone: the module around it takes several times as long to import as all the rest of a worker's start.
 import _pickle as pickle
+import io
+
+from shoal.serialize.reducers import first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +23,14 @@ PROTOCOL = 5
 # Part of the name of every object that was pickled as "look it up in __main__", or in __mp_main__, which is what
 # multiprocessing calls the main module in its children. Data that merely contains this text only costs a second try.
 _MAIN = b"_main__"
+
+
+class _FirstPickler(pickle.Pickler):
+    """The C pickler, but for what it would take for something else."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        reducer = first(type(obj))
+        return NotImplemented if reducer is None else reducer(obj)
 
 
 def dumps(obj: object, what: str = "object") -> bytes:
@@ -42,7 +53,9 @@ def dumps(obj: object, what: str = "object") -> bytes:
         loads(dumps(lambda x: x + 1))(2)  # 3
     """
     try:
-        data = pickle.dumps(obj, PROTOCOL)
+        with io.BytesIO() as file:
+            _FirstPickler(file, PROTOCOL).dump(obj)
+            data = file.getvalue()
     except MemoryError:
         raise
     except Exception:  # whatever it is, the pickler by value meets it again if it can't do better
@@ -71,8 +84,6 @@ def loads(data: bytes | memoryview) -> object:
 
 def _dumps_by_value(obj: object, what: str) -> bytes:
     """Pickle with the pickler by value, and explain it if that fails too."""
-    import io
-
     with io.BytesIO() as file:
         dump_by_value(obj, what, file, None)
         return file.getvalue()

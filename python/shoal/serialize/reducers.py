@@ -25,6 +25,7 @@ __all__ = ["find", "first"]
 # What the C pickler would take for something else, or copy: asked for before it comes to them.
 _FIRST = {
     "array.array": "buffers:reduce_array",
+    "tqdm.std.tqdm": "bars:reduce_bar",
     "torch.Tensor": "buffers:reduce_tensor",
     "numpy.memmap": "mapped:reduce_memmap",
     "_ctypes.Array": "standard:reduce_ctype",
@@ -41,6 +42,7 @@ _REFUSED = {
     "_queue.SimpleQueue": "refusals:refuse_queue",
     "_thread._local": "threads:reduce_local",
     "_thread.lock": "threads:reduce_lock",
+    "_thread.RLock": "threads:reduce_rlock",
     "weakref.ReferenceType": "references:reduce_reference",
     "weakref.ProxyType": "references:reduce_proxy",
     "weakref.CallableProxyType": "references:reduce_proxy",
@@ -63,10 +65,11 @@ _REFUSED = {
     "queue.Queue": "refusals:refuse_queue",
     "shoal.pool.Pool": "home:reduce_pool",
     "subprocess.Popen": "refusals:refuse_running",
-    "threading.Barrier": "refusals:refuse_primitive",
-    "threading.Condition": "refusals:refuse_primitive",
-    "threading.Event": "refusals:refuse_primitive",
-    "threading.Semaphore": "refusals:refuse_primitive",
+    "threading.Barrier": "threads:reduce_barrier",
+    "threading.BoundedSemaphore": "threads:reduce_bounded_semaphore",
+    "threading.Condition": "threads:reduce_condition",
+    "threading.Event": "threads:reduce_event",
+    "threading.Semaphore": "threads:reduce_semaphore",
     "threading.Thread": "refusals:refuse_running",
     "weakref.WeakKeyDictionary": "references:reduce_weak_keys",
     "weakref.WeakMethod": "references:reduce_method",
@@ -82,6 +85,7 @@ _OWN_WORD = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
 
 # The answers so far. Beyond so many types all are forgotten: programs may make classes without end.
 _found: dict[type, Reducer | None] = {}
+_found_first: dict[type, Reducer | None] = {}
 _MOST = 1000
 
 
@@ -94,15 +98,22 @@ def find(kind: type) -> Reducer | None:
     try:
         return _found[kind]
     except KeyError:
-        if len(_found) >= _MOST:
-            _found.clear()
-        reducer = _found[kind] = _look(kind, _ALL)
-        return reducer
+        return _remember(kind, _found, _ALL)
 
 
 def first(kind: type) -> Reducer | None:
-    """The same for those types only that the C pickler must not come to first. The engine remembers the answers."""
-    return _look(kind, _FIRST)
+    """The same for those types only that the C pickler must not come to first."""
+    try:
+        return _found_first[kind]
+    except KeyError:
+        return _remember(kind, _found_first, _FIRST)
+
+
+def _remember(kind: type, found: dict[type, Reducer | None], ways: dict[str, str]) -> Reducer | None:
+    if len(found) >= _MOST:
+        found.clear()
+    reducer = found[kind] = _look(kind, ways)
+    return reducer
 
 
 def _look(kind: type, ways: dict[str, str]) -> Reducer | None:

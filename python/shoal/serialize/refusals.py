@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["reduce_future", "refuse_executor", "refuse_primitive", "refuse_queue", "refuse_running"]
+__all__ = ["reduce_future", "refuse_executor", "refuse_queue", "refuse_running"]
 
 
 def _refuse(obj: object, reason: str) -> NoReturn:
@@ -20,11 +20,6 @@ def _refuse(obj: object, reason: str) -> NoReturn:
 def refuse_running(obj: Any) -> NoReturn:
     """A thread, or a process that was started here."""
     _refuse(obj, "it runs in, or as a child of, this process only")
-
-
-def refuse_primitive(obj: Any) -> NoReturn:
-    """What threads of one process wait for."""
-    _refuse(obj, "it is between threads of this process; shoal.Lock goes anywhere")
 
 
 def refuse_executor(obj: Any) -> NoReturn:

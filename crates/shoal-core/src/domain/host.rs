@@ -20,7 +20,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
-use super::words::{Voice, Words, lock};
+use super::words::{Speaker, Voice, Words, lock};
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -78,6 +78,19 @@ pub(super) struct State {
     pub(super) by_pid: HashMap<u32, Place>,
     pub(super) guests: HashMap<u64, GuestLink>,
     pub(super) pools: HashMap<u32, PoolLink>,
+    pub(super) watches: HashMap<u64, Watch>,
+}
+
+/// A descriptor that the supervisor looks after for others, and what to do when it is readable.
+pub(super) struct Watch {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) then: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("fd", &self.fd).finish_non_exhaustive()
+    }
 }
 
 /// A pool as the host knows it.
@@ -347,6 +360,19 @@ impl Host {
         )?;
         self.notifier.notify();
         Ok(())
+    }
+
+    /// Calls `then`, once, when `fd` is readable: on the supervisor's thread, where it must not block.
+    pub fn when_readable(&self, fd: OwnedFd, then: impl FnOnce() + Send + 'static) {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        self.state().watches.insert(number, Watch { fd: Arc::new(fd), then: Box::new(then) });
+        self.notifier.notify();
+    }
+
+    /// Has what workers say written by `speaker`, which may wait, instead of to the standard error; no more with `None`.
+    pub fn speak_through(&self, speaker: Option<Speaker>) {
+        self.voice.speak_through(speaker);
     }
 
     /// Writes a line to the standard error, without waiting for it.

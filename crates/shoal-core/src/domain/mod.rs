@@ -13,7 +13,7 @@ pub mod host;
 pub(crate) mod registry;
 mod succession;
 pub(crate) mod supervisor;
-mod words;
+pub mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

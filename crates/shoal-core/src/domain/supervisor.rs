@@ -45,6 +45,8 @@ enum Peer {
     Guest(u64),
     /// That its process has ended.
     End(u64),
+    /// A descriptor that somebody else wants to hear of.
+    Watched(u64),
 }
 
 /// Runs as long as the process.
@@ -113,6 +115,10 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
                 Ok(())
             }
             Peer::Guest(number) => guest_spoke(host, number),
+            Peer::Watched(number) => {
+                call(host, number);
+                Ok(())
+            }
             Peer::End(number) => {
                 guest_ended(host, number);
                 Ok(())
@@ -150,7 +156,21 @@ fn watched(host: &Host) -> Watched {
             Link::Process(pidfd) => (Peer::End(*number), pidfd.clone()),
         });
     }
+    watched.extend(
+        state
+            .watches
+            .iter()
+            .map(|(number, watch)| -> (Peer, Arc<dyn AsFd>) { (Peer::Watched(*number), watch.fd.clone()) }),
+    );
     watched
+}
+
+/// Something has come that somebody wanted to hear of, once.
+fn call(host: &Host, number: u64) {
+    let watch = host.state().watches.remove(&number);
+    if let Some(watch) = watch {
+        (watch.then)();
+    }
 }
 
 fn hear(host: &Arc<Host>, place: Place) {

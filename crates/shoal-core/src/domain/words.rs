@@ -92,11 +92,21 @@ impl Words {
     }
 }
 
+/// Writes bytes in another way than to the standard error. `false`: it could not.
+pub type Speaker = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// Who writes it to the client's standard error.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Voice {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    through: Mutex<Option<Speaker>>,
+}
+
+impl std::fmt::Debug for Voice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Voice").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +119,13 @@ struct Waiting {
 impl Voice {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has everything written by `speaker` from now on; by nobody in particular with `None`.
+    pub(super) fn speak_through(&self, speaker: Option<Speaker>) {
+        // Dropped unlocked: what goes with it is not known here.
+        let former = std::mem::replace(&mut *self.through.lock().unwrap_or_else(PoisonError::into_inner), speaker);
+        drop(former);
     }
 
     /// Whether nothing more should be heard before what was heard is passed on.
@@ -142,8 +159,11 @@ impl Voice {
             let bytes = std::mem::take(&mut waiting.bytes);
             waiting.speaking = true;
             drop(waiting);
-            // Nobody may be there to read it. There is no better place to say so.
-            let _ = pipe::write_to_stderr(&bytes);
+            let through = self.through.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if !through.is_some_and(|speaker| speaker(&bytes)) {
+                // Nobody may be there to read it. There is no better place to say so.
+                let _ = pipe::write_to_stderr(&bytes);
+            }
             waiting = self.lock();
             waiting.speaking = false;
             self.changed.notify_all();

@@ -1,6 +1,7 @@
 //! What a process has of a heap: plain blocks of its own, and leases.
 
 use std::any::Any;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -62,6 +63,8 @@ pub struct Lease(pub(super) Arc<Leased>);
 pub(super) struct Leased {
     pub(super) heap: Arc<Heap>,
     pub(super) segment: Arc<Segment>,
+    /// The block's line in the segment's table: a lock is no further away than it must be.
+    entry: NonNull<Entry>,
     pub(super) index: u32,
     pub(super) generation: u32,
     /// Whatever is to go when the lease goes.
@@ -70,13 +73,22 @@ pub(super) struct Leased {
     stays: AtomicBool,
 }
 
+// SAFETY: all there is behind the pointer are atomics, which the segment keeps mapped.
+unsafe impl Send for Leased {}
+// SAFETY: as above.
+unsafe impl Sync for Leased {}
+
 impl Leased {
     pub(super) fn new(heap: Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Leased {
-        Leased { heap, segment, index, generation, carried: OnceLock::new(), stays: AtomicBool::new(false) }
+        let entry = NonNull::from(&segment.entries()[index as usize]);
+        let (carried, stays) = (OnceLock::new(), AtomicBool::new(false));
+        Leased { heap, segment, entry, index, generation, carried, stays }
     }
 
+    #[inline]
     pub(super) fn entry(&self) -> &Entry {
-        &self.segment.entries()[self.index as usize]
+        // SAFETY: made from a reference into the segment, which `self` keeps mapped.
+        unsafe { self.entry.as_ref() }
     }
 
     pub(super) fn stays(&self) -> bool {
@@ -92,6 +104,7 @@ impl Leased {
 }
 
 impl Lease {
+    #[inline]
     fn entry(&self) -> &Entry {
         self.0.entry()
     }
@@ -117,6 +130,7 @@ impl Lease {
     }
 
     /// The words of a cell.
+    #[inline]
     pub fn cell(&self) -> &Cell {
         self.entry().cell()
     }

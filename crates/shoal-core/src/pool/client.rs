@@ -16,7 +16,7 @@ mod watch;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,12 @@ use self::watch::Watched;
 use shoal_sys::process::Signal;
 use shoal_sys::procfs;
 
+use super::account::Spent;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
 use super::tasks::{Function, Remains, Reply, Task};
+use super::trace::{Recorder, Trace};
 use crate::domain::host::{Host, Launch};
 use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
@@ -109,6 +111,8 @@ pub struct Shared {
     feeders: AtomicU32,
     feed_at: AtomicUsize,
     functions: AtomicU32,
+    /// When the first of the tasks was submitted of which no worker was told yet, if that was recorded; else 0.
+    quiet_since: AtomicU64,
     /// Set once nothing will happen in this pool any more.
     ended: AtomicBool,
 }
@@ -138,6 +142,8 @@ struct Core {
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
     remains: Vec<Remains>,
     kill_at: Option<Instant>,
+    /// While a record of the tasks is wanted.
+    recorder: Option<Box<Recorder>>,
 }
 
 /// What is known of a worker.
@@ -173,10 +179,8 @@ pub struct WorkerInfo {
     pub pid: Option<u32>,
     /// What it does.
     pub state: WorkerState,
-    /// Tasks that workers of this number have ended.
-    pub tasks: u64,
-    /// Nanoseconds they spent on them.
-    pub busy_nanos: u64,
+    /// What workers of this number have done, and where their time went.
+    pub spent: Spent,
 }
 
 /// What a worker does.
@@ -261,6 +265,7 @@ impl Pool {
                     failed_starts: 0,
                     remains: Vec::new(),
                     kill_at: None,
+                    recorder: None,
                 }),
                 collector: Mutex::default(),
                 followers: Default::default(),
@@ -272,6 +277,7 @@ impl Pool {
                 feeders: AtomicU32::new(0),
                 feed_at: AtomicUsize::new(0),
                 functions: AtomicU32::new(1),
+                quiet_since: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
             })
         });
@@ -306,10 +312,15 @@ impl Pool {
 
     /// Registers a function by its serialized form. It may name shared things, whose `leases` it keeps.
     pub fn function(&self, bytes: &[u8], leases: Vec<Lease>) -> Result<Arc<Function>> {
+        self.function_named("", bytes, leases)
+    }
+
+    /// As [`function`](Self::function), with a name for the record of its tasks.
+    pub fn function_named(&self, name: &str, bytes: &[u8], leases: Vec<Lease>) -> Result<Arc<Function>> {
         self.check()?;
         let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
         let budget = self.0.budget.as_ref();
-        Ok(Arc::new(Function::new(self.0.host.heap(), id, bytes, leases, budget)?))
+        Ok(Arc::new(Function::new(self.0.host.heap(), id, name, bytes, leases, budget)?))
     }
 
     /// Submits a task: `function`, on its terms, on `arguments`, which may name shared things, whose `leases` are kept until the
@@ -353,6 +364,7 @@ impl Pool {
 
     /// Wakes a worker for what was submitted quietly, if none is awake.
     pub fn publish(&self) {
+        self.0.quiet_since.store(0, Ordering::Relaxed);
         self.0.announce();
     }
 
@@ -385,6 +397,28 @@ impl Pool {
     pub fn room(&self) -> usize {
         let waiting = self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed);
         self.0.memory.slots().saturating_sub(waiting)
+    }
+
+    /// Begins a record of the tasks that are submitted from now on, of the first `most` that end. `false`: there is one
+    /// under way.
+    pub fn start_trace(&self, most: usize) -> Result<bool> {
+        self.check()?;
+        let mut core = lock(&self.0.core);
+        let free = core.recorder.is_none();
+        if free {
+            core.recorder = Some(Box::new(Recorder::new(most)));
+        }
+        Ok(free)
+    }
+
+    /// Ends the record, with all that has ended so far; `None`: there is none.
+    pub fn stop_trace(&self) -> Option<Trace> {
+        if !self.0.host.is_mine() {
+            return None;
+        }
+        self.collect();
+        let recorder = lock(&self.0.core).recorder.take()?;
+        Some(recorder.into_trace())
     }
 
     /// Tasks that have not ended.
@@ -553,6 +587,11 @@ impl Pool {
         self.0.host.is_mine() && lock(&self.0.core).crew.iter().any(|crew| matches!(crew, Crew::Starting { .. }))
     }
 
+    /// What the workers have done, and where their time went, by their numbers.
+    pub fn spent(&self) -> Vec<Spent> {
+        (0..self.size() as u16).map(|worker| self.0.memory.record(worker).account.read()).collect()
+    }
+
     /// The workers.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         if !self.0.host.is_mine() {
@@ -575,8 +614,7 @@ impl Pool {
                 Crew::Running { pid, .. } if !record.current.is_idle() => (Some(pid), WorkerState::Busy),
                 Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
             };
-            let (tasks, busy_nanos) = (record.tasks.load(Ordering::Relaxed), record.busy.load(Ordering::Relaxed));
-            WorkerInfo { number, pid, state, tasks, busy_nanos }
+            WorkerInfo { number, pid, state, spent: record.account.read() }
         };
         crew.into_iter().enumerate().map(info).collect()
     }

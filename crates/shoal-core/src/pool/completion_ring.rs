@@ -87,6 +87,8 @@ impl Cursors {
 pub struct Head {
     /// The task that has ended, or [`FILLER`].
     pub task: u64,
+    /// When the worker took it, on the clock that all processes share.
+    pub started: u64,
     /// Nanoseconds the worker spent on it.
     pub nanos: u64,
     /// The caller's own tag for how to read the payload.
@@ -288,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_head_is_of_fixed_size() {
-        assert_eq!((HEAD, PLACE), (32, 24));
+        assert_eq!((HEAD, PLACE), (40, 24));
     }
 }
 

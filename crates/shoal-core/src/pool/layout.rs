@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shoal_sys::memory::{self, Mapping};
 
+use super::account::Account;
 use super::completion_ring::Cursors;
 use super::current::Current;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
@@ -50,6 +51,8 @@ pub struct Control {
     pub phase: AtomicU32,
     /// A worker that takes a task rings the bell when no more than these are left.
     pub low_water: AtomicU64,
+    /// 1 while the client has more to send than lies in the ring.
+    pub more: AtomicU32,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
@@ -71,16 +74,14 @@ pub struct WorkerRecord {
     pub pid: AtomicU32,
     /// One more than the epoch of the last process that got as far as taking tasks.
     pub ready: AtomicU32,
+    /// What it has done, and where its time went.
+    pub account: Account,
     /// One more than the epoch of the last process that left for want of work.
     pub left: AtomicU32,
     /// How often it was asked for a sign of life,
     pub asked: AtomicU32,
     /// and what of that it has answered.
     pub answered: AtomicU32,
-    /// Tasks it has ended.
-    pub tasks: AtomicU64,
-    /// Nanoseconds it has spent on them.
-    pub busy: AtomicU64,
     /// The task it is at. Written before the task's slot is released.
     pub current: Current,
     /// When it took that: nanoseconds on the clock that all processes share.
@@ -129,6 +130,7 @@ impl PoolMemory {
             setup_at,
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
+            more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
             bell: Bell::default(),

@@ -5,6 +5,8 @@ pub mod current;
 pub mod task_ring;
 
 #[cfg(not(loom))]
+pub mod account;
+#[cfg(not(loom))]
 pub mod ahead;
 #[cfg(not(loom))]
 pub mod batches;
@@ -28,6 +30,8 @@ mod table;
 pub mod tasks;
 #[cfg(not(loom))]
 pub mod terms;
+#[cfg(not(loom))]
+pub mod trace;
 #[cfg(not(loom))]
 pub mod worker;
 #[cfg(not(loom))]

@@ -23,6 +23,8 @@ pub struct Function {
 #[derive(Debug)]
 pub(super) struct Code {
     pub(super) id: u32,
+    /// For records and messages.
+    pub(super) name: Box<str>,
     pub(super) block: PlainBlock,
     pub(super) len: u64,
     /// What it counts for in the pool's limit.
@@ -35,6 +37,7 @@ impl Function {
     pub(super) fn new(
         heap: &Arc<Heap>,
         id: u32,
+        name: &str,
         bytes: &[u8],
         leases: Vec<Lease>,
         budget: Option<&Arc<Budget>>,
@@ -42,7 +45,7 @@ impl Function {
         let charge = budget.map(|budget| budget.charge(bytes.len() as u64)).transpose()?;
         let mut block = heap.allocate_plain(bytes.len() as u64)?;
         block.write(bytes);
-        let code = Code { id, block, len: bytes.len() as u64, _charge: charge, _leases: leases };
+        let code = Code { id, name: name.into(), block, len: bytes.len() as u64, _charge: charge, _leases: leases };
         Ok(Function { code: Arc::new(code), terms: Terms::default() })
     }
 
@@ -123,6 +126,23 @@ pub enum Outcome {
     Terminated,
     /// It was taken back before a worker took it, or stopped because nobody wants it any more.
     Cancelled,
+}
+
+impl Outcome {
+    /// Bytes of a result, and of the blocks that it names.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Outcome::Done { payload, leases, .. } => {
+                let own = match payload {
+                    Payload::Small(len, _) => u64::from(*len),
+                    Payload::Boxed(bytes) => bytes.len() as u64,
+                    Payload::Block(lease, from) => lease.len() - *from as u64,
+                };
+                own + leases.iter().map(Lease::len).sum::<u64>()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Where the ends of several tasks are gathered for one reader, each as the caller's tag and what became of it; or, of
@@ -321,6 +341,16 @@ pub(super) struct Remains {
 }
 
 impl Task {
+    /// Bytes of its arguments, and of the blocks that they name.
+    pub(super) fn bytes(&self) -> u64 {
+        let own = match &self.arguments {
+            Arguments::Small(len, _) => u64::from(*len),
+            Arguments::Boxed(bytes) => bytes.len() as u64,
+            Arguments::Block(_, len) => *len,
+        };
+        own + self.more.iter().flat_map(|more| &more._leases).map(Lease::len).sum::<u64>()
+    }
+
     pub(super) fn new(function: &Arc<Function>, kind: u16, arguments: &[u8], leases: Vec<Lease>, reply: Reply) -> Task {
         let more = (!leases.is_empty()).then(|| Box::new(More { _leases: leases, ..More::default() }));
         let arguments = match &function.terms.rider[..] {

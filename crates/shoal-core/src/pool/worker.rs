@@ -14,6 +14,7 @@ use shoal_sys::pipe;
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
+use super::account::Laps;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
 use super::in_block;
 use super::layout::{Phase, PoolMemory};
@@ -66,6 +67,7 @@ pub struct Worker {
     body: Body,
     /// When the current task was taken.
     started: u64,
+    laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
@@ -99,6 +101,7 @@ impl Worker {
             idle_since: 0,
             body: Body::EMPTY,
             started: 0,
+            laps: Laps::default(),
             squeezes: 0,
             in_flight: VecDeque::new(),
         })
@@ -106,6 +109,7 @@ impl Worker {
 
     /// Everything is set up: tasks may be taken. A worker that ends before that was not able to start.
     pub fn ready(&self) {
+        self.memory.record(self.me).account.begin(clock::nanos());
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
     }
 
@@ -133,6 +137,8 @@ impl Worker {
         }
         // Whoever sent it has mostly read the results before: their memory is free for this task's.
         self.land();
+        self.laps.begin(self.started, self.body.payload_at.len > 0);
+        self.memory.record(self.me).account.taken(self.started);
         true
     }
 
@@ -148,6 +154,7 @@ impl Worker {
         }
         if !self.searching {
             self.searching = true;
+            self.memory.record(self.me).account.search(control.more.load(Ordering::Relaxed) > 0);
             self.idle_since = clock::nanos();
             control.gate.search(self.me);
             // Out of tasks: whoever waits for all of them should know, or has more.
@@ -215,6 +222,11 @@ impl Worker {
         self.bytes(self.memory.control().setup_at)
     }
 
+    /// What whoever runs the current task tells of where its time goes.
+    pub fn laps(&self) -> &Laps {
+        &self.laps
+    }
+
     /// The current task as it was sent.
     pub fn task(&self) -> &Body {
         &self.body
@@ -249,9 +261,17 @@ impl Worker {
         let (bytes, capacity) = self.memory.completion_bytes(self.me);
         // SAFETY: the ring's bytes, aligned to a page's part, written by this process only.
         let ring = unsafe { CompletionRing::new(&record.cursors, bytes, capacity) };
-        let nanos = clock::nanos() - self.started;
-        let mut head =
-            Head { task: self.body.task, nanos, kind, leases: leases.len() as u16, len: payload.len() as u32, units };
+        let now = clock::nanos();
+        let (started, nanos) = (self.started, now - self.started);
+        let mut head = Head {
+            task: self.body.task,
+            started,
+            nanos,
+            kind,
+            leases: leases.len() as u16,
+            len: payload.len() as u32,
+            units,
+        };
         let mut leases = leases;
         leases.sort_unstable_by_key(Lease::id);
         leases.dedup_by_key(|lease| lease.id());
@@ -282,8 +302,8 @@ impl Worker {
             }
         };
         record.current.done();
-        record.tasks.fetch_add(1, Ordering::Relaxed);
-        record.busy.fetch_add(nanos, Ordering::Relaxed);
+        let parts = self.laps.ended(nanos);
+        record.account.ended(now, nanos, parts);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
         if !leases.is_empty() {

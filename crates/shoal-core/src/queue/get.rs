@@ -88,8 +88,7 @@ impl Queue {
                 break Got::Empty;
             } else {
                 slept = true;
-                let ready = || !self.state.is_empty() || self.state.is_shut();
-                match self.wait(&self.state.common.0.getters, ready, until) {
+                match self.wait_for_item(until) {
                     Wake::Woken => {}
                     Wake::TimedOut => break Got::Empty,
                     Wake::Interrupted => break Got::Interrupted,
@@ -100,10 +99,30 @@ impl Queue {
             self.state.common.0.putters.wake_one();
             crash::point("get: woken");
         }
-        if slept && !self.state.is_empty() {
-            self.state.common.0.getters.wake_one();
+        if slept {
+            self.wake_next();
         }
         Ok(got)
+    }
+
+    /// Waits for an item at most for `timeout` and takes none: `false` if there still is none, and the queue is not shut.
+    ///
+    /// For whoever wants to take one at a moment of their own choice. Who has waited here takes one and calls
+    /// `wake_next`, or those who wait behind them are not told of the rest.
+    pub fn await_item(&self, timeout: Duration) -> Result<bool> {
+        self.check()?;
+        Ok(self.wait_for_item(Until::new(Some(timeout))) == Wake::Woken)
+    }
+
+    /// Wakes the next who waits, if there is something for them.
+    pub fn wake_next(&self) {
+        if !self.state.is_empty() {
+            self.state.common.0.getters.wake_one();
+        }
+    }
+
+    fn wait_for_item(&self, until: Until) -> Wake {
+        self.wait(&self.state.common.0.getters, || !self.state.is_empty() || self.state.is_shut(), until)
     }
 
     /// Takes up to `most` more items that lie there, in one go. An error leaves the rest where it is.

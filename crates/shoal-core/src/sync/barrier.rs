@@ -27,6 +27,7 @@ use super::bits::CAPACITY;
 use super::patience::{End, Patience};
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 const ARRIVED: u64 = 0xffff;
@@ -142,6 +143,7 @@ impl<'a> Barrier<'a> {
     fn change(&self, plan: impl Fn(u64) -> Option<u64>) -> bool {
         let changed = self.state().fetch_update(Ordering::SeqCst, Ordering::SeqCst, plan).is_ok();
         if changed {
+            crash::point("barrier: changed");
             self.cell.futex.bump(u32::MAX);
         }
         changed
@@ -166,7 +168,9 @@ impl<'a> Barrier<'a> {
             }
             let party = Party { holder, generation: generation(state), index };
             self.enter(party);
+            crash::point("barrier: inside");
             if self.state().compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                crash::point("barrier: arrived");
                 return Ok((party, index + 1 == self.parties()));
             }
             self.leave(party);
@@ -234,7 +238,9 @@ impl<'a> Barrier<'a> {
                 }
             }
         };
+        crash::point("barrier: ended");
         self.leave(party);
+        crash::point("barrier: left");
         ended
     }
 

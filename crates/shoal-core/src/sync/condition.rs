@@ -1,10 +1,10 @@
 //! A condition: those who wait, without the lock that guards what they wait for, until somebody who has it notifies them.
 //!
-//! A word for each process says how many of its threads wait and how many of those have been notified. They sleep on that
-//! very word.
+//! A word for each process says how many of its threads wait, how many of those have been notified, and how many have read
+//! that and are on their way back to the lock. They sleep on that very word.
 //!
 //! ```text
-//! bits 0..16  waiting      bits 16..32  notified, never more than wait
+//! bits 0..10  waiting      bits 10..20  notified, never more than wait      bits 20..30  going
 //! ```
 //!
 //! Every step is one compare-and-swap of one such word:
@@ -13,8 +13,9 @@
 //! | --- | --- | --- |
 //! | a waiter | waiting += 1 | while it has the lock |
 //! | a notifier | notified += 1, then wakes one thread of that process | for each one that it notifies; while it has the lock |
-//! | a waiter | both -= 1: it has been notified | if one is |
+//! | a waiter | both -= 1, going += 1: it has been notified | if one is |
 //! | a waiter | waiting -= 1: it gives up | only if none is notified: otherwise it counts as notified |
+//! | a waiter | going -= 1: it goes on | when it has the lock again |
 //!
 //! So a notification is for somebody who waits, and nobody who gives up takes one along. Which thread of a process gets it
 //! does not matter: none of them can tell.
@@ -24,8 +25,8 @@
 //!
 //! # Deaths
 //!
-//! With a process its word goes, and the notifications that it had not taken yet go to others (`abandon`). A holder of the lock
-//! who dies may have been about to notify: the lock's count of such deaths is looked at by everybody who waits (`Guard::deaths`),
+//! With a process its word goes, and the notifications that it had not read, or had not acted on as it did not have the lock yet,
+//! go to others (`abandon`). A holder of the lock who dies may have been about to notify: the lock's count of such deaths is looked at by everybody who waits (`Guard::deaths`),
 //! and another one than before is as good as a notification.
 
 use super::atomics::{AtomicU32, Ordering};
@@ -36,11 +37,32 @@ use super::patience::{End, Patience};
 use super::rlock::{Owner, RLock};
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
-const WAITING: u32 = 0xffff;
-const NOTIFIED: u32 = 16;
-const ONE_NOTIFIED: u32 = 1 << NOTIFIED;
+/// The most threads of one process that can wait.
+pub const MOST: u32 = (1 << BITS) - 1;
+const BITS: u32 = 10;
+const ONE_WAITING: u32 = 1;
+const ONE_NOTIFIED: u32 = 1 << BITS;
+const ONE_GOING: u32 = 1 << (2 * BITS);
+
+fn waiting(word: u32) -> u32 {
+    word & MOST
+}
+
+fn notified(word: u32) -> u32 {
+    (word >> BITS) & MOST
+}
+
+fn going(word: u32) -> u32 {
+    (word >> (2 * BITS)) & MOST
+}
+
+/// One that waits reads that it was notified, if one was.
+fn read(word: u32) -> Option<u32> {
+    (notified(word) > 0).then(|| word - ONE_WAITING - ONE_NOTIFIED + ONE_GOING)
+}
 
 /// Who waits. All zero when new.
 #[repr(C)]
@@ -121,7 +143,7 @@ pub enum Waited {
     Notified,
     /// It gave up.
     Ended(End),
-    /// It can't wait: it does not have the lock, or 65 535 threads of its process wait already.
+    /// It can't wait: it does not have the lock, or [`MOST`] threads of its process wait already.
     Refused,
 }
 
@@ -156,20 +178,28 @@ impl<'a> Condition<'a> {
         if self.top() <= me {
             self.cell.word.fetch_max(u32::from(me) + 1, Ordering::SeqCst);
         }
-        let enter = |now: u32| (now & WAITING < WAITING).then_some(now + 1);
+        // Those that go were waiting: neither field runs over.
+        let enter = |now: u32| (waiting(now) + going(now) < MOST).then_some(now + ONE_WAITING);
         self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
     }
 
-    /// Stops to wait. Whether it was notified, or may count as one that was: see the module.
+    /// Stops to wait. Whether it was notified, or may count as one that was: then it is going. See the module.
     fn leave(&self, me: u16) -> bool {
-        let leave = |now: u32| Some(if now >= ONE_NOTIFIED { now - ONE_NOTIFIED - 1 } else { now - 1 });
-        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok_and(|now| now >= ONE_NOTIFIED)
+        let leave = |now: u32| Some(read(now).unwrap_or(now - ONE_WAITING));
+        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok_and(|now| notified(now) > 0)
     }
 
-    /// Takes a notification, if there is one.
+    /// Reads a notification, if there is one.
     fn take(&self, me: u16) -> bool {
-        let take = |now: u32| (now >= ONE_NOTIFIED).then(|| now - ONE_NOTIFIED - 1);
-        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, read).is_ok()
+    }
+
+    /// One that was going goes on, or else another one is notified in its place.
+    fn gone(&self, me: u16, on: bool) {
+        if !on {
+            self.notify(1);
+        }
+        self.word(me).fetch_sub(ONE_GOING, Ordering::SeqCst);
     }
 
     /// Lets go of the lock, waits until it is notified, and takes the lock back, for which `back` is the patience. What it
@@ -185,41 +215,51 @@ impl<'a> Condition<'a> {
         if !self.enter(me) {
             return (Waited::Refused, Acquired::Yes);
         }
+        crash::point("condition: entered");
         let times = guard.let_go();
+        crash::point("condition: let go");
         if times == 0 {
             if self.leave(me) {
-                self.notify(1);
+                self.gone(me, false);
             }
             return (Waited::Refused, Acquired::Yes);
         }
-        let waited = self.sleep(me, || guard.deaths() != deaths, patience);
-        (waited, guard.take_back(times, back))
+        let (waited, going) = self.sleep(me, || guard.deaths() != deaths, patience);
+        crash::point("condition: read");
+        let back = guard.take_back(times, back);
+        crash::point("condition: back");
+        if going {
+            self.gone(me, back == Acquired::Yes);
+        }
+        (waited, back)
     }
 
-    fn sleep(&self, me: u16, bereft: impl Fn() -> bool, patience: &mut Patience<'_>) -> Waited {
+    /// Waits. What for, and whether a notification was read.
+    fn sleep(&self, me: u16, bereft: impl Fn() -> bool, patience: &mut Patience<'_>) -> (Waited, bool) {
         #[cfg(not(loom))]
-        spin::briefly(|| self.word(me).load(Ordering::Relaxed) >= ONE_NOTIFIED);
+        spin::briefly(|| notified(self.word(me).load(Ordering::Relaxed)) > 0);
         loop {
             if self.take(me) {
-                return Waited::Notified;
+                return (Waited::Notified, true);
             }
             let rested = patience.rest(|timeout| match self.word(me).load(Ordering::SeqCst) {
-                now if now >= ONE_NOTIFIED => Wake::Woken,
+                now if notified(now) > 0 => Wake::Woken,
                 now => self.futex(me).wait(now, timeout),
             });
+            crash::point("condition: woken");
             match rested {
                 Ok(()) if !bereft() => {}
-                Ok(()) => {
-                    self.leave(me);
-                    return Waited::Notified;
-                }
+                Ok(()) => return (Waited::Notified, self.leave(me)),
                 Err(end) => {
-                    let notified = self.leave(me);
-                    if notified && end == End::Stopped {
-                        // It turns to something else: the notification is for another one.
-                        self.notify(1);
-                    }
-                    return if notified && end == End::TimedOut { Waited::Notified } else { Waited::Ended(end) };
+                    return match (self.leave(me), end) {
+                        (true, End::TimedOut) => (Waited::Notified, true),
+                        (true, End::Stopped) => {
+                            // It turns to something else: the notification is for another one.
+                            self.gone(me, false);
+                            (Waited::Ended(end), false)
+                        }
+                        (false, end) => (Waited::Ended(end), false),
+                    };
                 }
             }
         }
@@ -248,9 +288,10 @@ impl<'a> Condition<'a> {
     }
 
     fn notify_one_of(&self, holder: u16) -> bool {
-        let notify = |now: u32| (now >> NOTIFIED < now & WAITING).then(|| now + ONE_NOTIFIED);
+        let notify = |now: u32| (notified(now) < waiting(now)).then(|| now + ONE_NOTIFIED);
         let notified = self.word(holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, notify).is_ok();
         if notified {
+            crash::point("condition: notified");
             self.futex(holder).wake(1);
         }
         notified
@@ -259,14 +300,14 @@ impl<'a> Condition<'a> {
     /// How many wait and have not been notified.
     pub fn waiting(&self) -> u32 {
         let words = (0..self.top()).map(|holder| self.word(holder).load(Ordering::SeqCst));
-        words.map(|now| (now & WAITING) - (now >> NOTIFIED)).sum()
+        words.map(|now| waiting(now).saturating_sub(notified(now))).sum()
     }
 
-    /// A process has died: it waits no more, and what it was notified of others are. All look again: a lock may have been
+    /// A process has died: it waits no more, and what it was notified of and has not acted on others are. All look again: a lock may have been
     /// abandoned, and the dead one may not have come to wake whom it notified.
     pub fn abandon(&self, dead: u16) {
-        let unread = self.word(dead).swap(0, Ordering::SeqCst) >> NOTIFIED;
-        self.notify(unread);
+        let word = self.word(dead).swap(0, Ordering::SeqCst);
+        self.notify(notified(word) + going(word));
         (0..self.top()).for_each(|holder| _ = self.futex(holder).wake(u32::MAX));
     }
 }
@@ -358,6 +399,57 @@ mod tests {
             condition.abandon(7);
             assert_eq!(waiter.join().expect("ends"), Waited::Notified);
         });
+    }
+
+    #[test]
+    fn what_one_read_that_dies_before_it_has_the_lock_another_is_notified_of() {
+        let whole = Whole::default();
+        scope(|scope| {
+            let condition = whole.condition();
+            assert!(condition.enter(7), "7 waits");
+            assert_eq!(condition.notify(1), 1);
+            assert!(condition.take(7));
+            let waiter = scope.spawn(|| whole.wait(1, &mut Patience::endless()));
+            whole.until_waiting(1);
+            condition.abandon(7);
+            assert_eq!(waiter.join().expect("ends"), Waited::Notified);
+        });
+        assert!(whole.waiters.0.iter().all(|word| word.word().load(Ordering::SeqCst) == 0), "nobody is there");
+    }
+
+    #[test]
+    fn who_can_not_have_the_lock_again_leaves_the_notification_to_another() {
+        let whole = Whole::default();
+        scope(|scope| {
+            let condition = whole.condition();
+            let whole = &whole;
+            let hasty = scope.spawn(move || {
+                assert_eq!(Lock::new(&whole.lock).acquire(2, None), Acquired::Yes);
+                let guard = Plain { cell: &whole.lock, holder: 2 };
+                let mut stop = || true;
+                let mut back = Patience::endless().unless(&mut stop);
+                condition.wait(2, &guard, &mut Patience::endless(), &mut back)
+            });
+            whole.until_waiting(1);
+            assert_eq!(Lock::new(&whole.lock).acquire(0, None), Acquired::Yes);
+            assert_eq!(condition.notify(1), 1);
+            assert_eq!(hasty.join().expect("ends"), (Waited::Notified, Acquired::Interrupted));
+            assert!(Lock::new(&whole.lock).release());
+            // Nobody waited then: it is gone.
+            assert_eq!(whole.wait(1, &mut short()), Waited::Ended(End::TimedOut));
+        });
+    }
+
+    #[test]
+    fn no_more_threads_of_a_process_wait_than_its_word_can_tell() {
+        let whole = Whole::default();
+        assert!((0..MOST).all(|_| whole.condition().enter(3)));
+        assert!(!whole.condition().enter(3));
+        assert_eq!(whole.condition().notify(u32::MAX), MOST);
+        assert!((0..MOST).all(|_| whole.condition().take(3)));
+        assert!(!whole.condition().enter(3), "they are on their way");
+        whole.condition().gone(3, true);
+        assert!(whole.condition().enter(3));
     }
 
     #[test]

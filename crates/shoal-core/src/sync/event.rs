@@ -15,6 +15,7 @@ use super::futex::{Futex, Wake};
 use super::patience::{End, Patience};
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 const SET: u32 = 1;
@@ -47,6 +48,7 @@ impl<'a> Event<'a> {
             let set = (now & !WAITERS | SET).wrapping_add(ONE);
             match self.word().compare_exchange_weak(now, set, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
+                    crash::point("event: set");
                     if now & WAITERS != 0 {
                         self.0.wake(u32::MAX);
                     }
@@ -80,6 +82,7 @@ impl<'a> Event<'a> {
             let rested = patience.rest(|timeout| {
                 let marked = now & WAITERS != 0
                     || self.word().compare_exchange(now, now | WAITERS, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+                crash::point("event: marked");
                 if marked { self.0.wait(now | WAITERS, timeout) } else { Wake::Woken }
             });
             if let Err(end) = rested {

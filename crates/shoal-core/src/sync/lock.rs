@@ -23,6 +23,7 @@ use super::futex::{Futex, Wake};
 use super::patience::{End, Patience};
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 const HOLDER: u32 = 0xffff;
@@ -148,7 +149,10 @@ impl<'a> Lock<'a> {
                 }
             }
             match self.word().compare_exchange_weak(now, free | extra, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Look::Taken,
+                Ok(_) => {
+                    crash::point("lock: taken");
+                    return Look::Taken;
+                }
                 Err(changed) => now = changed,
             }
         }
@@ -232,7 +236,12 @@ impl<'a> Lock<'a> {
     /// Sleeps until the lock may be free.
     fn sleep(&self, timeout: Option<Duration>) -> Wake {
         match self.mark() {
-            Some(word) => self.0.wait(word, timeout),
+            Some(word) => {
+                crash::point("lock: marked");
+                let wake = self.0.wait(word, timeout);
+                crash::point("lock: woken");
+                wake
+            }
             None => Wake::Woken,
         }
     }
@@ -245,6 +254,7 @@ impl<'a> Lock<'a> {
             let free = now & if now & STRICT == 0 { 0 } else { STRICT | ABANDONED };
             match self.word().compare_exchange_weak(now, free, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
+                    crash::point("lock: freed");
                     if now & WAITERS != 0 {
                         self.0.wake(1);
                     }

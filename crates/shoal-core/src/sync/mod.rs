@@ -1,5 +1,5 @@
 //! Waiting and waking across processes: futex words, the bell, the gate, spinning within a budget; locks, events,
-//! semaphores, conditions, barriers.
+//! semaphores, conditions, barriers, counts.
 
 pub mod atomics;
 pub mod barrier;
@@ -18,3 +18,4 @@ pub mod semaphore;
 pub mod sleepers;
 #[cfg(not(loom))]
 pub mod spin;
+pub mod tally;

@@ -8,6 +8,7 @@
 use super::atomics::{AtomicU64, Ordering};
 use super::lock::{self, Acquired, Lock};
 use super::patience::Patience;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 /// Which thread of which process.
@@ -32,12 +33,17 @@ impl Owner {
 #[cfg(not(loom))]
 #[inline]
 fn thread_number() -> u32 {
+    use std::cell::Cell;
     use std::sync::atomic::AtomicU32;
     static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
-        static MINE: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
+        // A constant at first: then there is no state of initialisation to be looked at.
+        static MINE: Cell<u32> = const { Cell::new(0) };
     }
-    MINE.with(|mine| *mine)
+    if MINE.get() == 0 {
+        MINE.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    MINE.get()
 }
 
 /// The reentrant lock in a cell.
@@ -109,6 +115,7 @@ impl<'a> RLock<'a> {
     fn first(&self, owner: Owner, acquired: Acquired) -> Acquired {
         if acquired == Acquired::Yes {
             self.set(owner, 1);
+            crash::point("rlock: entered");
         }
         acquired
     }
@@ -120,6 +127,7 @@ impl<'a> RLock<'a> {
             0 => return false,
             1 => {
                 self.held.store(0, Ordering::Relaxed);
+                crash::point("rlock: cleared");
                 self.lock.release();
             }
             times => self.set(owner, times - 1),

@@ -32,6 +32,7 @@ use super::patience::{End, Patience};
 use super::sleepers;
 #[cfg(not(loom))]
 use super::spin;
+use crate::crash;
 use crate::memory::lease::Cell;
 
 /// The most permits there can be.
@@ -56,6 +57,28 @@ enum What {
     Released = 2,
     /// One has none any more.
     Died = 3,
+}
+
+impl What {
+    /// The point at which it has been made.
+    fn changed(self) -> &'static str {
+        match self {
+            What::Nothing => "semaphore: signalled",
+            What::Acquired => "semaphore: acquired",
+            What::Released => "semaphore: released",
+            What::Died => "semaphore: buried",
+        }
+    }
+
+    /// The point at which it is in the table.
+    fn entered(self) -> &'static str {
+        match self {
+            What::Nothing => "semaphore: signal entered",
+            What::Acquired => "semaphore: acquisition entered",
+            What::Released => "semaphore: release entered",
+            What::Died => "semaphore: death entered",
+        }
+    }
 }
 
 /// The permits that each process has. All zero when new.
@@ -180,7 +203,9 @@ impl<'a> Semaphore<'a> {
             let count = ((held >> 32) as u32).wrapping_add(1) & COUNTS;
             let next = left | u64::from(who) << WHO | (what as u64) << WHAT | u64::from(count) << COUNT;
             if self.value().compare_exchange(value, next, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                crash::point(what.changed());
                 self.settle(next);
+                crash::point(what.entered());
                 return Ok(());
             }
         }
@@ -209,13 +234,15 @@ impl<'a> Semaphore<'a> {
                 break Ok(());
             }
             slept = true;
-            if let Err(end) = patience.rest(|timeout| self.sleepers().sleep(|| self.permits() > 0, timeout)) {
+            let rested = patience.rest(|timeout| self.sleepers().sleep(|| self.permits() > 0, timeout));
+            crash::point("semaphore: woken");
+            if let Err(end) = rested {
                 // The time may be up for one who was woken just now.
                 break if self.try_acquire(who) { Ok(()) } else { Err(end) };
             }
         };
         if slept && self.permits() > 0 {
-            self.sleepers().wake_one();
+            self.sleepers().wake_one_in_order();
         }
         result
     }
@@ -229,7 +256,7 @@ impl<'a> Semaphore<'a> {
             (left, 0) => Ok((SIGNAL | u64::from(left + 1), What::Nothing)),
             (left, _) => Ok((value & SIGNAL | u64::from(left + 1), What::Released)),
         })?;
-        self.sleepers().wake_one();
+        self.sleepers().wake_one_in_order();
         Ok(())
     }
 

@@ -80,6 +80,18 @@ impl On<'_> {
         }
     }
 
+    /// As [`wake_one`](Self::wake_one), for things that are published and looked for by sequentially consistent operations.
+    /// Those of the word are such, too, and in their common order W1 and W3, or S1 and S3, are what the fences say.
+    #[inline]
+    pub fn wake_one_in_order(&self) {
+        // loom has no such order but between fences.
+        #[cfg(loom)]
+        fence(Ordering::SeqCst);
+        if self.0.word().load(Ordering::SeqCst) != 0 && self.0.wake(1) == 0 {
+            self.wake_all();
+        }
+    }
+
     /// Wakes all, to look again: also those whom somebody who died was about to wake.
     pub fn wake_all(&self) {
         self.0.word().store(0, Ordering::SeqCst);

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 pub const SPIN: Duration = Duration::from_micros(60);
 /// How long it does so without yielding: a worker that spins too has answered by then.
 const KEEN: Duration = Duration::from_micros(6);
+/// The same for who waits for any process: one that spins too answers in a tenth of this, and one that does not may well be
+/// waiting for this very CPU.
+const BRIEFLY_KEEN: Duration = Duration::from_micros(2);
 
 /// What came of spinning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,11 @@ pub enum Spun {
 }
 
 /// Spins until `ready`, at most for [`SPIN`] and only while `allowed`.
-pub fn until(mut ready: impl FnMut() -> bool, mut allowed: impl FnMut() -> bool) -> Spun {
+pub fn until(ready: impl FnMut() -> bool, allowed: impl FnMut() -> bool) -> Spun {
+    spin(KEEN, ready, allowed)
+}
+
+fn spin(keen: Duration, mut ready: impl FnMut() -> bool, mut allowed: impl FnMut() -> bool) -> Spun {
     let started = Instant::now();
     let mut yielded = false;
     let end = |ready: bool, yielded: bool| match (ready, yielded) {
@@ -46,7 +53,7 @@ pub fn until(mut ready: impl FnMut() -> bool, mut allowed: impl FnMut() -> bool)
         if spent >= SPIN || !allowed() {
             return end(ready(), yielded);
         }
-        if spent >= KEEN {
+        if spent >= keen {
             yielded = true;
             std::thread::yield_now();
         }
@@ -62,5 +69,5 @@ fn pays() -> bool {
 /// Spins for a moment until `ready`, as somebody who waits for what may come from any process: nobody has counted those that
 /// run, so it soon yields.
 pub fn briefly(ready: impl FnMut() -> bool) -> Spun {
-    until(ready, pays)
+    spin(BRIEFLY_KEEN, ready, pays)
 }

@@ -13,6 +13,7 @@ mod deaths;
 mod ends;
 mod fates;
 mod functions;
+mod insight;
 mod limits;
 mod results;
 mod starts;
@@ -32,9 +33,17 @@ const TOO_LONG: Duration = Duration::from_secs(300);
 
 fn main() {
     support::enter(functions::start, functions::run);
-    let tests =
-        [cancels::TESTS, results::TESTS, deaths::TESTS, ends::TESTS, fates::TESTS, limits::TESTS, starts::TESTS]
-            .concat();
+    let tests = [
+        cancels::TESTS,
+        results::TESTS,
+        insight::TESTS,
+        deaths::TESTS,
+        ends::TESTS,
+        fates::TESTS,
+        limits::TESTS,
+        starts::TESTS,
+    ]
+    .concat();
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == ALONE) {
         let name = arguments.get(2).map_or("", String::as_str);

@@ -50,7 +50,7 @@ fn a_hundred_thousand_tasks_end_once_each() {
     for (n, outcome) in client.outcomes(&inbox, COUNT as usize).iter().enumerate() {
         assert_eq!(number(value(outcome)), (n * n) as u64);
     }
-    assert_eq!(client.pool.workers().iter().map(|worker| worker.tasks).sum::<u64>(), COUNT);
+    assert_eq!(client.pool.workers().iter().map(|worker| worker.spent.tasks).sum::<u64>(), COUNT);
 }
 
 /// Around every size at which bytes begin to travel another way, on either side.

@@ -35,9 +35,19 @@ pub(super) struct Region {
     pub(super) array: Option<usize>,
 }
 
+impl Region {
+    /// The object that it is the memory of.
+    fn object(&self) -> Option<&Py<PyAny>> {
+        match &self.source {
+            Source::Memory(_, Kept::Object(object)) | Source::Scattered(object) => Some(object),
+            _ => None,
+        }
+    }
+}
+
 pub(super) enum Source {
     /// In memory, as long as that object lives.
-    Memory(usize, #[expect(dead_code)] Kept),
+    Memory(usize, Kept),
     /// The parts of a pickle.
     Pieces(Vec<Py<PyBytes>>),
     /// An array whose items do not lie one behind the other.
@@ -82,14 +92,31 @@ thread_local! {
 pub struct Snapshots {
     /// By their address as objects, which stays theirs as they are kept.
     shared: HashMap<usize, Shared>,
+    /// Of arrays that are met on the way too, if they have so many bytes.
+    least: Option<usize>,
+    /// How often something was pickled with these.
+    pickled: u64,
 }
 
 struct Shared {
     _array: Py<PyAny>,
     taken: Option<(Place, usize)>,
+    /// When it was used last, by `Snapshots::pickled`.
+    used: u64,
 }
 
 impl Snapshots {
+    /// Of arrays of at least so many bytes that are met on the way: for calls that are made one by one.
+    pub fn of_large(least: usize) -> Snapshots {
+        Snapshots { least: Some(least), ..Default::default() }
+    }
+
+    /// Forgets those that the last `calls` calls did not have.
+    pub fn forget_unused(&mut self, calls: u64) {
+        self.pickled += 1;
+        self.shared.retain(|_, shared| shared.used + calls > self.pickled);
+    }
+
     /// For those of `items` (a list or a tuple): arrays that are, or are in, more than one of them. Only what lies open is
     /// looked at, in lists, tuples and dicts: what an object shows to the pickler may be another content each time.
     pub fn of<'py>(py: Python<'py>, items: &Bound<'py, PyAny>) -> PyResult<Snapshots> {
@@ -116,15 +143,19 @@ impl Snapshots {
             }
         }
         let repeated = counts.into_iter().filter(|(_, (_, count))| *count > 1);
-        let shared = repeated.map(|(key, (array, _))| (key, Shared { _array: array.unbind(), taken: None })).collect();
-        Ok(Snapshots { shared })
+        let shared =
+            repeated.map(|(key, (array, _))| (key, Shared { _array: array.unbind(), taken: None, used: 0 })).collect();
+        Ok(Snapshots { shared, ..Default::default() })
     }
 }
 
 /// The copy of an array, if an earlier item of the same map has made one.
 pub(super) fn known(array: usize, len: usize) -> Option<Place> {
-    SNAPSHOTS.with_borrow(|snapshots| {
-        let (place, taken) = snapshots.as_ref()?.shared.get(&array)?.taken.as_ref()?;
+    SNAPSHOTS.with_borrow_mut(|snapshots| {
+        let snapshots = snapshots.as_mut()?;
+        let shared = snapshots.shared.get_mut(&array)?;
+        shared.used = snapshots.pickled;
+        let (place, taken) = shared.taken.as_ref()?;
         (*taken == len).then(|| place.clone())
     })
 }
@@ -254,8 +285,15 @@ fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<V
     SNAPSHOTS.with_borrow_mut(|snapshots| {
         let Some(snapshots) = snapshots else { return };
         for (region, place) in regions.iter().zip(&places) {
-            if let Some(shared) = region.array.and_then(|array| snapshots.shared.get_mut(&array)) {
-                shared.taken = Some((place.clone(), region.len));
+            let Some(key) = region.array else { continue };
+            let taken = Some((place.clone(), region.len));
+            if let Some(shared) = snapshots.shared.get_mut(&key) {
+                shared.taken = taken;
+            } else if let Some(array) =
+                region.object().filter(|_| snapshots.least.is_some_and(|least| region.len >= least))
+            {
+                let shared = Shared { _array: array.clone_ref(py), taken, used: snapshots.pickled };
+                snapshots.shared.insert(key, shared);
             }
         }
     });

@@ -193,7 +193,7 @@ pub fn modules(_: Python<'_>) -> isize {
 const TYPES: usize = 1024;
 
 /// Modules that have types with a way of their own: without them there is nothing to ask for.
-const WITH_WAYS: [&str; 4] = ["array", "torch", "numpy", "multiprocessing.reduction"];
+const WITH_WAYS: [&str; 5] = ["array", "torch", "numpy", "multiprocessing.reduction", "tqdm.std"];
 
 /// The way of its own that some types have, if this is one: `shoal.serialize.reducers` knows them.
 fn special<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {

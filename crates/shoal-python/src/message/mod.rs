@@ -17,7 +17,7 @@ mod restore;
 
 pub use copy::{Snapshots, refer_to_copy, with_snapshots};
 pub use gather::{Pickled, keep_buffer, modules, pickle, reduce_buffer};
-pub use restore::{Reader, restore_array, unpickle, unpickle_with_leases};
+pub use restore::{Reader, restore_array, unpickle, unpickle_by, unpickle_with_leases};
 
 /// In place of the number of dimensions: a buffer that is no array.
 const PLAIN: u8 = u8::MAX;

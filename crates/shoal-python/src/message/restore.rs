@@ -175,6 +175,16 @@ pub fn unpickle<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyRe
     unpickle_with_leases(py, bytes, reader).map(|(object, _)| object)
 }
 
+/// As [`unpickle`], by a function in the place of `pickle.loads`.
+pub fn unpickle_by<'py>(
+    py: Python<'py>,
+    loads: &Bound<'py, PyAny>,
+    bytes: &[u8],
+    reader: &Reader<'_>,
+) -> PyResult<Bound<'py, PyAny>> {
+    restore(py, loads, bytes, reader).map(|(object, _)| object)
+}
+
 /// As [`unpickle`], with leases on all the blocks that the object's buffers lie in.
 pub fn unpickle_with_leases<'py>(
     py: Python<'py>,
@@ -182,9 +192,18 @@ pub fn unpickle_with_leases<'py>(
     reader: &Reader<'_>,
 ) -> PyResult<(Bound<'py, PyAny>, Vec<Lease>)> {
     let loads = LOADS.get_or_try_init(py, || PyResult::Ok(py.import("_pickle")?.getattr("loads")?.unbind()))?;
+    restore(py, loads.bind(py), bytes, reader)
+}
+
+fn restore<'py>(
+    py: Python<'py>,
+    loads: &Bound<'py, PyAny>,
+    bytes: &[u8],
+    reader: &Reader<'_>,
+) -> PyResult<(Bound<'py, PyAny>, Vec<Lease>)> {
     let mut rest = Bytes(bytes);
     if rest.take()? == [0] {
-        return Ok((loads.bind(py).call1((PyBytes::new(py, rest.0),))?, Vec::new()));
+        return Ok((loads.call1((PyBytes::new(py, rest.0),))?, Vec::new()));
     }
     let count = u32::from_le_bytes(rest.take()?);
     let [beside] = rest.take()?;
@@ -206,7 +225,7 @@ pub fn unpickle_with_leases<'py>(
     options.set_item("buffers", PyList::new(py, plain)?)?;
     // Unpickling runs Python code, which may come back here.
     RESTORING.with_borrow_mut(|stack| stack.push(Restoring { parts }));
-    let object = loads.bind(py).call((pickle,), Some(&options));
+    let object = loads.call((pickle,), Some(&options));
     let done = RESTORING.with_borrow_mut(Vec::pop);
     drop(done);
     Ok((object?, leases))

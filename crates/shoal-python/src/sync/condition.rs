@@ -6,7 +6,7 @@ use pyo3::types::PyBytes;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
 use shoal_core::memory::words::Shared;
-use shoal_core::sync::condition::{Condition, Plain, Reentrant, Waited, Waiters};
+use shoal_core::sync::condition::{Condition, MOST, Plain, Reentrant, Waited, Waiters};
 use shoal_core::sync::lock::{Acquired, Lock};
 use shoal_core::sync::patience::{End, Patience};
 use shoal_core::sync::rlock::RLock;
@@ -152,7 +152,9 @@ impl RawCondition {
         }
         match (waited, back) {
             (_, Acquired::Abandoned | Acquired::Interrupted | Acquired::TimedOut) => Ok(false),
-            (Waited::Refused, _) => Err(PyRuntimeError::new_err("65535 threads of this process wait already")),
+            (Waited::Refused, _) => {
+                Err(PyRuntimeError::new_err(format!("{MOST} threads of this process wait already")))
+            }
             _ if Lock::new(cell).is_spoilt() => Err(abandoned(py)),
             (Waited::Notified, _) => Ok(true),
             (Waited::Ended(End::TimedOut | End::Stopped), _) => Ok(false),
@@ -188,18 +190,23 @@ impl RawCondition {
         self.notify(i64::MAX)
     }
 
-    fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.guard.object(py).call_method0("__enter__")
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        match &self.guard {
+            Guard::Plain(lock) => lock.get().__enter__(py),
+            Guard::Reentrant(lock) => lock.get().__enter__(py),
+        }
     }
 
-    fn __exit__<'py>(
+    fn __exit__(
         &self,
-        py: Python<'py>,
-        kind: &Bound<'py, PyAny>,
-        error: &Bound<'py, PyAny>,
-        traceback: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.guard.object(py).call_method1("__exit__", (kind, error, traceback))
+        kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        match &self.guard {
+            Guard::Plain(lock) => lock.get().__exit__(kind, error, traceback),
+            Guard::Reentrant(lock) => lock.get().__exit__(kind, error, traceback),
+        }
     }
 
     /// How many wait and have not been notified.

@@ -107,15 +107,10 @@ impl RawCounter {
         Ok(self.number().compare_exchange(expected, value, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
-    /// The value at this moment.
+    /// The value at this moment. Read-only: `value += 1` would lose what others add in between.
     #[getter]
     fn get_value(&self) -> i64 {
         self.number().load(Ordering::SeqCst) as i64
-    }
-
-    #[setter]
-    fn set_value(&self, value: i64) {
-        self.number().store(value as u64, Ordering::SeqCst);
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

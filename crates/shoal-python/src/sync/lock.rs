@@ -93,11 +93,11 @@ impl RawLock {
         }
     }
 
-    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+    pub fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
         self.acquire(py, Truth(true), None)
     }
 
-    fn __exit__(
+    pub fn __exit__(
         &self,
         _kind: &Bound<'_, PyAny>,
         _error: &Bound<'_, PyAny>,

@@ -10,6 +10,7 @@ mod event;
 mod lock;
 mod rlock;
 mod semaphore;
+mod tally;
 mod wait;
 
 use pyo3::prelude::*;
@@ -29,6 +30,7 @@ pub use event::RawEvent;
 pub use lock::RawLock;
 pub use rlock::RawRLock;
 pub use semaphore::RawSemaphore;
+pub use tally::{Counted, RawTally};
 
 /// The cell that a handle names, or a new one.
 fn cell(py: Python<'_>, kind: Kind, handle: Option<&[u8]>) -> PyResult<Lease> {
@@ -71,5 +73,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<RawCondition>()?;
     module.add_class::<RawBarrier>()?;
     module.add_class::<RawCounter>()?;
+    module.add_class::<RawTally>()?;
+    module.add_class::<Counted>()?;
     module.add_function(wrap_pyfunction!(open_shared, module)?)
 }

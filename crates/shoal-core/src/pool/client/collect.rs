@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
 use super::{Shared, lock};
@@ -156,13 +157,24 @@ impl Shared {
         let ring = unsafe { CompletionRing::new(&self.memory.record(worker).cursors, bytes, capacity) };
         let mut ended = vec![];
         let mut core = lock(&self.core);
+        let now = if core.recorder.is_some() { clock::nanos() } else { 0 };
         let drained = ring.drain(|message| {
             let number = message.head.task;
-            if message.head.kind & AGAIN != 0 && self.try_again(&mut core, number) {
-                return;
+            let may_retry = message.head.kind & AGAIN != 0;
+            if may_retry {
+                // Before it gets another number.
+                if let Some(recorder) = &mut core.recorder {
+                    recorder.done(worker, &message.head, message.payload.len() as u64, now);
+                }
+                if self.try_again(&mut core, number) {
+                    return;
+                }
             }
             if let Some(task) = core.tasks.remove(number) {
                 let outcome = self.outcome(&message);
+                if let Some(recorder) = core.recorder.as_mut().filter(|_| !may_retry) {
+                    recorder.done(worker, &message.head, outcome.bytes(), now);
+                }
                 // Dropped after the lock: what a task held may have more to do when it goes.
                 ended.push((task, outcome));
             }

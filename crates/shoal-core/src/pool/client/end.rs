@@ -174,6 +174,8 @@ impl Shared {
         let record = self.memory.record(worker);
         lost.extend(record.current.take());
         record.cursors.reset();
+        let started = record.started.load(Ordering::Relaxed);
+        record.account.died();
         drop(collecting);
         let unknown = Death::of(0, 0);
         let death = if let Ended::Exited(death) = ended { death } else { &unknown };
@@ -181,6 +183,9 @@ impl Shared {
             let mut core = lock(&self.core);
             // Who hears of the death does not find the dead one among the workers any more.
             core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
+            if let Some(recorder) = &mut core.recorder {
+                lost.iter().for_each(|number| recorder.died(worker, *number, started));
+            }
             let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
             // Its slots are free again.
             self.move_backlog(&mut core);

@@ -1,5 +1,7 @@
 //! From a task to the task ring, or to the backlog while the ring is full; and back, if nobody wants it any more.
 
+use shoal_sys::clock;
+
 use super::{Core, Shared, State};
 use crate::error::{Error, Result};
 use crate::pool::task_ring::{Body, INLINE};
@@ -14,6 +16,10 @@ impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
+        if core.recorder.is_some() && self.quiet_since.load(Ordering::Relaxed) == 0 {
+            // One look at the clock for all that are sent together: until workers are told.
+            self.quiet_since.store(clock::nanos(), Ordering::Relaxed);
+        }
         self.queue(core, number);
         if let Some(period) = period {
             self.look_every(core, period);
@@ -23,6 +29,13 @@ impl Shared {
 
     /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
     pub(super) fn queue(&self, core: &mut Core, number: u64) {
+        if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
+            let now = match self.quiet_since.load(Ordering::Relaxed) {
+                0 => clock::nanos(),
+                since => since,
+            };
+            recorder.submitted(number, task, now);
+        }
         let Some(priority) = core.tasks.get_mut(number).map(|task| task.terms().priority) else { return };
         if priority > core.floor && self.memory.tasks().queued() > 0 {
             self.withdraw(core);
@@ -170,6 +183,8 @@ impl Shared {
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
         let low = if core.state == State::Open { fed } else { fed.max(1) };
+        let more = !core.backlog.is_empty() || self.feeders.load(Ordering::Relaxed) > 0;
+        self.memory.control().more.store(u32::from(more), Ordering::Relaxed);
         self.memory.control().low_water.store(low as u64, Ordering::Relaxed);
     }
 }

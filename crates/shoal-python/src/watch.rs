@@ -1,0 +1,62 @@
+//! Python code that the engine calls: when somebody knocks, and to write what workers say.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use shoal_core::domain::host::Host;
+use shoal_core::domain::words::Speaker;
+
+use crate::errors::OrRaise;
+use crate::pool::Inside;
+
+/// Call `function()`, once, on a thread of its own, when the descriptor `fd` is readable. The descriptor is duplicated.
+#[pyfunction]
+pub fn when_readable(py: Python<'_>, fd: i32, function: Py<PyAny>) -> PyResult<()> {
+    if fd < 0 {
+        return Err(PyValueError::new_err(format!("fd must be an open descriptor, not {fd}")));
+    }
+    // SAFETY: borrowed for this call only, in which the caller keeps it open; a number that names nothing is an error of
+    // `dup`.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    Host::current().or_raise(py)?.when_readable(fd, || {
+        let called = std::thread::Builder::new().name("shoal-call".into()).spawn(|| call(function));
+        if let Err(error) = called {
+            eprintln!("shoal: no thread could be started: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// `None` of the interpreter if it is ending: then nobody has to be called any more.
+fn call(function: Py<PyAny>) {
+    Python::try_attach(|py| {
+        let _inside = Inside::enter(py);
+        if let Err(error) = function.call0(py) {
+            error.write_unraisable(py, Some(function.bind(py)));
+        }
+    });
+}
+
+/// Have what workers write to their standard error written by `function(bytes)`, which tells whether it could; no more
+/// with None. It is called in a thread of the engine.
+#[pyfunction]
+#[pyo3(signature = (function))]
+pub fn speak_through(py: Python<'_>, function: Option<Py<PyAny>>) -> PyResult<()> {
+    let speaker = function.map(|function| -> Speaker { Arc::new(move |bytes: &[u8]| speak(&function, bytes)) });
+    Host::current().or_raise(py)?.speak_through(speaker);
+    Ok(())
+}
+
+fn speak(function: &Py<PyAny>, bytes: &[u8]) -> bool {
+    let spoken = Python::try_attach(|py| {
+        let _inside = Inside::enter(py);
+        function.call1(py, (PyBytes::new(py, bytes),)).and_then(|could| could.is_truthy(py)).unwrap_or_else(|error| {
+            error.write_unraisable(py, Some(function.bind(py)));
+            false
+        })
+    });
+    spoken.unwrap_or(false)
+}

@@ -1,0 +1,242 @@
+"""`Pool.explain()`: why the last map was not as many times faster as there are workers.
+
+All workers together have wall time × workers to give. What did not go into the function went somewhere; each of these
+places has a cause, and what costs most is told.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from shoal import _engine
+from shoal._text import seconds, size
+
+__all__ = ["MapReport", "report"]
+
+# Shares of the workers' time: what is worth a sentence, and what is nothing to complain of.
+_WORTH = 0.05
+_WELL = 0.9
+# A map that took less is over before a pool can help.
+_BRIEF = 0.002
+# Seconds in the function, an item: with less, the way there and back counts.
+_SMALL = 5e-6
+# Bytes an item, beyond which copying them is the matter rather than their number.
+_LARGE = 10_000
+# Sentences.
+_MOST = 3
+
+
+class Threads(NamedTuple):
+    """How many threads each worker runs at the same time, and on how many CPUs all of them do."""
+
+    each: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What the last map took. Printed, it is the sentences.
+
+    Attributes:
+        function: its name.
+        items: how many were done.
+        tasks: into how many tasks they were cut.
+        wall: seconds from its call until the last item was done.
+        workers: of the pool.
+        bytes: of the arguments, pickled, and of the blocks of shared memory that they name.
+        longest: seconds of the longest task, with its items in `longest_items`.
+        user: seconds that the workers together spent in the function.
+        unpickling, pickling, transport, waiting, idle: what else they spent, as in `WorkerStats`.
+        starting: seconds in which workers were not there yet.
+        reading, sending, receiving: seconds that this process spent in the input's own code, on pickling and sending
+            arguments, and on unpickling results.
+        reasons: what kept it from being faster, what cost most first.
+    """
+
+    function: str
+    items: int
+    tasks: int
+    wall: float
+    workers: int
+    bytes: int
+    longest: float
+    longest_items: int
+    user: float
+    unpickling: float
+    pickling: float
+    transport: float
+    waiting: float
+    idle: float
+    starting: float
+    reading: float
+    sending: float
+    receiving: float
+    reasons: tuple[str, ...] = field(default=())
+
+    @property
+    def speedup(self) -> float:
+        """Seconds in the function, of all workers, for each second of the map."""
+        return self.user / self.wall if self.wall else 0.0
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.function} on {self.items:,} items took {seconds(self.wall)}, of which {self.workers} workers spent "
+            f"{seconds(self.user)} in the function: {self.speedup:.2g} × as fast as one after the other."
+        )
+        return " ".join([head, *self.reasons])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(str(self))}</p>"
+
+
+def report(base: _engine.PoolBase) -> MapReport:
+    """The account of a pool's last map."""
+    account = _engine.last_map(base)
+    if account is None:
+        raise ValueError("no map of this pool is done yet")
+    name, wall, items, tasks, count, (reading, sending, receiving, _), (longest, its_items), workers = account
+    sums = [sum(parts) * 1e-9 for parts in zip(*workers, strict=True)][1:]
+    busy, decoding, encoding, transport, idle, waiting = sums
+    there = busy + transport + idle + waiting
+    figures = MapReport(
+        function=name,
+        items=items,
+        tasks=tasks,
+        wall=wall * 1e-9,
+        workers=len(workers),
+        bytes=count,
+        longest=longest * 1e-9,
+        longest_items=its_items,
+        user=max(busy - decoding - encoding, 0.0),
+        unpickling=decoding,
+        pickling=encoding,
+        transport=transport,
+        waiting=waiting,
+        idle=idle,
+        starting=max(wall * 1e-9 * len(workers) - there, 0.0),
+        reading=reading * 1e-9,
+        sending=sending * 1e-9,
+        receiving=receiving * 1e-9,
+    )
+    pids = [pid for _, pid, _, _ in _engine.pool_spent(base) if pid is not None]
+    threads = Threads(max(map(_active_threads, pids), default=1), _engine.cpu_count())
+    return MapReport(**{**vars(figures), "reasons": tuple(reasons(figures, threads))})
+
+
+def reasons(map: MapReport, threads: Threads) -> list[str]:
+    """What kept a map from being faster, in sentences, what cost most first."""
+    whole = map.wall * map.workers
+    crowd = _crowd(map, threads)
+    if not whole or map.user >= _WELL * whole:
+        return crowd or ["Nothing stood in its way."]
+    if map.wall < _BRIEF:
+        return [f"It was over in {seconds(map.wall)}: a pool pays for what takes longer."]
+    causes = [(map.starting, _starting(map)), _between(map)]
+    around = map.unpickling + map.pickling + map.transport
+    if map.items and map.user / map.items < _SMALL and around > map.user:
+        causes.append((whole, _small(map)))
+    else:
+        causes += [(map.unpickling + map.pickling, _pickling(map)), (map.transport, _transport(map))]
+    costly = sorted((cause for cause in causes if cause[0] > _WORTH * whole), reverse=True)
+    return [*crowd, *(text for _, text in costly)][:_MOST] or ["No single thing stood out."]
+
+
+def _starting(map: MapReport) -> str:
+    return (
+        f"The workers were not there yet for {seconds(map.starting / map.workers)}: a pool that is kept has them ready."
+    )
+
+
+def _between(map: MapReport) -> tuple[float, str]:
+    """Workers had no task: because this process was too slow, or because nothing was left."""
+    lost = map.waiting + map.idle
+    here = {"reading": map.reading, "sending": map.sending, "receiving": map.receiving}
+    what = max(here, key=lambda part: here[part])
+    # With all of it in one thread, this process sets the pace.
+    if sum(here.values()) > 0.5 * map.wall or map.waiting > map.idle:
+        return lost, _client(map, what, here[what])
+    if map.items < map.workers:
+        return lost, f"There were {map.items} items for {map.workers} workers."
+    if map.longest_items == 1 or map.longest > map.wall / 2:
+        one = "one item" if map.longest_items == 1 else f"one task of {map.longest_items:,} items"
+        remedy = "begin with the long ones, or split them"
+        if map.longest_items > 1:
+            remedy = "leave chunksize out, or make it smaller"
+        return (
+            lost,
+            f"Workers had nothing left to do for {seconds(lost)} while {one} took {seconds(map.longest)}: {remedy}.",
+        )
+    return lost, f"Workers had nothing left to do for {seconds(lost)} while the last tasks ran."
+
+
+def _client(map: MapReport, what: str, spent: float) -> str:
+    """Workers waited for this process."""
+    took = f"{seconds(spent)} of {seconds(map.wall)}"
+    if what == "reading":
+        return f"The input gave its items slowly: this process spent {took} in it, and the workers waited."
+    if what == "receiving":
+        return (
+            f"Unpickling the results took this process {took}: return less, or arrays, which are not copied, or write "
+            "into a shoal.array."
+        )
+    if map.items and map.bytes / map.items > _LARGE:
+        return (
+            f"Pickling and copying {size(map.bytes)} of arguments took this process {took}: a shoal.array is passed by "
+            "reference."
+        )
+    return f"Pickling the items took this process {took}: let each call do more."
+
+
+def _small(map: MapReport) -> str:
+    around = (map.wall * map.workers - map.user) / map.items
+    text = f"An item takes {seconds(map.user / map.items)} in the function itself, and {seconds(around)} around it"
+    remedy = "let each call do more"
+    if map.tasks and map.items / map.tasks < 10:
+        remedy += ", and leave chunksize out"
+    return f"{text}: {remedy}."
+
+
+def _pickling(map: MapReport) -> str:
+    if map.pickling > map.unpickling:
+        return f"Pickling the results took the workers {seconds(map.pickling)}: return arrays, which are not copied."
+    return (
+        f"Unpickling the function and its arguments took the workers {seconds(map.unpickling)}: arrays are passed "
+        "without a copy, and modules that take long to import can be preloaded."
+    )
+
+
+def _transport(map: MapReport) -> str:
+    text = f"Sending results and taking tasks took the workers {seconds(map.transport)}"
+    return f"{text}: this process was slow to read what they sent."
+
+
+def _crowd(map: MapReport, threads: Threads) -> list[str]:
+    """More threads than CPUs: then the function itself takes longer than it would alone."""
+    wanted = threads.each * map.workers
+    if wanted <= threads.cpus:
+        return []
+    if threads.each > 1:
+        return [
+            f"{map.workers} workers with {threads.each} threads each share {threads.cpus} CPUs, so the function takes "
+            "longer than it would alone: unset OMP_NUM_THREADS and its like, and each worker has one."
+        ]
+    return [f"{map.workers} workers share {threads.cpus} CPUs, so each takes longer than it would alone."]
+
+
+def _active_threads(pid: int) -> int:
+    """Threads of a process that have used a fair share of what its busiest has: those of a BLAS have."""
+    times = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                # The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
+                fields = file.read().rpartition(")")[2].split()
+            times.append(int(fields[11]) + int(fields[12]))
+    except OSError:
+        return 1
+    busiest = max(times, default=0)
+    return max(sum(time > busiest / 5 for time in times), 1) if busiest >= 10 else 1

@@ -1,0 +1,117 @@
+"""`Pool.stats()`: where the time of each worker went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal import _engine
+from shoal._text import html_table, seconds, table
+
+__all__ = ["PoolStats", "WorkerStats"]
+
+_HEAD = ("worker", "pid", "state", "tasks", "user", "unpickling", "pickling", "transport", "waiting", "idle", "used")
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """A worker's place in a pool, since the pool began; another worker that takes the place goes on counting.
+
+    Times are seconds. What the worker is at just now counts up to now.
+
+    Attributes:
+        number: the place, from 0.
+        pid: its process; None while it is starting, or when it is gone.
+        state: "starting", "idle", "busy" or "gone".
+        tasks: how many it has ended. With chunks, a task has many items.
+        busy: from taking a task to its end.
+        unpickling: of that, reading functions and arguments.
+        pickling: of that, writing results. Of tasks shorter than 20 µs one in 32 is looked at, and counts for all.
+        transport: between two tasks that followed each other: sending the result, taking the next task.
+        waiting: without a task while the client had more to send: it was reading its input, or pickling it.
+        idle: without a task, and none was to come.
+    """
+
+    number: int
+    pid: int | None
+    state: str
+    tasks: int
+    busy: float
+    unpickling: float = 0.0
+    pickling: float = 0.0
+    transport: float = 0.0
+    waiting: float = 0.0
+    idle: float = 0.0
+
+    @property
+    def user(self) -> float:
+        """Seconds in the functions themselves: busy without unpickling and pickling."""
+        return max(self.busy - self.unpickling - self.pickling, 0.0)
+
+    @property
+    def used(self) -> float:
+        """The share of its time that went to the functions themselves, 0 to 1; 0 for one that has not begun."""
+        total = self.busy + self.transport + self.waiting + self.idle
+        return self.user / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """What a pool has done so far. Printed, it is a table with a line for each worker.
+
+    Attributes:
+        workers: a `WorkerStats` for each place.
+        queued: tasks that no worker has taken.
+        outstanding: tasks that have not ended, queued ones too.
+    """
+
+    workers: tuple[WorkerStats, ...]
+    queued: int
+    outstanding: int
+
+    @property
+    def tasks(self) -> int:
+        """Tasks ended, by all workers."""
+        return sum(worker.tasks for worker in self.workers)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows = [
+            (
+                str(worker.number),
+                "-" if worker.pid is None else str(worker.pid),
+                worker.state,
+                f"{worker.tasks:,}",
+                *map(seconds, _times(worker)),
+                f"{worker.used:.0%}",
+            )
+            for worker in self.workers
+        ]
+        if len(self.workers) > 1:
+            sums = map(sum, zip(*map(_times, self.workers), strict=True))
+            used = sum(worker.used for worker in self.workers) / len(self.workers)
+            rows.append(("all", "", "", f"{self.tasks:,}", *map(seconds, sums), f"{used:.0%}"))
+        return rows
+
+    def __str__(self) -> str:
+        return f"{table(_HEAD, self._rows())}\n{self._queue()}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._queue(), _HEAD, self._rows())
+
+    def _queue(self) -> str:
+        return f"{self.queued:,} tasks queued, {self.outstanding - self.queued:,} under way"
+
+
+def _times(worker: WorkerStats) -> tuple[float, ...]:
+    return worker.user, worker.unpickling, worker.pickling, worker.transport, worker.waiting, worker.idle
+
+
+def of_pool(base: _engine.PoolBase) -> PoolStats:
+    """The statistics of a pool at this moment."""
+    queued, outstanding = _engine.pool_depth(base)
+    workers = []
+    for number, pid, state, (tasks, *nanos) in _engine.pool_spent(base):
+        busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
+        workers.append(
+            WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting=waiting, idle=idle)
+        )
+    return PoolStats(tuple(workers), queued, max(outstanding, queued))

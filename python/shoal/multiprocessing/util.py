@@ -1,0 +1,9 @@
+"""`multiprocessing.util`: the original."""
+
+from __future__ import annotations
+
+import sys
+
+from shoal.multiprocessing.originals import original
+
+sys.modules[__name__] = original("multiprocessing.util")

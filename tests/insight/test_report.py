@@ -1,0 +1,122 @@
+"""`Pool.explain()`: the reason is the one that the figures show."""
+
+import time
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.insight.report import MapReport, Threads, reasons
+
+ONE_EACH = Threads(1, 4)
+
+
+def a_map(**figures: Any) -> MapReport:
+    """A map of a second on four workers, of 100 items, all well: four seconds in the function."""
+    usual = {
+        "function": "f", "items": 100, "tasks": 100, "wall": 1.0, "workers": 4, "bytes": 1000, "longest": 0.04,
+        "longest_items": 1, "user": 4.0, "unpickling": 0.0, "pickling": 0.0, "transport": 0.0, "waiting": 0.0,
+        "idle": 0.0, "starting": 0.0, "reading": 0.0, "sending": 0.0, "receiving": 0.0,
+    }  # fmt: skip
+    return MapReport(**(usual | figures))
+
+
+@pytest.mark.parametrize(
+    ("figures", "threads", "says"),
+    [
+        ({}, ONE_EACH, "Nothing stood in its way"),
+        ({"wall": 0.001, "user": 0.001}, ONE_EACH, "over in 1 ms"),
+        ({"user": 2.0, "starting": 2.0}, ONE_EACH, "not there yet for 500 ms"),
+        ({"user": 1.0, "waiting": 3.0, "reading": 0.9}, ONE_EACH, "The input gave its items slowly"),
+        ({"user": 1.0, "waiting": 3.0, "sending": 0.9, "bytes": 10**9}, ONE_EACH, "copying 1 GB of arguments"),
+        ({"user": 1.0, "waiting": 3.0, "sending": 0.9}, ONE_EACH, "Pickling the items took this process 900 ms of 1 s"),
+        ({"user": 1.0, "idle": 3.0, "receiving": 0.9}, ONE_EACH, "Unpickling the results took this process 900 ms"),
+        ({"user": 1.3, "idle": 2.7, "longest": 0.9}, ONE_EACH, "while one item took 900 ms: begin with the long ones"),
+        ({"user": 1.3, "idle": 2.7, "longest": 0.9, "longest_items": 50}, ONE_EACH, "leave chunksize out"),
+        ({"user": 2.0, "idle": 2.0, "items": 2, "tasks": 2}, ONE_EACH, "2 items for 4 workers"),
+        ({"user": 1.0, "unpickling": 2.0, "pickling": 1.0}, ONE_EACH, "its arguments took the workers 2 s"),
+        ({"user": 1.0, "unpickling": 1.0, "pickling": 2.0}, ONE_EACH, "Pickling the results took the workers 2 s"),
+        ({"user": 1.0, "transport": 3.0}, ONE_EACH, "this process was slow to read"),
+        ({"user": 0.5, "transport": 3.0, "items": 10**6, "tasks": 10**6}, ONE_EACH, "and leave chunksize out"),
+        ({"user": 0.5, "pickling": 3.0, "items": 10**6, "tasks": 900}, ONE_EACH, "500 ns in the function itself"),
+        ({}, Threads(8, 4), "4 workers with 8 threads each share 4 CPUs"),
+        ({"workers": 8, "user": 8.0}, ONE_EACH, "8 workers share 4 CPUs"),
+    ],
+)
+def test_what_cost_most_is_told_first(figures: dict[str, Any], threads: Threads, says: str) -> None:
+    assert says in reasons(a_map(**figures), threads)[0]
+
+
+def test_it_never_says_more_than_three_things() -> None:
+    parts = dict.fromkeys(("starting", "waiting", "unpickling", "transport"), 0.9)
+    assert len(reasons(a_map(user=0.4, **parts), Threads(2, 4))) == 3
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def warm_up(pool: shoal.Pool) -> None:
+    """Both workers have imported this module."""
+    pool.map(nap, [0.1] * 4, chunksize=1)
+
+
+def test_a_map_that_keeps_all_workers_at_it_has_nothing_in_its_way(pool: shoal.Pool) -> None:
+    warm_up(pool)
+    pool.map(nap, [0.05] * 20, chunksize=1)
+    told = pool.explain()
+    assert (told.function, told.items, told.tasks, told.workers) == ("nap", 20, 20, 2)
+    assert told.user >= 1.0
+    assert told.speedup == pytest.approx(told.user / told.wall)
+    assert str(told).startswith("nap on 20 items took ")
+    # A machine that is busy otherwise may stand in its way.
+    assert told.reasons
+
+
+def test_one_long_item_at_the_end_is_found(pool: shoal.Pool) -> None:
+    warm_up(pool)
+    pool.map(nap, [0.01, 0.01, 1.0], chunksize=1)
+    told = pool.explain()
+    assert told.longest >= 1.0
+    assert told.longest_items == 1
+    assert told.idle > told.user / 2
+    assert "while one item took" in told.reasons[0]
+
+
+def test_a_slow_input_is_found(pool: shoal.Pool) -> None:
+    pool.apply(abs, (1,))
+
+    def slowly() -> Any:
+        for item in range(20):
+            time.sleep(0.02)
+            yield item
+
+    for take in (lambda: pool.map(abs, slowly()), lambda: list(pool.imap(abs, slowly()))):
+        take()
+        told = pool.explain()
+        assert told.items == 20
+        assert told.reading >= 0.4
+        assert "The input gave its items slowly" in told.reasons[0]
+
+
+def test_large_arguments_are_found(pool: shoal.Pool) -> None:
+    numpy = pytest.importorskip("numpy")
+    pool.apply(numpy.zeros, (1,))
+    arrays = [numpy.full(4_000_000, float(number)) for number in range(4)]
+    pool.map(len, arrays, chunksize=1)
+    told = pool.explain()
+    assert told.bytes >= 4 * 32_000_000
+    assert told.sending > told.user
+
+
+def test_without_a_map_there_is_nothing_to_explain(pool: shoal.Pool) -> None:
+    with pytest.raises(ValueError, match="no map"):
+        pool.explain()
+    pool.apply(abs, (1,))
+    with pytest.raises(ValueError, match="no map"):
+        pool.explain()
+
+
+def test_a_map_in_the_background_is_explained_when_it_is_done(pool: shoal.Pool) -> None:
+    pool.map_async(nap, [0.01] * 4).get()
+    assert pool.explain().items == 4

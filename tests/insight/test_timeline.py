@@ -1,0 +1,45 @@
+"""`shoal.timeline`: a trace as a picture."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import shoal
+from tests.conftest import Run
+
+pytest.importorskip("matplotlib")
+
+
+def test_a_trace_is_drawn_as_png_or_svg(pool: shoal.Pool, tmp_path: Path) -> None:
+    with pool.trace(tmp_path / "run.json") as trace:
+        pool.map(abs, range(1000))
+        pool.apply(len, ("x",))
+    shoal.timeline(trace, tmp_path / "run.png")
+    figure = shoal.timeline(tmp_path / "run.json", tmp_path / "run.svg")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "run.svg").read_text()
+    tasks, below = figure.axes[:2]
+    assert [label.get_text().partition(",")[0] for label in tasks.get_yticklabels()] == ["worker 0", "worker 1"]
+    assert {text.get_text() for text in tasks.get_legend().get_texts()} == {"abs", "len"}
+    assert below.get_xlabel() == "seconds"
+
+
+def test_nothing_and_what_is_no_trace_are_refused(pool: shoal.Pool, tmp_path: Path) -> None:
+    with pool.trace() as trace:
+        pass
+    with pytest.raises(ValueError, match="no task"):
+        shoal.timeline(trace)
+    for text in ("", "[1]", json.dumps({"other": 1})):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match="is not a trace"):
+            shoal.timeline(tmp_path / "other.json")
+    with pytest.raises(FileNotFoundError):
+        shoal.timeline(tmp_path / "missing.json")
+
+
+def test_without_matplotlib_it_says_what_to_install(run: Run) -> None:
+    ran = run("import sys; sys.modules['matplotlib'] = None; import shoal; shoal.timeline('run.json')")
+    assert ran.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: shoal.timeline needs matplotlib: pip install 'shoal[plots]'"
+    )
