@@ -16,7 +16,7 @@ MOST_SECONDS = 2.0
 MANY_WORKERS = 64
 
 
-def _rate(run: Callable[[int], object], count: int) -> float:
+def rate(run: Callable[[int], object], count: int) -> float:
     """Tasks a second, after a warm-up with a part of them that also tells how many fit the time."""
     tried = max(count // 50, 100)
     run(tried)
@@ -30,7 +30,7 @@ def _rate(run: Callable[[int], object], count: int) -> float:
 
 
 def _map_rate(session: Session, count: int, chunksize: int | None) -> float:
-    return _rate(lambda part: session.map(noop, range(part), chunksize), count)
+    return rate(lambda part: session.map(noop, range(part), chunksize), count)
 
 
 def _one_by_one(contender: str, scale: Scale) -> tuple[float]:
@@ -42,7 +42,7 @@ def _one_by_one(contender: str, scale: Scale) -> tuple[float]:
             except Unsupported:  # joblib: all in one call, in batches
                 session.map(noop, range(count), None)
 
-        return (_rate(run, scale.pick(50_000, 2_000)) / 1e3,)
+        return (rate(run, scale.pick(50_000, 2_000)) / 1e3,)
 
 
 def _chunks_of_one(contender: str, scale: Scale) -> tuple[float]:

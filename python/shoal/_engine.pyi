@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "control_groups",
     "cpu_count",
+    "end_threads",
     "keep_buffer",
     "last_map",
     "limit_memory",
@@ -51,6 +52,7 @@ __all__ = [
     "open_queue",
     "open_shared",
     "open_small_block",
+    "pass_words_on",
     "pool_depth",
     "pool_spent",
     "reduce_buffer",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 def cpu_count() -> int: ...
+def end_threads() -> None: ...
 def wait_for_threads() -> None: ...
 def start_zygote(
     program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
@@ -103,6 +106,7 @@ def open_small_block(handle: bytes) -> SmallBlock: ...
 def open_shared(cls: type[_S], handle: bytes) -> _S: ...
 def open_queue(kind: type[_Q], handle: bytes) -> _Q: ...
 def when_readable(fd: int, function: Callable[[], object]) -> None: ...
+def pass_words_on() -> None: ...
 def speak_through(function: Callable[[bytes], object] | None) -> None: ...
 
 @final

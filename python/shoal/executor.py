@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -18,6 +19,8 @@ from shoal import _checks
 from shoal.pool import Pool, Worker
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from shoal.random import Seed
 
 __all__ = ["Executor"]
@@ -155,6 +158,14 @@ class Executor(futures.Executor):
         elif self._pool not in _parting:
             _parting.append(self._pool)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is KeyboardInterrupt:
+            # As where workers get the interrupt, too: whoever presses Ctrl-C does not want to wait for the rest.
+            self._end(kill=False)
+        self.shutdown(wait=True)
+
     def terminate_workers(self) -> None:
         """End the workers now, by SIGTERM. As `ProcessPoolExecutor.terminate_workers` of Python 3.14.
 
@@ -263,10 +274,15 @@ def _initialize(initializer: Callable[..., object], initargs: tuple[object, ...]
 
 
 def _end_executors() -> None:
-    """At the end of the interpreter: what was submitted is done, as the standard library promises."""
+    """At the end of the interpreter: what was submitted is done, as the standard library promises; not after Ctrl-C."""
+    # What ended the program, unless it is a session that goes on after an error.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     for executor in list(_executors):
         if executor._owner == os.getpid():
-            executor.shutdown(wait=False)
+            if interrupted:
+                executor._end(kill=False)
+            else:
+                executor.shutdown(wait=False)
     while _parting:
         if (pool := _parting.pop())._owner == os.getpid():
             pool.join()

@@ -844,9 +844,8 @@ def register(pool: Pool) -> None:
 
 @atexit.register
 def _end_pools() -> None:
-    """At the end of the interpreter workers end, and what waits for them is told."""
+    """At the end of the interpreter workers end. Threads that wait for them, daemons all, are told nothing any more."""
+    _engine.end_threads()
     for pool in list(_pools):
         if pool._owner == os.getpid():
             pool.terminate()
-            if pool._callbacks is not None:
-                pool._callbacks.join()

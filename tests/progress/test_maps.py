@@ -184,6 +184,19 @@ def test_an_iterator_that_is_dropped_ends_its_bar(pool: shoal.Pool, file: io.Str
     assert eventually(lambda: file.getvalue().endswith("\n"))
 
 
+def test_an_item_that_is_tried_again_counts_once(pool: shoal.Pool, file: io.StringIO) -> None:
+    tries = shoal.Counter()
+
+    def work(x: int) -> int:
+        if tries.add() % 2:
+            raise OSError("not yet")
+        return x
+
+    with shoal.tqdm(total=10, file=file) as bar:
+        assert pool.map(work, range(10), progress=bar, retries=20, retry_on=OSError) == list(range(10))
+        assert bar.n == 10 and tries.value > 10
+
+
 def test_a_worker_that_dies_ends_the_bar_with_what_is_done(pool: shoal.Pool, file: io.StringIO) -> None:
     def work(x: int) -> None:
         import os

@@ -89,6 +89,27 @@ def test_the_bar_of_a_killed_worker_vanishes_or_stays_as_its_leave_says(tmp_path
     assert [line[:6] for line in lines if line != "died"] == (["killed", "outer:"] if leave else ["outer:"])
 
 
+def test_whatever_is_written_to_the_standard_error_of_a_worker_tears_nothing(tmp_path: Path) -> None:
+    program = """
+        import os, subprocess, sys, warnings
+        import shoal
+
+        def work(i):
+            os.write(2, b"line of %d\\n" % i)
+            subprocess.run(["sh", "-c", "echo child >&2"])
+            warnings.warn("careful")
+            os.write(2, b"\\r 10%\\r 100%\\n")
+            outer.update()
+
+        with shoal.Pool(2) as pool, shoal.tqdm(total=4, desc="outer") as outer:
+            pool.map(work, range(4), chunksize=1)
+    """
+    with on_terminal(program, tmp_path) as terminal:
+        lines = terminal.end()
+    assert_not_torn(lines, r"line of \d|child|.*careful.*|  warnings.warn.*| 100%")
+    assert [lines.count(text) for text in ("line of 3", "child", " 100%")] == [1, 4, 4]
+
+
 def test_without_a_bar_prints_of_workers_take_their_usual_way(tmp_path: Path) -> None:
     program = """
         import sys
@@ -106,7 +127,9 @@ def test_without_a_bar_prints_of_workers_take_their_usual_way(tmp_path: Path) ->
     """
     with on_terminal(program, tmp_path) as terminal:
         lines = terminal.end()
-    assert lines == ["0 out", "err", "1 out", "err", "[(True, 'utf-8', 1), (True, 'utf-8', 1)]"]
+    # Standard error comes by a way of its own.
+    assert [line for line in lines if line != "err"] == ["0 out", "1 out", "[(True, 'utf-8', 1), (True, 'utf-8', 1)]"]
+    assert lines.count("err") == 2
 
 
 def test_a_line_without_an_end_waits_for_it_while_there_are_bars(tmp_path: Path) -> None:

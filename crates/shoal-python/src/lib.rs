@@ -64,6 +64,13 @@ fn limit_memory(py: Python<'_>, limit: Option<u64>) -> PyResult<Option<u64>> {
     Ok(Host::current().or_raise(py)?.limit_memory(limit))
 }
 
+/// The calling thread ends the interpreter: no other comes back from the engine any more. Before pools are terminated, so
+/// that whoever is cut off by that has nothing to say.
+#[pyfunction]
+fn end_threads() {
+    pool::Inside::end();
+}
+
 /// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
@@ -109,10 +116,12 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sync::add(module)?;
     module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
     module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::pass_words_on, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
+    module.add_function(wrap_pyfunction!(end_threads, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;

@@ -1,5 +1,6 @@
 //! The pool's fast path: from a Python call to a task in the ring, and back.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -189,6 +190,11 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// The thread that ends the interpreter, once it does.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
+thread_local! {
+    /// How often the thread is counted as inside.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Counts a thread that is inside the engine and may have to come back to the interpreter.
 ///
 /// At the end of the interpreter CPython ends a daemon thread by force when it next wants to be attached, and that must
@@ -198,16 +204,32 @@ pub struct Inside;
 impl Inside {
     /// Counts the calling thread. Does not return if another one is ending the interpreter.
     pub fn enter(py: Python<'_>) -> Inside {
-        while ENDING.get().is_some_and(|thread| *thread != std::thread::current().id()) {
+        Inside::stay_if_ending(py);
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() + 1);
+        Inside
+    }
+
+    /// Does not return if another thread is ending the interpreter: what the calling one waited for was cut off by that,
+    /// and nobody wants to hear of it. Only daemon threads are left then.
+    fn stay_if_ending(py: Python<'_>) {
+        if ENDING.get().is_none_or(|thread| *thread == std::thread::current().id()) {
+            return;
+        }
+        INSIDE.fetch_sub(DEPTH.take(), Ordering::SeqCst);
+        loop {
             py.detach(|| std::thread::sleep(Duration::from_secs(3600)));
         }
-        INSIDE.fetch_add(1, Ordering::SeqCst);
-        Inside
+    }
+
+    /// The calling thread ends the interpreter: from now on no other comes back from the engine.
+    pub fn end() {
+        ENDING.get_or_init(|| std::thread::current().id());
     }
 
     /// The calling thread ends the interpreter: waits until no other is inside, a few seconds at most.
     pub fn wait_for_none(py: Python<'_>) {
-        ENDING.get_or_init(|| std::thread::current().id());
+        Inside::end();
         let deadline = Instant::now() + Duration::from_secs(5);
         while INSIDE.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             py.detach(|| std::thread::sleep(Duration::from_millis(1)));
@@ -219,11 +241,13 @@ impl Inside {
     /// In the child of a fork: no other thread is there.
     pub fn forked() {
         INSIDE.store(0, Ordering::SeqCst);
+        DEPTH.set(0);
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
+        DEPTH.set(DEPTH.get().saturating_sub(1));
         // Not below 0: the thread that forked may have been inside.
         let _ = INSIDE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
     }
@@ -246,6 +270,7 @@ pub fn wait(
             raised.is_some()
         })
     });
+    Inside::stay_if_ending(py);
     match (raised, waited) {
         (Some(error), _) => Err(error),
         (None, Waited::Forked) => Err(exception(py, Error::Forked)),
@@ -253,7 +278,8 @@ pub fn wait(
     }
 }
 
-/// Waits until what workers have said so far is written; not for ever, should nobody read it.
+/// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
+#[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
     py.detach(|| Host::existing().inspect(|host| host.pass_on(Duration::from_secs(1))));
 }

@@ -19,8 +19,8 @@ from tqdm.asyncio import tqdm as asyncio_tqdm
 from tqdm.auto import tqdm as auto_tqdm
 from tqdm.std import tqdm as std_tqdm
 
-from shoal._engine import RawTally
-from shoal.progress.door import Address, door
+from shoal._engine import RawTally, pass_words_on
+from shoal.progress.door import Address, door, existing_door
 from shoal.progress.drawing import Drawing, fit_total
 from shoal.progress.line import Line, elsewhere, line_to
 from shoal.progress.screen import LOCK, screen
@@ -223,6 +223,11 @@ class Bar(_Base[T]):
                 assert self.shared is not None
                 self._line.ask("look", self.shared.name)
             return
+        if self._drawing is not None and self.is_on_terminal and existing_door() is not None:
+            pass_words_on()  # what workers have said so far comes above its last line
+        self._close_here()
+
+    def _close_here(self) -> None:
         # Under the lock, so that the screen can't draw the bar once more after its end.
         with self._locked():
             if self._drawing is None:
@@ -304,7 +309,9 @@ class Bar(_Base[T]):
 
     def __del__(self) -> None:
         # One that has only come here is not this process's to close.
-        if self._drawing is not None or (self._maker == os.getpid() and not sys.is_finalizing()):
+        if self._drawing is not None:
+            self._close_here()  # wherever the collector has interrupted this thread: it waits for nobody
+        elif self._maker == os.getpid() and not sys.is_finalizing():
             self.close()
 
     def _begin(self) -> None:
@@ -382,7 +389,7 @@ class Bar(_Base[T]):
                 return False
             self._hear()
             if self.__dict__["disable"]:
-                self.close()  # somebody elsewhere has
+                self._close_here()  # somebody elsewhere has
                 return False
             self._drawing.look(self)
             return True

@@ -10,10 +10,10 @@ Every pool starts it, so importing this imports next to nothing.
 from __future__ import annotations
 
 import _socket  # `socket` around it takes longer to import than all of a pool's start
+import _thread
 import atexit
 import os
 import sys
-import threading
 
 from shoal._engine import when_readable
 
@@ -68,7 +68,7 @@ class Door:
         self.listener.listen(128)
         self._attended = False
         self._lamp: _socket.socket | None = None
-        self._hand = threading.Lock()
+        self._hand = _thread.allocate_lock()
         self.attend()
 
     def attend(self) -> None:
@@ -96,7 +96,7 @@ class Door:
 
     def close(self) -> None:
         """At the end of the process, or in the child of a fork."""
-        self._hand = threading.Lock()
+        self._hand = _thread.allocate_lock()
         self.light(False)
         self.listener.close()
 
