@@ -8,6 +8,7 @@ from pathlib import Path
 from . import (
     arguments,
     balance,
+    bars,
     executors,
     faults,
     idle,
@@ -40,6 +41,7 @@ GROUPS = (
     memory,
     queues,
     sync,
+    bars,
 )
 
 MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}
