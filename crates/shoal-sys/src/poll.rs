@@ -21,6 +21,28 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec
     }
 }
 
+/// Waits until the peer of `socket` has closed it, or `process` (a pidfd) has ended, for `timeout` at most. Tells which.
+///
+/// What the peer has sent is no reason to return: somebody else receives it.
+pub fn ended(
+    socket: BorrowedFd<'_>,
+    process: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> io::Result<(bool, bool)> {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    // A hang-up is told unasked.
+    let mut polled = vec![PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    polled.extend(process.map(|process| PollFd::from_borrowed_fd(process, PollFlags::IN)));
+    match rustix::event::poll(&mut polled, timeout.as_ref()) {
+        Ok(_) => {
+            let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
+            Ok((ready.next().unwrap_or(false), ready.next().unwrap_or(false)))
+        }
+        Err(Errno::INTR) => Ok((false, false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A descriptor that becomes readable when someone calls [`Notifier::notify`]: wakes a thread out of [`poll`].
 #[derive(Debug)]
 pub struct Notifier(OwnedFd);
@@ -85,6 +107,16 @@ mod tests {
         assert_eq!(poll(&[ours.as_fd()], NOW).unwrap(), [false]);
         drop(theirs);
         assert_eq!(poll(&[ours.as_fd()], Some(Duration::MAX)).unwrap(), [true]);
+    }
+
+    #[test]
+    fn the_end_of_a_peer_is_told_apart_from_its_words() {
+        let _alone = alone();
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        theirs.send(b"a word", &[]).unwrap();
+        assert_eq!(ended(ours.as_fd(), None, NOW).unwrap(), (false, false));
+        drop(theirs);
+        assert_eq!(ended(ours.as_fd(), None, Some(Duration::MAX)).unwrap(), (true, false));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv,
     recvmsg, sendmsg, socket_with, socketpair,
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -118,6 +118,24 @@ impl Seqpacket {
     /// As [`Seqpacket::recv`], but fails with `WouldBlock` if no packet is there.
     pub fn try_recv(&self) -> io::Result<Option<Packet>> {
         self.receive(RecvFlags::DONTWAIT)
+    }
+
+    /// As [`Seqpacket::try_recv`], but what it returns stays in the queue: the descriptors are further copies.
+    pub fn peek(&self) -> io::Result<Option<Packet>> {
+        self.receive(RecvFlags::DONTWAIT | RecvFlags::PEEK)
+    }
+
+    /// Takes the first packet out of the queue, if there is one. Its descriptors are closed, and take no numbers here.
+    pub fn skip(&self) -> io::Result<()> {
+        match retry(|| recv(&self.0, &mut [0u8; 1], RecvFlags::DONTWAIT)) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes of all packets in the queue.
+    pub fn queued(&self) -> io::Result<usize> {
+        Ok(rustix::io::ioctl_fionread(&self.0)? as usize)
     }
 
     fn receive(&self, flags: RecvFlags) -> io::Result<Option<Packet>> {
@@ -307,6 +325,22 @@ mod tests {
         assert_eq!(b.recv().unwrap().unwrap().fds.len(), MAX_FDS);
         assert_eq!(a.send(b"over", &fds).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(b.try_recv().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_was_only_looked_at_is_still_there_with_its_descriptors() {
+        let (a, b) = Seqpacket::pair().unwrap();
+        a.send(b"first", &[a.as_fd(), a.as_fd()]).unwrap();
+        a.send(b"second", &[]).unwrap();
+        for _ in 0..2 {
+            let packet = b.peek().unwrap().unwrap();
+            assert_eq!((&packet.bytes[..], packet.fds.len()), (&b"first"[..], 2));
+        }
+        assert_eq!(b.queued().unwrap(), 11);
+        b.skip().unwrap();
+        assert_eq!(b.recv().unwrap().unwrap().bytes, b"second");
+        b.skip().unwrap();
+        assert_eq!(b.peek().unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use shoal_sys::atfork;
 
-use super::host::{CURRENT, Host, State};
+use super::host::{CURRENT, HOSTS, Host, State};
 use super::{HOME, VISITED, Visited};
 use crate::memory::heap::{Heap, Still};
 
@@ -21,13 +21,15 @@ use crate::memory::heap::{Heap, Still};
 static HEAPS: Mutex<Vec<&'static Arc<Heap>>> = Mutex::new(Vec::new());
 
 /// From now on the forks of this process are holders in the heap's domain, too. It is kept for good.
-pub(super) fn watch(heap: &Arc<Heap>) {
+pub(super) fn watch(heap: &Arc<Heap>) -> &'static Arc<Heap> {
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
         // It fails only if there is no memory for a few words.
         atfork::around(before, in_parent, in_child).expect("memory");
     });
-    lock(&HEAPS).push(Box::leak(Box::new(heap.clone())));
+    let heap: &'static Arc<Heap> = Box::leak(Box::new(heap.clone()));
+    lock(&HEAPS).push(heap);
+    heap
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,7 +40,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Fork {
     still: Vec<Still>,
     heaps: MutexGuard<'static, Vec<&'static Arc<Heap>>>,
-    state: Option<MutexGuard<'static, State>>,
+    states: Vec<MutexGuard<'static, State>>,
+    hosts: MutexGuard<'static, Vec<&'static Arc<Host>>>,
     current: MutexGuard<'static, Option<&'static Arc<Host>>>,
     home: MutexGuard<'static, Option<Arc<Heap>>>,
     visited: MutexGuard<'static, Visited>,
@@ -50,25 +53,29 @@ thread_local! {
 
 extern "C" fn before() {
     let (visited, home, current) = (lock(&VISITED), lock(&HOME), lock(&CURRENT));
+    let hosts = lock(&HOSTS);
     let heaps = lock(&HEAPS);
     let still = heaps.iter().copied().map(Heap::hold_still).collect();
-    let state = current.filter(|host| host.is_mine()).map(|host| host.state());
-    FORK.set(Some(Fork { still, heaps, state, current, home, visited }));
+    let states = hosts.iter().filter(|host| host.is_mine()).map(|host| host.state()).collect();
+    FORK.set(Some(Fork { still, heaps, states, hosts, current, home, visited }));
 }
 
 extern "C" fn in_parent() {
-    let Some(Fork { still, heaps, state, current, home, visited }) = FORK.take() else { return };
+    let Some(Fork { still, heaps, states, hosts, current, home, visited }) = FORK.take() else { return };
     // First what is locked: what goes with the heaps may need it.
-    drop((heaps, state, current, home, visited));
+    drop((heaps, states, hosts, current, home, visited));
     drop(still);
 }
 
 extern "C" fn in_child() {
-    let Some(Fork { still, mut heaps, state, mut current, mut home, mut visited }) = FORK.take() else { return };
+    let Some(Fork { still, mut heaps, states, mut hosts, mut current, mut home, mut visited }) = FORK.take() else {
+        return;
+    };
     // The host is the parent: it must be seen to end when it does.
-    if let Some(mut state) = state {
+    for mut state in states {
         state.close_copies();
     }
+    hosts.clear();
     *current = None;
     // Who is forked from a worker is no worker.
     *home = None;
@@ -78,5 +85,6 @@ extern "C" fn in_child() {
     for heap in still.into_iter().filter_map(Still::make_own) {
         visited.insert(heap.address(), heap.clone());
         heaps.push(heap);
+        heap.attend();
     }
 }

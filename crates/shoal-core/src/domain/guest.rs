@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
+use super::host::Host;
+use super::registry::Local;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{Branch, Heap, Source};
@@ -15,17 +19,42 @@ use crate::memory::segment::Segment;
 use crate::pool::messages::{FromHost, ToHost};
 use crate::sync::bits;
 
-/// A process that is a holder in a domain that it does not host.
+/// How long who asks waits for a new host, if the old one has ended. It comes within milliseconds, unless there is no memory
+/// for it or the old one is not quite dead.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a newcomer waits: where nobody is left, nobody comes.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A process that is a holder in a domain, and was not its first host.
 #[derive(Debug)]
 pub(crate) struct Member {
-    address: Address,
-    claim: Claim,
+    pub(super) address: Address,
+    pub(super) claim: Claim,
     pid: u32,
-    roster: Arc<Roster>,
+    pub(super) roster: Arc<Roster>,
     /// Held by the thread that asks: one question at a time.
     turn: Mutex<()>,
-    /// The socket to the host, once there is one. Never locked for longer than it takes to have a look.
-    socket: Mutex<Option<Arc<Seqpacket>>>,
+    /// Never locked for longer than it takes to have a look.
+    way: Mutex<Way>,
+    /// The way is another.
+    changed: Condvar,
+    /// Whether a thread sees to it that there is a way: see `succession`. A worker has none, as it ends with the host.
+    attended: AtomicBool,
+}
+
+/// The way to the host.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// There is none yet, or none any more.
+    Unknown,
+    /// A socket.
+    Socket(Arc<Seqpacket>),
+    /// This process is the host.
+    Here(Arc<Host>),
+    /// There will be none.
+    Closed,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -34,103 +63,182 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Member {
     /// This process, as the holder of that claim.
-    pub(crate) fn new(address: Address, claim: Claim, roster: Arc<Roster>, socket: Option<Seqpacket>) -> Member {
-        let socket = Mutex::new(socket.map(Arc::new));
-        Member { address, claim, pid: process::pid(), roster, turn: Mutex::default(), socket }
+    fn new(address: Address, claim: Claim, roster: Arc<Roster>, socket: Option<Seqpacket>) -> Arc<Member> {
+        let way = Mutex::new(socket.map_or(Way::Unknown, |socket| Way::Socket(Arc::new(socket))));
+        Arc::new(Member {
+            address,
+            claim,
+            pid: process::pid(),
+            roster,
+            turn: Mutex::default(),
+            way,
+            changed: Condvar::new(),
+            attended: AtomicBool::new(false),
+        })
     }
 
     /// A worker: the host knows it by the socket that it was born with.
-    pub(crate) fn worker(address: Address, holder: u16, roster: OwnedFd, socket: Seqpacket) -> Result<Arc<Heap>> {
+    pub(crate) fn worker(address: Address, holder: u16, roster: Vec<OwnedFd>, socket: Seqpacket) -> Result<Arc<Heap>> {
         let roster = Arc::new(Roster::open(roster)?);
         let claim = Claim { holder, epoch: roster.line(holder).epoch };
-        let heap = Member::new(address, claim, roster, Some(socket)).heap();
+        // Should the host end before it hears of this process, the next one finds it.
+        if !roster.settle(claim, roster.pid()) && !roster.is_here(claim) {
+            return Err(Error::Gone);
+        }
+        let heap = Heap::new(holder, address, Box::new(Member::new(address, claim, roster, Some(socket))));
         super::fork::watch(&heap);
         Ok(heap)
     }
 
     /// The child of a fork. `None`: it comes too late.
-    pub(super) fn forked(address: Address, branch: Branch, roster: Arc<Roster>) -> Option<Member> {
+    pub(super) fn forked(address: Address, branch: Branch, roster: Arc<Roster>) -> Option<Box<dyn Source>> {
         let Branch { claim, socket } = branch;
-        let settled = roster.settle(claim, process::pid());
-        settled.then(|| Member::new(address, claim, roster, socket))
+        let settled = roster.settle(claim, roster.pid());
+        settled.then(|| -> Box<dyn Source> { Box::new(Member::new(address, claim, roster, socket)) })
     }
 
-    fn heap(self) -> Arc<Heap> {
-        Heap::new(self.claim.holder, self.address, Box::new(self))
-    }
-
-    fn back(&self) -> ToHost {
+    pub(super) fn back(&self) -> ToHost {
         ToHost::Return { token: self.address.token, claim: self.claim }
     }
 
-    fn socket(&self) -> Result<Arc<Seqpacket>> {
-        if let Some(socket) = &*lock(&self.socket) {
-            return Ok(socket.clone());
-        }
-        let socket = Arc::new(connect(&self.address)?);
-        socket.send(&self.back().encode(), &[])?;
-        Ok(lock(&self.socket).insert(socket).clone())
+    /// The way as it is.
+    pub(super) fn way_now(&self) -> Way {
+        lock(&self.way).clone()
     }
 
-    fn ask(&self, question: &ToHost) -> Result<(FromHost, Option<OwnedFd>)> {
-        let _turn = lock(&self.turn);
-        let answer = ask(&*self.socket()?, question).or_else(|error| {
-            // The host has closed it, or is another process by now.
-            *lock(&self.socket) = None;
-            if error.is_end_of_peer() { ask(&*self.socket()?, question) } else { Err(error) }
-        })?;
-        match answer.0 {
+    /// This is the way from now on.
+    pub(super) fn found(&self, way: Way) {
+        *lock(&self.way) = way;
+        self.changed.notify_all();
+    }
+
+    /// That socket leads nowhere any more.
+    pub(super) fn leave(&self, socket: &Arc<Seqpacket>) {
+        let mut way = lock(&self.way);
+        if matches!(&*way, Way::Socket(now) if Arc::ptr_eq(now, socket)) {
+            *way = Way::Unknown;
+        }
+    }
+
+    /// A way, which is there or will be soon.
+    fn way(&self) -> Result<Way> {
+        if !self.attended.load(Ordering::Relaxed) {
+            return self.way_alone();
+        }
+        let way = lock(&self.way);
+        let unknown = |way: &mut Way| matches!(way, Way::Unknown);
+        let (way, _) = self.changed.wait_timeout_while(way, PATIENCE, unknown).unwrap_or_else(PoisonError::into_inner);
+        match &*way {
+            Way::Unknown | Way::Closed => Err(Error::Gone),
+            way => Ok(way.clone()),
+        }
+    }
+
+    /// The way of who has nobody to look for one.
+    fn way_alone(&self) -> Result<Way> {
+        match self.way_now() {
+            Way::Unknown => {
+                let socket = connect(&self.address)?;
+                match ask(&socket, &self.back())? {
+                    (FromHost::Welcome { .. }, _) => {}
+                    _ => return Err(Error::Gone),
+                }
+                self.found(Way::Socket(Arc::new(socket)));
+                Ok(self.way_now())
+            }
+            way => Ok(way),
+        }
+    }
+
+    /// Asks the host; or `here`, if that is this process.
+    fn ask<T>(
+        &self,
+        question: &ToHost,
+        here: impl FnOnce(Local) -> Result<T>,
+        understand: impl FnOnce(FromHost, Vec<OwnedFd>) -> Result<T>,
+    ) -> Result<T> {
+        let turn = lock(&self.turn);
+        let (answer, fds) = loop {
+            match self.way()? {
+                Way::Socket(socket) => match ask(&socket, question) {
+                    // The host has ended, or closed it.
+                    Err(error) if error.is_end_of_peer() => self.leave(&socket),
+                    answer => break answer?,
+                },
+                Way::Here(host) => {
+                    drop(turn);
+                    return here(Local(Arc::downgrade(&host)));
+                }
+                Way::Unknown | Way::Closed => return Err(Error::Gone),
+            }
+        };
+        match answer {
             FromHost::OutOfMemory { wanted, available, limit } => {
                 Err(Error::OutOfSharedMemory { wanted, available, limit })
             }
             FromHost::Gone => Err(Error::Gone),
             FromHost::Refused => Err(Error::Refused),
-            _ => Ok(answer),
-        }
-    }
-
-    fn segment(&self, question: &ToHost) -> Result<Arc<Segment>> {
-        match self.ask(question)? {
-            (FromHost::Segment { id }, Some(fd)) => Ok(Arc::new(Segment::open(id, fd)?)),
-            _ => Err(Error::Damaged("message")),
+            answer => understand(answer, fds),
         }
     }
 }
 
-fn ask(socket: &Seqpacket, question: &ToHost) -> Result<(FromHost, Option<OwnedFd>)> {
+fn segment(answer: FromHost, fds: Vec<OwnedFd>) -> Result<Arc<Segment>> {
+    match (answer, fds.into_iter().next()) {
+        (FromHost::Segment { id }, Some(fd)) => Ok(Arc::new(Segment::open(id, fd)?)),
+        _ => Err(Error::Damaged("message")),
+    }
+}
+
+fn ask(socket: &Seqpacket, question: &ToHost) -> Result<(FromHost, Vec<OwnedFd>)> {
     socket.send(&question.encode(), &[])?;
     hear(socket)
 }
 
-fn hear(socket: &Seqpacket) -> Result<(FromHost, Option<OwnedFd>)> {
+pub(super) fn hear(socket: &Seqpacket) -> Result<(FromHost, Vec<OwnedFd>)> {
     let packet = socket.recv()?.ok_or_else(|| Error::Os(std::io::ErrorKind::BrokenPipe.into()))?;
-    Ok((FromHost::decode(&packet.bytes)?, packet.fds.into_iter().next()))
+    Ok((FromHost::decode(&packet.bytes)?, packet.fds))
 }
 
-impl Source for Member {
+impl Source for Arc<Member> {
     fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>> {
-        self.segment(&ToHost::Create { data, backed, entries, patient })
+        let question = ToHost::Create { data, backed, entries, patient };
+        self.ask(&question, |host| host.create(data, backed, entries, patient), segment)
     }
 
     fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
         let (start, end) = (granules.start as u32, granules.end as u32);
-        match self.ask(&ToHost::Restore { segment: segment.id(), start, end })? {
-            (FromHost::Restored, _) => Ok(()),
-            _ => Err(Error::Damaged("message")),
-        }
+        let question = ToHost::Restore { segment: segment.id(), start, end };
+        self.ask(
+            &question,
+            |host| host.restore(segment, granules),
+            |answer, _| match answer {
+                FromHost::Restored => Ok(()),
+                _ => Err(Error::Damaged("message")),
+            },
+        )
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
-        self.segment(&ToHost::Open { segment: id })
+        self.ask(&ToHost::Open { segment: id }, |host| host.open(id), segment)
     }
 
     // A worker looks by itself before it sleeps; a guest when it needs more.
-    fn freed(&self) {}
+    fn freed(&self) {
+        if let Way::Here(host) = self.way_now() {
+            host.look_again();
+        }
+    }
 
     fn branch(&self) -> Option<Branch> {
-        let claim = self.roster.claim(self.pid)?;
         // Nothing is to wait here. If the host can't be told now, it finds the child on the roster.
-        let told = lock(&self.socket).clone().and_then(|socket| {
+        let socket = match self.way_now() {
+            Way::Here(host) => return Local(Arc::downgrade(&host)).branch(),
+            Way::Socket(socket) => Some(socket),
+            Way::Unknown | Way::Closed => None,
+        };
+        let claim = self.roster.claim(self.roster.pid())?;
+        let told = socket.and_then(|socket| {
             let (ours, theirs) = Seqpacket::pair().ok()?;
             socket.try_send(&ToHost::Forked { claim }.encode(), &[ours.as_fd()]).ok()?;
             Some(theirs)
@@ -139,13 +247,28 @@ impl Source for Member {
     }
 
     fn inherit(&self, branch: Branch) -> Option<Box<dyn Source>> {
-        Some(Box::new(Member::forked(self.address, branch, self.roster.clone())?))
+        // Locked only if another thread was just having a look: then what the host has adopted is held by its child too.
+        if let Ok(way) = self.way.try_lock()
+            && let Way::Here(host) = &*way
+        {
+            host.forked();
+        }
+        Member::forked(self.address, branch, self.roster.clone())
+    }
+
+    fn attend(&self, heap: &'static Arc<Heap>) {
+        self.attended.store(super::succession::watch(self, heap), Ordering::Relaxed);
     }
 
     fn close_copies(&self) {
         // Locked only if another thread was just having a look: then the copy stays, and does little harm.
-        let socket = self.socket.try_lock().ok().and_then(|mut socket| socket.take());
-        socket.into_iter().for_each(shoal_sys::atfork::close_copy);
+        let Ok(mut way) = self.way.try_lock() else { return };
+        if let Way::Socket(socket) = &*way {
+            let socket = socket.clone();
+            *way = Way::Closed;
+            drop(way);
+            shoal_sys::atfork::close_copy(socket);
+        }
     }
 }
 
@@ -164,31 +287,43 @@ pub(super) fn broker_name(domain: &[u8; 16]) -> Vec<u8> {
     format!("shoal-{hex}").into_bytes()
 }
 
-fn connect(address: &Address) -> Result<Seqpacket> {
-    // Nobody there: the host has ended, and its memory with it.
+/// The broker of a domain. Nobody there: the host has ended.
+pub(super) fn connect(address: &Address) -> Result<Seqpacket> {
     Seqpacket::connect_abstract(&broker_name(&address.domain)).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => Error::Gone,
         _ => Error::Os(error),
     })
 }
 
-fn greet(socket: &Seqpacket, address: &Address) -> Result<(FromHost, Option<OwnedFd>)> {
-    match ask(socket, &ToHost::Hello { token: address.token }) {
-        // Whoever is shown the door is told so before it has said a word.
-        Err(error) if error.is_end_of_peer() => hear(socket),
-        answer => answer,
+/// Becomes a guest of another domain.
+pub(super) fn visit(address: &Address) -> Result<Arc<Heap>> {
+    let limit = Instant::now() + SHORT_PATIENCE;
+    loop {
+        match greet(address) {
+            // Somebody may be about to follow the host that has ended.
+            Err(error) if Instant::now() < limit && (matches!(error, Error::Gone) || error.is_end_of_peer()) => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) if error.is_end_of_peer() => return Err(Error::Gone),
+            greeted => return greeted,
+        }
     }
 }
 
-/// Becomes a guest of another domain.
-pub(super) fn visit(address: &Address) -> Result<Arc<Heap>> {
+fn greet(address: &Address) -> Result<Arc<Heap>> {
     let socket = connect(address)?;
-    match greet(&socket, address)? {
-        (FromHost::Welcome { claim }, Some(roster)) => {
-            Ok(Member::new(*address, claim, Arc::new(Roster::open(roster)?), Some(socket)).heap())
+    let answer = match ask(&socket, &ToHost::Hello { token: address.token }) {
+        // Whoever is shown the door is told so before it has said a word.
+        Err(error) if error.is_end_of_peer() => hear(&socket),
+        answer => answer,
+    };
+    match answer? {
+        (FromHost::Welcome { claim }, roster) => {
+            let member = Member::new(*address, claim, Arc::new(Roster::open(roster)?), Some(socket));
+            Ok(Heap::new(claim.holder, *address, Box::new(member)))
         }
         (FromHost::Refused, _) => Err(Error::Refused),
         (FromHost::Full, _) => Err(Error::TooManyHolders(bits::CAPACITY)),
-        _ => Err(Error::Gone),
+        _ => Err(Error::Damaged("message")),
     }
 }

@@ -43,11 +43,9 @@ impl State {
     fn attended(&self) -> [bool; bits::CAPACITY] {
         let mut attended = [false; bits::CAPACITY];
         let guests = self.guests.values().filter_map(|guest| guest.holder);
-        self.seats.values().map(|seat| seat.holder).chain(guests).chain([crate::memory::heap::HOST]).for_each(
-            |holder| {
-                attended[usize::from(holder)] = true;
-            },
-        );
+        self.seats.values().map(|seat| seat.holder).chain(guests).for_each(|holder| {
+            attended[usize::from(holder)] = true;
+        });
         attended
     }
 }
@@ -93,7 +91,9 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
         let Some(holder) = holder else {
             holder = match ToHost::decode(&packet.bytes) {
                 Ok(ToHost::Hello { token }) if host.address().admits(&token) => enter(host, number, &socket)?,
-                Ok(ToHost::Return { token, claim }) if host.address().admits(&token) => come_back(host, number, claim),
+                Ok(ToHost::Return { token, claim }) if host.address().admits(&token) => {
+                    come_back(host, number, &socket, claim)?
+                }
                 _ => {
                     reply(&socket, &FromHost::Refused, &[])?;
                     None
@@ -124,20 +124,26 @@ fn enter(host: &Arc<Host>, number: u64, socket: &Seqpacket) -> Result<Option<u16
     if let Some(guest) = host.state().guests.get_mut(&number) {
         guest.holder = Some(claim.holder);
     }
-    reply(socket, &FromHost::Welcome { claim }, &[host.roster.fd()])?;
+    reply(socket, &FromHost::Welcome { claim }, &host.roster.fds())?;
     Ok(Some(claim.holder))
 }
 
 /// A fork is there.
-fn come_back(host: &Arc<Host>, number: u64, claim: Claim) -> Option<u16> {
+fn come_back(host: &Arc<Host>, number: u64, socket: &Seqpacket, claim: Claim) -> Result<Option<u16>> {
     if !host.roster.is_here(claim) {
-        return None;
+        reply(socket, &FromHost::Refused, &[])?;
+        return Ok(None);
     }
-    let mut state = host.state();
-    // It may have been found on the roster before it was heard.
-    state.guests.retain(|_, guest| guest.holder != Some(claim.holder));
-    state.guests.get_mut(&number)?.holder = Some(claim.holder);
-    Some(claim.holder)
+    {
+        let mut state = host.state();
+        // It may have been found on the roster before it was heard.
+        state.guests.retain(|_, guest| guest.holder != Some(claim.holder));
+        if let Some(guest) = state.guests.get_mut(&number) {
+            guest.holder = Some(claim.holder);
+        }
+    }
+    reply(socket, &FromHost::Welcome { claim }, &[])?;
+    Ok(Some(claim.holder))
 }
 
 fn reply(socket: &Seqpacket, message: &FromHost, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
@@ -178,18 +184,21 @@ pub(super) struct Attendance {
 impl Attendance {
     /// Looks at the roster. When to look again.
     pub(super) fn look(&mut self, host: &Arc<Host>) -> Option<Duration> {
-        let attended = host.state().attended();
+        let mut attended = host.state().attended();
+        attended[usize::from(host.heap().me())] = true;
         let mut expected = HashMap::new();
         let mut again = None;
-        for holder in 1..IN_QUEUE {
+        for holder in 0..IN_QUEUE {
             let line = host.roster.line(holder);
             let claim = Claim { holder, epoch: line.epoch };
             match line.state {
-                roster::State::Here if attended[usize::from(holder)] || attend(host, holder, line.pid) => {}
-                roster::State::Here => again = Some(LOOK),
-                roster::State::Claimed if !attended[usize::from(holder)] => {
+                _ if attended[usize::from(holder)] && line.state != roster::State::Left => {}
+                roster::State::Here if line.pid != 0 && attend(host, holder, line.pid) => {}
+                roster::State::Here if line.pid != 0 => again = Some(LOOK),
+                roster::State::Claimed | roster::State::Here => {
                     let since = *self.expected.get(&claim).unwrap_or(&Instant::now());
-                    if since.elapsed() < PATIENCE || !host.roster.revoke(holder, line) {
+                    let claimed = line.state == roster::State::Claimed;
+                    if since.elapsed() < PATIENCE || (claimed && !host.roster.revoke(holder, line)) {
                         expected.insert(claim, since);
                         again = Some(LOOK);
                     } else {
@@ -214,6 +223,8 @@ fn attend(host: &Arc<Host>, holder: u16, pid: u32) -> bool {
     match process::pidfd_open(pid) {
         Ok(pidfd) => {
             host.state().add_guest(GuestLink { holder: Some(holder), link: Link::Process(Arc::new(pidfd)) });
+            // What this turn watches has been settled already.
+            host.look_again();
             true
         }
         // It was there, so it is there no more. Or it can't be seen from here (0), and nothing else is left to go by.

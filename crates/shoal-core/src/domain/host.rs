@@ -140,6 +140,9 @@ pub(super) enum Link {
     Process(Arc<OwnedFd>),
 }
 
+/// All that this process is the host of: its own domain, and those that it took over. For good, as their supervisors are.
+pub(super) static HOSTS: Mutex<Vec<&'static Arc<Host>>> = Mutex::new(Vec::new());
+/// The host of its own domain.
 pub(super) static CURRENT: Mutex<Option<&'static Arc<Host>>> = Mutex::new(None);
 
 impl Host {
@@ -165,27 +168,53 @@ impl Host {
     }
 
     fn start() -> Result<Arc<Host>> {
-        let registry = Arc::new(Registry::default());
         let roster = Arc::new(Roster::create()?);
+        let registry = Registry::new(roster.clone());
         let address = Address { domain: random::token(), token: random::token() };
         // From the start: handles of what will lie here may go to anybody, also from a fork.
         let broker = Listener::bind_abstract(&broker_name(&address.domain))?;
+        let host = Self::build(roster, registry, broker, address, |host| {
+            Heap::new(HOST, address, Box::new(Local(host.clone())))
+        })?;
+        let watched = host.clone();
+        std::thread::Builder::new().name("shoal-watch".into()).spawn(move || supervisor::run(&watched))?;
+        Ok(host)
+    }
+
+    /// The holder of that heap follows the host of its domain, which has ended; the broker's name is its own already.
+    /// Whoever gets this runs the supervisor.
+    pub(super) fn take_over(heap: &Arc<Heap>, roster: &Arc<Roster>, broker: Listener) -> Result<Arc<Host>> {
+        let registry = Registry::take_over(roster.clone(), heap)?;
+        Self::build(roster.clone(), registry, broker, heap.address(), |_| heap.clone())
+    }
+
+    fn build(
+        roster: Arc<Roster>,
+        registry: Registry,
+        broker: Listener,
+        address: Address,
+        heap: impl FnOnce(&Weak<Host>) -> Arc<Heap>,
+    ) -> Result<Arc<Host>> {
         let notifier = Notifier::new()?;
         let host = Arc::new_cyclic(|host| Host {
             pid: process::pid(),
             address,
-            heap: Heap::new(HOST, address, Box::new(Local(host.clone()))),
+            heap: heap(host),
             roster,
-            registry,
+            registry: Arc::new(registry),
             notifier,
             voice: Voice::default(),
             state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
             oom_kills: AtomicU64::new(oom::kills()),
             numbers: AtomicU32::new(1),
         });
-        let watched = host.clone();
-        std::thread::Builder::new().name("shoal-watch".into()).spawn(move || supervisor::run(&watched))?;
+        HOSTS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::leak(Box::new(host.clone())));
         Ok(host)
+    }
+
+    /// In the child of a fork: what it holds as the host, its parent holds.
+    pub(super) fn forked(&self) {
+        self.registry.forked();
     }
 
     /// Whether this process is the one that started it, not a fork of it.
@@ -323,9 +352,10 @@ impl Host {
         state.seats.insert(place, link);
         state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[Some(theirs.as_fd()), Some(pool), Some(self.roster.fd()), speaker.as_ref().map(OwnedFd::as_fd)]
+            &[theirs.as_fd(), pool]
                 .into_iter()
-                .flatten()
+                .chain(self.roster.fds())
+                .chain(speaker.as_ref().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
         )?;
         self.notifier.notify();

@@ -11,6 +11,7 @@ pub(crate) mod guest;
 mod guests;
 pub mod host;
 pub(crate) mod registry;
+mod succession;
 pub(crate) mod supervisor;
 pub mod words;
 
@@ -64,7 +65,7 @@ pub fn resolve(handle: &Handle) -> Result<Lease> {
             match visited.get(&handle.address).filter(|heap| heap.is_mine()) {
                 Some(first) => first.clone(),
                 None => {
-                    fork::watch(&heap);
+                    fork::watch(&heap).attend();
                     visited.insert(handle.address, heap.clone());
                     heap
                 }

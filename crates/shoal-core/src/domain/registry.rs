@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use shoal_sys::socket::Seqpacket;
 
 use super::adopted::Adopted;
 use super::guest::Member;
 use super::host::Host;
+use crate::crash;
 use crate::error::{Error, Limit, Result};
-use crate::memory::heap::{Branch, HOST, Heap, Source};
+use crate::memory::heap::{Branch, Heap, Source};
 use crate::memory::lease::Kind;
+use crate::memory::roster::Roster;
 use crate::memory::segment::{GRANULE, Segment};
+use crate::memory::vault::Vault;
 use crate::queue;
 
 /// The segments by number, and the limit for all of them together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    numbers: AtomicU32,
+    roster: Arc<Roster>,
+    vault: Vault,
     adopted: Adopted,
 }
 
@@ -107,6 +111,37 @@ fn fits(wanted: u64, taken: u64, most: u64, limit: Limit) -> Result<()> {
 }
 
 impl Registry {
+    /// A registry of no segments.
+    pub(super) fn new(roster: Arc<Roster>) -> Registry {
+        Registry { state: Mutex::default(), roster, vault: Vault::default(), adopted: Adopted::default() }
+    }
+
+    /// The registry of a domain whose host has ended, for the holder that follows. It holds from now on what that held for
+    /// envelopes of the dead, so this comes before anything else of the dead is given back.
+    pub(super) fn take_over(roster: Arc<Roster>, heap: &Arc<Heap>) -> Result<Registry> {
+        let mapped: HashMap<u32, Arc<Segment>> =
+            heap.segments().into_iter().map(|segment| (segment.id(), segment)).collect();
+        let vault = Vault::take_over(roster.vault(), |id| mapped.get(&id).cloned())?;
+        let mut segments = mapped;
+        for segment in vault.segments() {
+            // It looks through all of them after each death.
+            heap.know(&segment);
+            segments.insert(segment.id(), segment);
+        }
+        let made = |segment: Arc<Segment>| Made { owner: segment.owner(), segment, budget: None };
+        let segments: HashMap<u32, Made> = segments.into_iter().map(|(id, segment)| (id, made(segment))).collect();
+        crash::point("follow: mapped");
+        let adopted = Adopted::default();
+        for orphan in segments.values().filter(|made| made.owner.is_none()) {
+            if let Err(error) = adopted.adopt(heap, &orphan.segment) {
+                eprintln!("shoal: what lies in queues of the dead: {error}");
+            }
+        }
+        crash::point("follow: adopted");
+        let state = State { segments, ..State::default() };
+        Ok(Registry { state: Mutex::new(state), roster, vault, adopted })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,12 +190,24 @@ impl Registry {
         owner: u16,
         budget: Option<&Arc<Budget>>,
     ) -> Result<Arc<Segment>> {
-        // From 1: segment 0 means nowhere.
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.roster.next_segment();
         self.within_limits(
             Segment::cost(data, backed, entries)?,
             budget,
-            || Ok(Arc::new(Segment::create(id, data, backed, entries)?)),
+            || {
+                let segment = Arc::new(Segment::create(id, data, backed, entries)?);
+                segment.set_owner(Some(owner));
+                crash::point("segment: made");
+                if let Err(error) = self.vault.add(self.roster.vault(), &segment) {
+                    // Should this host end, it lives on only with those who have mapped it.
+                    static TOLD: Once = Once::new();
+                    TOLD.call_once(|| {
+                        eprintln!("shoal: some memory can't be kept for when this process has ended: {error}")
+                    });
+                }
+                crash::point("segment: kept");
+                Ok(segment)
+            },
             |state, segment| {
                 let made = Made { segment: segment.clone(), owner: Some(owner), budget: budget.cloned() };
                 state.segments.insert(id, made);
@@ -197,25 +244,38 @@ impl Registry {
         }
         // Only now, as `bury` closes what lies in segments without an owner.
         let mut state = self.lock();
-        state.segments.values_mut().filter(|made| made.owner == Some(owner)).for_each(|made| made.owner = None);
+        state.segments.values_mut().filter(|made| made.owner == Some(owner)).for_each(|made| {
+            made.owner = None;
+            made.segment.set_owner(None);
+        });
         outcome
+    }
+
+    /// In the child of a fork: what is adopted, its parent holds.
+    pub(super) fn forked(&self) {
+        self.adopted.forked();
     }
 
     /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others
     /// are left.
     pub(super) fn bury(&self, heap: &Arc<Heap>) -> bool {
-        let (mut closed, mut left) = (vec![], vec![]);
+        let (mut closed, mut left, mut gone) = (vec![], vec![], vec![]);
         let remain = {
             let mut state = self.lock();
             state.segments.retain(|id, made| {
                 let keep = made.owner.is_some() || close_unused(&made.segment, &mut closed, &mut left);
                 if !keep {
                     heap.forget(*id);
+                    gone.push(*id);
                 }
                 keep
             });
             state.segments.values().any(|made| made.owner.is_none())
         };
+        if let Err(error) = self.vault.remove(&gone) {
+            // It takes memory for longer than it should, until another change of that drawer.
+            eprintln!("shoal: segments {gone:?} are still kept: {error}");
+        }
         // Unlocked: this may be the end of other things, and ask for segments.
         for (segment, index) in left {
             // What could not be cleared is tried again next time.
@@ -276,13 +336,13 @@ impl Local {
 impl Source for Local {
     fn create(&self, data: u64, backed: u64, entries: u32, patient: bool) -> Result<Arc<Segment>> {
         let host = self.host()?;
-        let attempt = || host.registry.create((data, backed, entries), HOST, None);
+        let attempt = || host.registry.create((data, backed, entries), host.heap().me(), None);
         if patient { host.pressing(attempt) } else { attempt() }
     }
 
     fn restore(&self, segment: &Arc<Segment>, granules: Range<usize>) -> Result<()> {
         let host = self.host()?;
-        host.pressing(|| host.registry.restore(segment.id(), granules.clone(), HOST))
+        host.pressing(|| host.registry.restore(segment.id(), granules.clone(), host.heap().me()))
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
@@ -307,7 +367,7 @@ impl Source for Local {
 
     fn inherit(&self, branch: Branch) -> Option<Box<dyn Source>> {
         let host = self.host().ok()?;
-        host.registry.adopted.forked();
-        Some(Box::new(Member::forked(host.address(), branch, host.roster.clone())?))
+        host.forked();
+        Member::forked(host.address(), branch, host.roster.clone())
     }
 }

@@ -17,6 +17,7 @@ use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
 use super::host::{Host, Link};
 use super::registry::Budget;
 use super::words;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::roster::Claim;
 use crate::pool::death::{Cause, Death};
@@ -288,14 +289,20 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
 /// Everything a dead process held is given back; its number is free.
 pub(super) fn give_back(host: &Arc<Host>, holder: u16) {
     // First what others rely on: queues, and what lies in them.
-    let recovered = queue::recover(host.heap(), holder).and(host.registry.orphan(host.heap(), holder));
+    let recovered = queue::recover(host.heap(), holder);
+    crash::point("death: recovered");
+    let recovered = recovered.and(host.registry.orphan(host.heap(), holder));
+    crash::point("death: orphaned");
     if let Err(error) = recovered {
         // It keeps memory; nothing else is lost by it.
         eprintln!("shoal: supervisor: what lies in queues of holder {holder}: {error}");
     }
     host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
+    crash::point("death: given back");
     host.registry.bury(host.heap());
+    crash::point("death: buried");
     host.roster.clear(holder);
+    crash::point("death: cleared");
 }
 
 fn zygote_died(host: &Arc<Host>) -> Result<()> {

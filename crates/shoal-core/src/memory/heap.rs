@@ -51,6 +51,8 @@ pub trait Source: Send + Sync {
     fn inherit(&self, _branch: Branch) -> Option<Box<dyn Source>> {
         None
     }
+    /// This process holds things in that heap from now on: sees to it that somebody follows the host when that ends.
+    fn attend(&self, _heap: &'static Arc<Heap>) {}
     /// In the child: closes its copies of the parent's sockets, which must be seen to end when the parent does.
     fn close_copies(&self) {}
 }
@@ -171,6 +173,11 @@ impl Heap {
     /// Whether it is this process's own: made here, or made its own at the fork. If not, what it holds is the parent's.
     pub fn is_mine(&self) -> bool {
         self.pid.load(Ordering::Relaxed) == shoal_sys::process::pid()
+    }
+
+    /// It is kept for good: see [`Source::attend`].
+    pub fn attend(self: &'static Arc<Heap>) {
+        self.books().source.attend(self);
     }
 
     /// The segment of that number, mapped.

@@ -21,6 +21,8 @@ mod size_class;
 #[cfg(not(loom))]
 pub mod space;
 #[cfg(not(loom))]
+pub mod vault;
+#[cfg(not(loom))]
 pub mod view;
 #[cfg(not(loom))]
 pub mod words;

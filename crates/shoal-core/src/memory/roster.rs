@@ -140,43 +140,115 @@ impl Lines {
 #[cfg(not(loom))]
 mod shared {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     use shoal_sys::memory::{self, Mapping};
+    use shoal_sys::process;
 
-    use super::{Lines, Roster};
+    use super::{Claim, Line, Lines, Roster};
     use crate::error::{Error, Result};
+    use crate::memory::vault::Drawer;
 
     const MAGIC: u64 = u64::from_le_bytes(*b"shoalros");
 
     #[repr(C)]
     struct Page {
         magic: u64,
+        /// Where the numbers of processes in the lines, and the broker's name, mean what they mean to the first host.
+        namespaces: AtomicU64,
+        /// Whoever is the host.
+        host: AtomicU32,
+        /// Segments made so far.
+        segments: AtomicU32,
         lines: Lines,
     }
 
+    /// Names the namespaces of processes and of sockets that this process is in; `None` if it can't be told.
+    fn namespaces() -> Option<u64> {
+        let inode = |path| std::fs::metadata(path).ok().map(|namespace| namespace.ino());
+        Some(inode("/proc/self/ns/pid")? << 32 ^ inode("/proc/self/ns/net")?)
+    }
+
     impl Roster {
+        /// How many descriptors go with it.
+        pub const FDS: usize = 3;
+
         /// A new roster, on which everything is free.
         pub fn create() -> Result<Roster> {
             let fd = memory::reserve("shoal-roster", size_of::<Page>())?;
             let map = Mapping::new(fd.as_fd(), memory::sealed_len(fd.as_fd())?)?;
             // SAFETY: the mapping is long enough, page-aligned, and nobody else has it yet.
-            unsafe { map.as_ptr().cast::<Page>().write(Page { magic: MAGIC, lines: Lines::default() }) };
-            Ok(Roster { fd, map })
+            unsafe {
+                map.as_ptr().cast::<Page>().write(Page {
+                    magic: MAGIC,
+                    namespaces: AtomicU64::new(namespaces().unwrap_or(0)),
+                    host: AtomicU32::new(0),
+                    segments: AtomicU32::new(0),
+                    lines: Lines::default(),
+                });
+            };
+            let roster = Roster { fd, map, vault: Drawer::new()? };
+            roster.install(process::pid());
+            Ok(roster)
         }
 
-        /// The roster whose descriptor came from another process.
-        pub fn open(fd: OwnedFd) -> Result<Roster> {
+        /// The roster and the vault whose descriptors came from another process.
+        pub fn open(fds: Vec<OwnedFd>) -> Result<Roster> {
+            let [fd, inner, outer]: [OwnedFd; Self::FDS] = fds.try_into().map_err(|_| Error::Damaged("roster"))?;
             let len = memory::sealed_len(fd.as_fd())?;
             if len < size_of::<Page>() {
                 return Err(Error::Damaged("roster"));
             }
-            let roster = Roster { map: Mapping::new(fd.as_fd(), len)?, fd };
+            let (map, vault) = (Mapping::new(fd.as_fd(), len)?, Drawer::from_fds(inner, outer));
+            let roster = Roster { map, fd, vault };
             if roster.page().magic == MAGIC { Ok(roster) } else { Err(Error::Damaged("roster")) }
         }
 
-        /// Its descriptor.
-        pub fn fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
+        /// Its descriptors, for [`Roster::open`].
+        pub fn fds(&self) -> [BorrowedFd<'_>; Self::FDS] {
+            let [inner, outer] = self.vault.fds();
+            [self.fd.as_fd(), inner, outer]
+        }
+
+        /// Where the host keeps the descriptors of all segments.
+        pub fn vault(&self) -> &Drawer {
+            &self.vault
+        }
+
+        /// Whether numbers of processes and the broker's name mean to this process what they mean to the others.
+        pub fn is_readable(&self) -> bool {
+            // Looked at each time: a process may move.
+            namespaces() == Some(self.page().namespaces.load(Ordering::Relaxed))
+        }
+
+        /// What this process is called in the lines; 0 if others would take it for somebody else.
+        pub fn pid(&self) -> u32 {
+            if self.is_readable() { process::pid() } else { 0 }
+        }
+
+        /// The first host: its number is not claimed.
+        fn install(&self, pid: u32) {
+            let free = self.line(0);
+            let claimed = Line { state: super::State::Claimed, epoch: 1, pid };
+            let claim = Claim { holder: 0, epoch: 1 };
+            let installed = self.step(0, free, claimed) && self.settle(claim, pid);
+            debug_assert!(installed, "a roster without a host");
+        }
+
+        /// Who is the host, or was the last one.
+        pub fn host(&self) -> u16 {
+            (self.page().host.load(Ordering::SeqCst) as u16).min(crate::memory::lease::IN_QUEUE)
+        }
+
+        /// That holder is the host from now on.
+        pub fn set_host(&self, holder: u16) {
+            self.page().host.store(holder.into(), Ordering::SeqCst);
+        }
+
+        /// The host: the number of the next segment, from 1 on, as 0 means nowhere.
+        pub fn next_segment(&self) -> u32 {
+            self.page().segments.fetch_add(1, Ordering::Relaxed) + 1
         }
 
         fn page(&self) -> &Page {
@@ -201,6 +273,7 @@ mod shared {
 pub struct Roster {
     fd: std::os::fd::OwnedFd,
     map: shoal_sys::memory::Mapping,
+    vault: super::vault::Drawer,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -250,7 +323,8 @@ mod tests {
     #[test]
     fn another_mapping_shows_the_same_lines() {
         let mine = Roster::create().expect("memory");
-        let theirs = Roster::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("a roster");
+        let fds = mine.fds().iter().map(|fd| fd.try_clone_to_owned().expect("descriptor")).collect();
+        let theirs = Roster::open(fds).expect("a roster");
         let claim = mine.claim(7).expect("free");
         assert!(theirs.settle(claim, 50) && mine.is_here(claim));
     }
@@ -258,7 +332,8 @@ mod tests {
     #[test]
     fn what_is_no_roster_is_refused() {
         let blank = shoal_sys::memory::reserve("blank", 8192).expect("memory");
-        assert!(Roster::open(blank).is_err());
+        let [inner, outer] = crate::memory::vault::Drawer::new().expect("sockets").into_fds();
+        assert!(Roster::open(vec![blank, inner, outer]).is_err());
     }
 }
 

@@ -19,7 +19,8 @@ use super::marks::{Marks, words_for};
 use crate::error::{Error, Result};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalseg");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+const NOBODY: u32 = u32::MAX;
 const PAGE: u64 = 4096;
 const ENTRY: u64 = std::mem::size_of::<Entry>() as u64;
 
@@ -41,6 +42,8 @@ struct Header {
     id: u32,
     data: u64,
     entries: u32,
+    /// Who allocates in it, or `NOBODY`. Written by the host, for the one that follows it.
+    owner: AtomicU32,
     /// The owner: entries ever used; a look at all leases ends here.
     used: AtomicU32,
     /// Bytes of data that have no pages at the moment.
@@ -120,6 +123,7 @@ impl Segment {
             id,
             data,
             entries,
+            owner: AtomicU32::new(NOBODY),
             used: AtomicU32::new(0),
             released: AtomicU64::new(layout.len - with_pages),
             changes: Line(AtomicU32::new(0)),
@@ -208,6 +212,16 @@ impl Segment {
     pub fn released(&self) -> u64 {
         // Written by its owner, who may have scribbled over it.
         self.header().released.load(Ordering::Relaxed).min(self.layout.len - self.layout.data_at)
+    }
+
+    /// The host: that holder allocates in it from now on, or nobody does any more.
+    pub fn set_owner(&self, owner: Option<u16>) {
+        self.header().owner.store(owner.map_or(NOBODY, u32::from), Ordering::Release);
+    }
+
+    /// The holder that allocates in it, if there is one.
+    pub fn owner(&self) -> Option<u16> {
+        u16::try_from(self.header().owner.load(Ordering::Acquire)).ok()
     }
 
     /// From now on this process allocates in it.

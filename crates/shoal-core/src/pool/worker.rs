@@ -38,7 +38,7 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
-    pub(super) roster: OwnedFd,
+    pub(super) roster: Vec<OwnedFd>,
     /// What becomes its standard error, if somebody listens.
     pub(super) words: Option<OwnedFd>,
 }

@@ -27,6 +27,7 @@ use super::messages::{FromZygote, Place, ToZygote};
 use super::worker::Seat;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
+use crate::memory::roster::Roster;
 
 /// The zygote.
 #[derive(Debug)]
@@ -97,9 +98,10 @@ impl Zygote {
                 ToZygote::Fork { place, holder, domain, token } => {
                     let address = Address { domain, token };
                     let mut fds = packet.fds.into_iter();
-                    let (Some(control), Some(pool), Some(roster)) = (fds.next(), fds.next(), fds.next()) else {
+                    let (Some(control), Some(pool)) = (fds.next(), fds.next()) else {
                         return Err(Error::Damaged("message"));
                     };
+                    let roster = fds.by_ref().take(Roster::FDS).collect();
                     let words = fds.next();
                     Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool, roster, words }))
                 }
