@@ -3,11 +3,7 @@
 In an interpreter of its own: with tblib beside it, dask changes how all exceptions of its process are pickled.
 """
 
-import pytest
-
 from tests.conftest import Run
-
-pytest.importorskip("dask")
 
 
 def test_an_executor_is_a_scheduler(run: Run) -> None:
