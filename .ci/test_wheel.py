@@ -22,7 +22,7 @@ TESTS = (
     "tests/sync/test_lock.py",
     "tests/sync/test_counter.py",
     "tests/queues/test_queue.py",
-    "tests/progress/test_remote.py",
+    "tests/progress/test_elsewhere.py",
 )
 OLDEST = 11
 NEWEST = 20
