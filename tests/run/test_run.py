@@ -226,14 +226,14 @@ def test_a_daemon_thread_that_waits_for_a_queue_does_not_disturb_the_end(shoal_r
     done = shoal_run(
         """
         import multiprocessing, threading
-        queue = multiprocessing.Manager().Queue()
+        queue, printed = multiprocessing.Manager().Queue(), threading.Event()
         def drain():
             while True:
                 print(queue.get(), flush=True)
+                printed.set()
         threading.Thread(target=drain, daemon=True).start()
         queue.put("hello")
-        while not queue.empty():
-            pass
+        printed.wait()
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("hello\n", "", 0)
