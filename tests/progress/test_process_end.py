@@ -89,7 +89,7 @@ def test_the_child_of_a_fork_counts_on_the_bar_and_its_own_bars_are_drawn_by_its
         "bar = shoal.tqdm(total=9, bar_format='{n} parent', mininterval=1e6)\n"
         "if (pid := os.fork()) == 0:\n"
         "    bar.update(3)\n"
-        "    with shoal.tqdm(total=9, bar_format='{n} child') as own: own.update(5)\n"
+        "    with shoal.tqdm(total=9, bar_format='{n} child', mininterval=1e6) as own: own.update(5)\n"
         "    sys.exit(7)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7\n"
         "bar.update()\n"
