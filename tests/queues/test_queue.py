@@ -325,9 +325,9 @@ def put():
     line.put(1)
     line.put(2, timeout=40)
 for wait in (lambda: shoal.Queue().get(timeout=40), put):
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()
     try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         wait()
     except KeyboardInterrupt:
         # Long before it would have ended by itself.

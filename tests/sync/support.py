@@ -76,8 +76,8 @@ import os, shoal, signal, sys, threading
 def interrupt():
     threading.Event().wait(0.2)
     os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt).start()
 try:
+    threading.Thread(target=interrupt).start()
 {textwrap.indent(textwrap.dedent(wait).strip(), "    ")}
 except KeyboardInterrupt:
     print("interrupted")
