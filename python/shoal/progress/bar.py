@@ -132,7 +132,7 @@ class Bar(_Base[T]):
         if not self._joining:
             self._tally = RawTally()
         if line is None:
-            # tqdm draws it before it counts it among those that text comes above: whoever writes meanwhile would tear it.
+            # tqdm draws it before text makes room for it: whoever writes in between would tear it.
             with self._locked():
                 super().__init__(iterable, *args, **kwargs)  # type: ignore[arg-type]  # None is fine, whatever they say
             self._begin()

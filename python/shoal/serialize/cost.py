@@ -14,7 +14,7 @@ from shoal.serialize.parts import Part, parts, text
 
 __all__ = ["Share", "shares", "size"]
 
-# Taking apart ends after so many seconds of work, and stops at containers of more parts than anybody wants to read about.
+# Taking apart ends after so many seconds of work, and stops at containers of more parts than anybody wants to read of.
 _SECONDS = 2.0
 _MOST_PARTS = 1000
 
