@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=50,
+            timeout=150,
         )
 
     return run

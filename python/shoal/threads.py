@@ -301,15 +301,15 @@ class Threads:
         left = 1 if broken is not None else self._most
         while left != 0 and (task := self._next(number)) is not None:
             started = time.perf_counter()
-            value, error = (None, broken) if broken is not None else task._run()
+            value, raised = (None, broken) if broken is not None else task._run()
             with self.changed:
                 # Counted when anybody hears of its end.
                 self._at[number] = None
                 tasks, busy = self._counts[number]
                 self._counts[number] = tasks + 1, busy + time.perf_counter() - started
                 if task._state == "running":
-                    task._end("ended", value, error)
-            del task, value, error
+                    task._end("ended", value, raised)
+            del task, value, raised
             if left is not None:
                 left -= 1
         with self.changed:

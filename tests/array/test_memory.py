@@ -13,9 +13,6 @@ import pytest
 import shoal
 from tests.pool.support import eventually
 
-# What is given back by itself is, some seconds after it was freed.
-pytestmark = pytest.mark.timeout(180)
-
 MB = 1_000_000
 
 

@@ -147,7 +147,7 @@ def test_a_signal_that_ends_the_program_ends_all_of_it(tmp_path: Path, work: str
     with client(PROGRAM + WORK[work], tmp_path) as program:
         remains = Remains(program.pid)
         program.send_signal(signum)
-        assert program.communicate(timeout=30) == ("", "")
+        assert program.communicate(timeout=100) == ("", "")
         assert program.returncode == -signum
         assert remains.are_gone()
 
@@ -158,7 +158,7 @@ def test_a_handler_that_exits_is_heard_at_once(tmp_path: Path, work: str) -> Non
     with client(PROGRAM + handler + WORK[work], tmp_path) as program:
         remains = Remains(program.pid)
         program.terminate()
-        assert program.communicate(timeout=30) == ("", "")
+        assert program.communicate(timeout=100) == ("", "")
         assert program.returncode == 3
         assert remains.are_gone()
 
@@ -191,7 +191,7 @@ def test_a_program_that_ends_with_work_in_flight_says_only_what_it_has_to(tmp_pa
     with client(PROGRAM + wait + source, tmp_path) as program:
         remains = Remains(program.pid)
         (tmp_path / "go").touch()
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         last = errors.strip().splitlines()[-1:] or [""]
         assert (program.returncode, output, last[0].split(":")[0]) == (code, "", said), errors
         assert errors.count("Traceback") == (said == "ZeroDivisionError"), errors
@@ -238,7 +238,7 @@ else:
     with client(PROGRAM + forks, tmp_path) as program:
         remains = Remains(program.pid)
         (tmp_path / "go").touch()
-        assert program.communicate(timeout=30) == ("[0, 0, 0] 2\n", "")
+        assert program.communicate(timeout=100) == ("[0, 0, 0] 2\n", "")
         assert program.returncode == -signal.SIGTERM
         assert remains.are_gone()
 
@@ -275,7 +275,7 @@ def test_ctrl_c_beside_a_thread_that_waits_ends_the_program(tmp_path: Path) -> N
     with client(PROGRAM + waits, tmp_path) as program:
         remains = Remains(program.pid)
         os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         assert (output, errors.count("Traceback"), errors.count("KeyboardInterrupt")) == ("", 1, 1), errors
         assert program.returncode == -signal.SIGINT
         assert remains.are_gone()

@@ -95,7 +95,7 @@ def test_threads_that_submit_what_needs_a_reducer_do_not_wait_for_each_other(poo
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join(150)
     assert sorted(done) == [0, 1, 2, 3]
 
 

@@ -80,9 +80,9 @@ def test_next_waits_no_longer_than_its_timeout(pool: shoal.Pool, tmp_path: Path,
     with pytest.raises(multiprocessing.TimeoutError):
         results.next(timeout=0.01)
     gate.touch()
-    assert results.next(timeout=50) is None
+    assert results.next(timeout=150) is None
     with pytest.raises(StopIteration):
-        results.next(timeout=50)
+        results.next(timeout=150)
     with pytest.raises(StopIteration):
         next(results)
 

@@ -70,7 +70,7 @@ def test_an_interrupt_ends_the_wait(tmp_path: Path, call: str) -> None:
     with client(source, tmp_path) as program:
         family = psutil.Process(program.pid).children(recursive=True)
         program.send_signal(signal.SIGINT)
-        assert program.communicate(timeout=30) == ("interrupted\n", "")
+        assert program.communicate(timeout=100) == ("interrupted\n", "")
         assert program.returncode == 0
         assert eventually(lambda: all(ended(process) for process in family))
 
@@ -81,7 +81,7 @@ def test_ctrl_c_at_the_terminal_leaves_one_traceback_and_no_process(tmp_path: Pa
     with client(CLIENT + BUSY[work], tmp_path) as program:
         family = psutil.Process(program.pid).children(recursive=True)
         os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         assert program.returncode == -signal.SIGINT
         assert (output, errors.count("Traceback"), errors.count("KeyboardInterrupt")) == ("", 1, 1)
         assert eventually(lambda: all(ended(process) for process in family))

@@ -95,7 +95,7 @@ pool = shoal.Pool(2)
 results = [pool.apply_async(abs, (-i,)) for i in range(50)]
 time.sleep(0.3)
 forked(lambda: [result.ready() for result in results])
-print(sum(result.get(30) for result in results))
+print(sum(result.get(100) for result in results))
 pool.terminate()
 """
     assert in_a_fork(run, source) == "1225\n"

@@ -50,14 +50,14 @@ class Terminal:
 
     def end(self) -> list[str]:
         """Waits until the program has ended, without an error; the lines that it leaves."""
-        code = self.program.wait(timeout=50)
-        self._reader.join(timeout=50)
+        code = self.program.wait(timeout=150)
+        self._reader.join(timeout=150)
         assert code == 0, "\n".join(self.lines)
         return self.lines
 
     def close(self) -> None:
         """Lets go of it when nobody has it open any more: the number of its descriptor may soon be another's."""
-        self._reader.join(timeout=30)
+        self._reader.join(timeout=100)
         assert not self._reader.is_alive(), "a process that the program has started is still there"
         os.close(self._master)
 

@@ -323,7 +323,7 @@ def test_the_thread_comes_when_a_worker_has_something_to_show_and_goes_when_it_h
                 started.clear()
                 pool.map(work, [0])
                 assert set(started) == {"shoal-bars"}, started
-                end = time.monotonic() + 30
+                end = time.monotonic() + 60
                 while len(threads()) > 1 and time.monotonic() < end:
                     time.sleep(0.01)
                 assert threads() == ["MainThread"], threads()

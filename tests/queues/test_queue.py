@@ -334,7 +334,7 @@ for wait in (lambda: shoal.Queue().get(timeout=40), put):
         assert time.monotonic() - started < 20
         print("interrupted")
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
     assert (result.stdout, result.stderr, result.returncode) == ("interrupted\ninterrupted\n", "", 0)
 
 

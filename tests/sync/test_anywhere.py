@@ -132,7 +132,7 @@ def test_a_stranger_that_gets_the_bytes_has_it(case: Case) -> None:
     thing = make()
     before = look(thing)
     program = (
-        f"from tests.sync.test_anywhere import CASES\nCASES[{_name(case)!r}][1](things)\nreached.add()\ntime.sleep(50)"
+        f"from tests.sync.test_anywhere import CASES\nCASES[{_name(case)!r}][1](things)\nreached.add()\ntime.sleep(500)"
     )
     with stranger(program, thing) as process:
         process.reaches()

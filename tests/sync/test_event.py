@@ -60,7 +60,7 @@ def test_workers_wait_for_the_client_and_the_client_for_workers(pool: shoal.Pool
     start, done = shoal.Event(), shoal.Event()
     results = [pool.apply_async(lambda: start.wait() and done.set()) for _ in range(2)]
     start.set()
-    assert done.wait(50)
+    assert done.wait(100)
     assert [result.get() for result in results] == [None, None]
 
 
