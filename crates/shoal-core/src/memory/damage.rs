@@ -62,7 +62,7 @@ fn use_all(heap: &Arc<Heap>, segment: &Segment, map: &Mapping, ids: &[BlockId]) 
     for id in ids {
         let Ok(lease) = heap.take(*id) else { continue };
         look_at(&lease, segment, map);
-        if lease.len() > 0
+        if !lease.is_empty()
             && let Ok(view) = views.open(lease.clone())
         {
             let last = view.address().wrapping_add(view.lease().len() as usize - 1);

@@ -10,6 +10,7 @@ mod backlog;
 mod collect;
 mod end;
 mod fate;
+mod lost;
 mod rest;
 mod submit;
 mod watch;
@@ -101,6 +102,8 @@ pub struct Shared {
     following: AtomicUsize,
     /// Set while the supervisor wants the collector lock: whoever has it lets go.
     wanted: AtomicBool,
+    /// Set, with the collector lock held, until what a dead worker was at has another place.
+    settling: AtomicBool,
     /// Followers that want to hear of every completion.
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
@@ -121,6 +124,8 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
+    /// Tasks that were put into the ring, so far.
+    pushed: u64,
     backlog: Backlog,
     /// The lowest priority of what was put into the ring since that was empty, or a lower one.
     floor: i32,
@@ -252,6 +257,7 @@ impl Pool {
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
+                    pushed: 0,
                     backlog: Backlog::default(),
                     floor: 0,
                     mixed: false,
@@ -271,6 +277,7 @@ impl Pool {
                 followers: Default::default(),
                 following: AtomicUsize::new(0),
                 wanted: AtomicBool::new(false),
+                settling: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
                 backlogged: AtomicUsize::new(0),

@@ -275,7 +275,10 @@ proptest! {
         let account = Account::default();
         exposed(&account).write(&damage);
         let before = account.read();
-        (account.begin(5), account.search(true), account.taken(7), account.ended(9, 2, (u64::MAX, u64::MAX)));
+        account.begin(5);
+        account.search(true);
+        account.taken(7);
+        account.ended(9, 2, (u64::MAX, u64::MAX));
         let _ = account.read().since(&before);
         account.died();
         let _ = account.read();

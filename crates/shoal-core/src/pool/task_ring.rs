@@ -274,6 +274,38 @@ impl<'a> TaskRing<'a> {
         }
     }
 
+    /// Every task that lies in a slot, queued or taken; `each` gets its number. Called by the producer.
+    pub fn each_held(&self, mut each: impl FnMut(u64)) {
+        for slot in self.slots {
+            if State::unpack(slot.state.load(Ordering::Acquire)).what != FREE {
+                // SAFETY: only the producer writes a body, and that is this thread; takers only read.
+                each(unsafe { slot.body.read() }.task);
+            }
+        }
+    }
+
+    /// Whether the positions and all slots are as they can be with `pushed` tasks pushed so far, and that many workers; if
+    /// not, somebody has written over them. Called by the producer.
+    pub fn is_sound(&self, pushed: u64, workers: usize) -> bool {
+        let head = self.positions.head.0.load(Ordering::Acquire);
+        let capacity = self.slots.len() as u64;
+        let slot_is_sound = |(index, slot): (usize, &Slot)| {
+            let state = State::unpack(slot.state.load(Ordering::Acquire));
+            // The last position that was this slot's, or the one before the first.
+            let last =
+                pushed.wrapping_sub(1).wrapping_sub(pushed.wrapping_sub(1).wrapping_sub(index as u64) % capacity);
+            state.position == last as u32
+                && match state.what {
+                    FREE => true,
+                    // None before `head`: who moves that on has seen that it is not.
+                    QUEUED => last.wrapping_sub(head) <= capacity,
+                    RUNNING => usize::from(state.worker) < workers,
+                    _ => false,
+                }
+        };
+        self.next_position() == pushed && head <= pushed && self.slots.iter().enumerate().all(slot_is_sound)
+    }
+
     /// Frees the slots that a dead worker had taken and not released; `each` gets the tasks' numbers.
     pub fn recover(&self, worker: u16, mut each: impl FnMut(u64)) {
         for slot in self.slots {
@@ -404,6 +436,11 @@ mod tests {
                     }
                     _ => { held.clear(); ring.recover(1, |task| seen.push(task)) }
                 }
+                prop_assert!(ring.is_sound(pushed, 2) && !ring.is_sound(pushed + 1, 2));
+                let mut there = vec![];
+                ring.each_held(|task| there.push(task));
+                prop_assert!(held.iter().all(|taken| there.contains(&taken.body.task)));
+                prop_assert!(seen.iter().all(|task| !there.contains(task)));
             }
             held.drain(..).for_each(|taken| seen.push(ring.release(taken).task));
             while let Some(taken) = ring.try_take(2, 0) { seen.push(ring.release(taken).task) }

@@ -75,10 +75,14 @@ proptest! {
         if let Some(chunk) = chunk.as_ref().filter(|_| which & 2 == 0) {
             Exposed::of(chunk).write(&ring);
         }
-        (used(&other, &theirs), used(&heap, &queue));
-        state_of.while_written(&state, || (used(&other, &theirs), used(&heap, &queue)));
+        let used = || {
+            used(&other, &theirs);
+            used(&heap, &queue);
+        };
+        used();
+        state_of.while_written(&state, used);
         if let Some(chunk) = &chunk {
-            Exposed::of(chunk).while_written(&ring, || (used(&other, &theirs), used(&heap, &queue)));
+            Exposed::of(chunk).while_written(&ring, used);
         }
         cleared(&heap, &queue);
         state_of.write(&state);

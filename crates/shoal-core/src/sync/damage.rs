@@ -57,7 +57,9 @@ fn use_locks(cell: &Cell) {
 fn use_event(cell: &Cell) {
     let event = Event::new(cell);
     let _ = impatient(|patience| event.wait(patience));
-    (event.set(), event.clear(), event::stir(cell));
+    event.set();
+    event.clear();
+    event::stir(cell);
 }
 
 fn use_tally(cell: &Cell) {
@@ -98,7 +100,8 @@ fn use_barrier(barrier: &Barrier<'_>) {
         let _ = (barrier.waiting(), barrier.is_broken(), barrier.parties());
         barrier.reset();
         let _ = impatient(|patience| barrier.arrive(holder, patience));
-        (barrier.abandon(holder), barrier.abort());
+        barrier.abandon(holder);
+        barrier.abort();
     }
 }
 

@@ -240,6 +240,9 @@ impl Shared {
                 self.drain();
             }
             self.tell_followers();
+            if wake == Wake::TimedOut {
+                self.look_for_lost();
+            }
         }
     }
 }

@@ -176,6 +176,7 @@ impl Shared {
         record.cursors.reset();
         let started = record.started.load(Ordering::Relaxed);
         record.account.died();
+        self.settling.store(true, Ordering::SeqCst);
         drop(collecting);
         let unknown = Death::of(0, 0);
         let death = if let Ended::Exited(death) = ended { death } else { &unknown };
@@ -187,6 +188,7 @@ impl Shared {
                 lost.iter().for_each(|number| recorder.died(worker, *number, started));
             }
             let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
+            self.settling.store(false, Ordering::SeqCst);
             // Its slots are free again.
             self.move_backlog(&mut core);
             ends
