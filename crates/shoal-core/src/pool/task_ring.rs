@@ -298,7 +298,7 @@ impl<'a> TaskRing<'a> {
                 && match state.what {
                     FREE => true,
                     // None before `head`: who moves that on has seen that it is not.
-                    QUEUED => last.wrapping_sub(head) <= capacity,
+                    QUEUED => (head..pushed).contains(&last),
                     RUNNING => usize::from(state.worker) < workers,
                     _ => false,
                 }

@@ -164,10 +164,7 @@ impl Shared {
     /// A worker has died: its tasks are settled. First of all, while its leases still stand.
     pub(crate) fn settle(&self, seat: Seat, ended: &Ended) {
         let worker = seat.worker;
-        self.wanted.store(true, Ordering::SeqCst);
-        self.memory.control().bell.ring_all();
-        let collecting = lock(&self.collector);
-        self.wanted.store(false, Ordering::SeqCst);
+        let collecting = self.take_collector();
         self.drain_one(worker);
         let mut lost = vec![];
         self.memory.tasks().recover(worker, |task| lost.push(task));

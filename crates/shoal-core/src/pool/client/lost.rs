@@ -20,11 +20,7 @@ impl Shared {
         if lock(&self.core).tasks.len() == 0 {
             return;
         }
-        // Whoever waits for results has this mostly.
-        self.wanted.store(true, Ordering::SeqCst);
-        self.memory.control().bell.ring_all();
-        let collecting = lock(&self.collector);
-        self.wanted.store(false, Ordering::SeqCst);
+        let collecting = self.take_collector();
         if self.settling.load(Ordering::SeqCst) {
             // What the dead one has left is on its way, and at none of these places.
             return;
