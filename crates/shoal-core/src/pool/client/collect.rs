@@ -2,7 +2,7 @@
 //!
 //! Whoever gets the `collector` lock leads: it reads all rings, for everybody, and sleeps on the bell. The others
 //! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
-//! death, sets `wanted`; then the leader lets go at once.
+//! death, counts itself in `wanted`; then the leader lets go at once.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
