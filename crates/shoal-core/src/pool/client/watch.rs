@@ -166,7 +166,7 @@ impl Shared {
             let due = watched.asked.is_none_or(|at| Some(now - at) >= self.limits.answer);
             return due.then(|| {
                 watched.asked = Some(now);
-                record.asked.store(asked + 1, Ordering::Release);
+                record.asked.store(asked.wrapping_add(1), Ordering::Release);
                 REPLY
             });
         }
