@@ -85,8 +85,8 @@ class Queue(RawQueue, Generic[T]):
     Example:
         >>> queue = shoal.Queue(maxsize=100)
         >>> queue.put(numpy.zeros(1000))
-        >>> queue.get(timeout=1.0).sum()
-        0.0
+        >>> queue.get(timeout=1.0).shape
+        (1000,)
     """
 
     def __new__(cls, maxsize: SupportsIndex = 0, *, ctx: object = None, handle: bytes | None = None) -> Queue[T]:
