@@ -1,9 +1,9 @@
 """Threads, processes, or shared memory? Seven kinds of jobs, done in four ways, each timed.
 
-    python examples/which_when.py [--quick] [--workers N] [--rounds N]
+    python examples/which_when.py [--size 0.1] [--rounds 7] [--workers N]
 
-Prints a table of milliseconds, the best of some rounds. The ways take turns, so that whatever else the machine does meets all
-of them. What the table means for a job of yours: docs/which-when.md.
+Prints a table of milliseconds, the best of some rounds. The ways take turns, so that whatever else the machine does meets
+all of them. What the table means for a job of yours: docs/which-when.md.
 """
 
 import argparse
@@ -63,11 +63,14 @@ def jobs(size):
     shared = shoal.array(table)
     parts = [slice(start, start + len(table) // 16) for start in range(0, len(table), len(table) // 16)]
 
+    def shares(pool):
+        return not isinstance(pool, multiprocessing.pool.Pool) or isinstance(pool, multiprocessing.pool.ThreadPool)
+
     def read_one(pool):
-        pool.map(functools.partial(read, table), range(16), chunksize=1)
+        pool.map(functools.partial(read, shared if shares(pool) else table), range(16), chunksize=1)
 
     def write_one(pool):
-        if isinstance(pool, multiprocessing.pool.ThreadPool) or not isinstance(pool, multiprocessing.pool.Pool):
+        if shares(pool):
             pool.map(functools.partial(write, shared), parts, chunksize=1)
         else:
             for part, new in zip(parts, pool.imap(changed, [table[part] for part in parts]), strict=True):
@@ -93,7 +96,7 @@ class Loop:
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--quick", action="store_true", help="a tenth of the work, one round")
+    options.add_argument("--size", type=float, default=1.0, help="how much work: 0.1 is a tenth. Default: 1")
     options.add_argument("--rounds", type=int, default=7, help="default: 7")
     options.add_argument("--workers", type=int, default=shoal.cpu_count(), help="default: one for each CPU")
     chosen = options.parse_args()
@@ -105,9 +108,9 @@ def main():
         ways = {"loop": Loop(), "threads": threads, "multiprocessing": processes, "shoal": pool}
         print(f"{chosen.workers} workers; milliseconds")
         print(f"{'':26}" + "".join(f"{name:>16}" for name in ways))
-        for name, job in jobs(0.1 if chosen.quick else 1).items():
+        for name, job in jobs(chosen.size).items():
             took = dict.fromkeys(ways, float("inf"))
-            for _ in range(1 if chosen.quick else chosen.rounds):
+            for _ in range(chosen.rounds):
                 for way, of in ways.items():
                     started = time.perf_counter()
                     job(of)

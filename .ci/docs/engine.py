@@ -1,6 +1,6 @@
-"""What the reference can't see in the source by itself: docstrings that stand in Rust, and constructors named `__new__`.
+"""What the reference can't see in the source by itself: docstrings that stand in Rust, constructors named `__new__`.
 
-The stub `_engine.pyi`, which declares the engine's classes, has no docstrings: they are taken from the module that was built.
+The stub `_engine.pyi`, which declares the engine's classes, has no docstrings: they are those of the module as built.
 """
 
 import re

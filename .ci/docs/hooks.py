@@ -1,7 +1,7 @@
 """What the site needs beyond its configuration: links into the source tree, and a look at what was built.
 
-Pages link to code, as is useful in a checkout. The site has no code, so there such a link is its text alone. A link to what does not
-exist ends the build, as any other dead link does.
+Pages link to code, as is useful in a checkout. The site has no code, so there such a link is its text alone. A link to
+what does not exist ends the build, as any other dead link does.
 """
 
 import re
@@ -13,7 +13,9 @@ from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 # What a browser would fetch to show a page; links that one may follow are something else.
-FETCHED = re.compile(r"""<(?:script|img|iframe|source)[^>]*\ssrc="?(https?:)?//|<link[^>]*\shref="?(https?:)?//(?!.*rel="?canonical)""")
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source)[^>]*\ssrc="?(https?:)?//|<link[^>]*\shref="?(https?:)?//(?!.*rel="?canonical)"""
+)
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: object) -> str:

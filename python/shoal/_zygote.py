@@ -52,7 +52,7 @@ def _preload(name: str) -> None:
 
 
 def _threads() -> int:
-    """How many there are beside this one. That of jemalloc, which Arrow brings along, does not count: it is made for forks."""
+    """How many there are beside this one, without that of jemalloc: Arrow brings it along, and it is made for forks."""
     main = str(os.getpid())
     others = 0
     for thread in os.listdir("/proc/self/task"):

@@ -20,12 +20,14 @@ import pytest
 
 import shoal
 
-MODULES = sorted(found.name for found in pkgutil.walk_packages(shoal.__path__, "shoal.") if "__main__" not in found.name)
+MODULES = sorted(
+    found.name for found in pkgutil.walk_packages(shoal.__path__, "shoal.") if "__main__" not in found.name
+)
 PARSER = doctest.DocTestParser()
 
 
 def docstrings(of: object, name: str, module: str) -> Iterator[tuple[str, str]]:
-    """What is documented in `of`, by name; also properties of the engine's classes, which doctest itself does not see."""
+    """What is documented in `of`, by name; also the properties of the engine's classes, which doctest does not see."""
     yield name, of.__doc__ or ""
     for attribute, member in vars(of).items():
         inner = getattr(member, "__func__", getattr(member, "fget", member))

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 import tokenize
 from pathlib import Path
 
@@ -68,3 +70,20 @@ def tokens(code: str) -> list[str]:
     """What Python reads of it."""
     read = tokenize.generate_tokens(io.StringIO(code).readline)
     return [token.string for token in read if token.type not in (tokenize.COMMENT, tokenize.NL)]
+
+
+def test_the_program_that_compares_threads_and_processes_runs() -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "which_when.py"),
+        "--size",
+        "0.02",
+        "--rounds",
+        "1",
+        "--workers",
+        "2",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = re.findall(r"^(\w.*?) {2,}([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", ran.stdout, re.MULTILINE)
+    assert [row[0] for row in rows][::3] == ["Python code", "one array, read by all", "tiny tasks"]

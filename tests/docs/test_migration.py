@@ -1,7 +1,7 @@
 """The migration tables are true: what stands on the right runs, and gives what the left gives.
 
-A cell that is Python and nothing else is run; words and fragments are for the reader. The left of ray's table is not run: that
-would start a cluster.
+A cell that is Python and nothing else is run; words and fragments are for the reader. The left of ray's table is not run:
+that would start a cluster.
 """
 
 import ast

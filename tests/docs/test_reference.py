@@ -8,7 +8,9 @@ from pathlib import Path
 import shoal
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-NAMES = Counter(name for page in REFERENCE.glob("*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE))
+NAMES = Counter(
+    name for page in REFERENCE.glob("*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+)
 # A module, whose names are listed; a string.
 OTHERS = {"joblib", "__version__"}
 
