@@ -2,7 +2,7 @@
 
     python examples/which_when.py [--size 0.1] [--rounds 7] [--workers N]
 
-Prints a table of milliseconds, the best of some rounds. The ways take turns, so that whatever else the machine does meets
+Prints a table of milliseconds, the best of some rounds. The ways take turns, so that what else the machine does meets
 all of them. What the table means for a job of yours: docs/which-when.md.
 """
 

@@ -119,15 +119,16 @@ class JoinableQueue(Queue[T]):
     Who gets an item says when it is done with it, and anybody may wait until all that was put is done.
 
     Example:
-        >>> queue = shoal.JoinableQueue()
+        >>> queue, done = shoal.JoinableQueue(), []
         >>> def work():
         ...     for item in queue:
-        ...         print(item)
+        ...         done.append(item)
         ...         queue.task_done()
         >>> threading.Thread(target=work).start()
         >>> queue.put("hello")
         >>> queue.join()
-        hello
+        >>> done
+        ['hello']
         >>> queue.shutdown()
     """
 

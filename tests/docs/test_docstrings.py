@@ -11,6 +11,7 @@ import os
 import pickle
 import pkgutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def given(workers: shoal.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Modules that are named as their users name them; a pool; one of each shared thing; a file of four frames."""
     monkeypatch.chdir(tmp_path)
     numpy.save("frames.npy", numpy.arange(12).reshape(4, 3))
-    modules = (asyncio, joblib, numpy, os, pickle, shoal, threading)
+    modules = (asyncio, joblib, numpy, os, pickle, shoal, threading, time)
     with shoal.tqdm(total=1) as bar:
         yield {
             "__name__": "__main__",

@@ -1,7 +1,7 @@
 """The migration tables are true: what stands on the right runs, and gives what the left gives.
 
-A cell that is Python and nothing else is run; words and fragments are for the reader. The left of ray's table is not run:
-that would start a cluster.
+A cell that is Python and nothing else is run; words and fragments are for the reader. The left of ray's table is
+not run: that would start a cluster.
 """
 
 import ast
@@ -62,7 +62,7 @@ def right() -> Iterator[dict[str, object]]:
 @pytest.fixture(scope="module")
 def plain() -> Iterator[dict[str, object]]:
     """The standard library's; its processes are not forks of this one, which has threads."""
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     names = {name: getattr(context, name) for name in dir(context) if not name.startswith("_")}
     with context.Pool(2) as pool:
         yield {

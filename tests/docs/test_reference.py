@@ -31,3 +31,11 @@ def test_every_public_name_has_a_docstring() -> None:
     for name in shoal.__all__:
         if name not in OTHERS:
             assert inspect.getdoc(getattr(shoal, name)), name
+
+
+def test_examples_are_written_so_that_they_are_run() -> None:
+    for name in shoal.__all__:
+        thing = getattr(shoal, name)
+        methods = vars(thing).values() if inspect.isclass(thing) else ()
+        for text in [thing.__doc__, *(method.__doc__ for method in methods)]:
+            assert not re.search(r"Example:\n\s+(?!\s*>>>)", text or ""), text

@@ -11,11 +11,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.pages import Page
 
-LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+UPWARDS = re.compile(r"\[([^\]]+)\]\((\.\./[^)#\s]+)(?:#[^)\s]*)?\)")
 # What a browser would fetch to show a page; links that one may follow are something else.
-FETCHED = re.compile(
-    r"""<(?:script|img|iframe|source)[^>]*\ssrc="?(https?:)?//|<link[^>]*\shref="?(https?:)?//(?!.*rel="?canonical)"""
-)
+FETCHED = re.compile(r"""<(?:script|img|iframe|source|link)[^>]*\s(?:src|href)="?(?:https?:)?//[^"> ]*""")
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: object) -> str:
@@ -25,8 +23,6 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: ob
 
     def replace(link: re.Match[str]) -> str:
         text, target = link.groups()
-        if "://" in target or target.startswith("mailto:"):
-            return link.group()
         path = (here / target).resolve()
         if path.is_relative_to(docs):
             return link.group()
@@ -34,11 +30,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: ob
             raise PluginError(f"{page.file.src_uri}: there is no {target}")
         return text
 
-    return LINK.sub(replace, markdown)
+    return UPWARDS.sub(replace, markdown)
 
 
 def on_post_page(output: str, *, page: Page, **_: object) -> str:
     """Refuses pages that need the net to be shown."""
     if found := FETCHED.search(output):
-        raise PluginError(f"{page.file.src_uri} would fetch from the net: {output[found.start() : found.end() + 60]}")
+        raise PluginError(f"{page.file.src_uri} would fetch from the net: {found.group()}")
     return output
