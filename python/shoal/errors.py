@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:
+    # While the interpreter ends, it can't be imported any more. That a pool is closed can be said without it.
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
 __all__ = [
     "LockAbandoned",
