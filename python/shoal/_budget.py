@@ -33,8 +33,8 @@ THREADS = (
     "POLARS_MAX_THREADS",
 )
 
-# OpenBLAS's threads look for work for 2^26 cycles before they sleep, some 30 ms, also when a worker is new and has none:
-# CPUs that other workers want. 2^20, half a millisecond, is still long enough for calls that follow each other closely.
+# OpenBLAS's threads look for work for 2^26 cycles before they sleep, some 30 ms, also in a new worker that has none:
+# CPUs that others want. 2^20, half a millisecond, is still long enough for calls that follow each other closely.
 _PATIENCE = ("OPENBLAS_THREAD_TIMEOUT", "20")
 
 # As threadpoolctl calls what it can limit.

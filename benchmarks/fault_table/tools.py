@@ -1,0 +1,185 @@
+"""The tools, behind one face: a pool that is given calls and tells what became of each.
+
+Every tool is used as its manual says, in its own `with` block, and with its defaults but for the number of workers.
+"""
+
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..clusters import PRIVATE_MARK
+from ..sessions import Unsupported
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+# What became of the call of that number: a value or an exception.
+End = tuple[int, object]
+Run = Callable[[Sequence[Call]], Iterator[End]]
+
+RAY_STORE = 200_000_000
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a pool is to have. A tool without such an option raises `Unsupported`, or has none to give."""
+
+    workers: int = 2
+    initializer: Callable[[], object] | None = None
+    # Seconds that a task may take, or that its result may be waited for.
+    timeout: float | None = None
+    # Bytes that a worker may have.
+    memory: int | None = None
+
+
+def _by_handles(submit: Callable[..., Any], wait: Callable[[Any], Any]) -> Run:
+    """Submits all; then waits for the others before it waits for the first, which is the one with the fault."""
+
+    def run(calls: Sequence[Call]) -> Iterator[End]:
+        handles: dict[int, Any] = {}
+        for number, (function, args) in enumerate(calls):
+            try:
+                handles[number] = submit(function, *args)
+            except Exception as error:
+                yield number, error
+        for number in sorted(handles, key=lambda number: (number == 0, number)):
+            try:
+                end: object = wait(handles[number])
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                end = error
+            yield number, end
+
+    return run
+
+
+@contextmanager
+def _shoal(wishes: Wishes) -> Iterator[Run]:
+    import shoal
+
+    with shoal.Pool(
+        wishes.workers, wishes.initializer, timeout=wishes.timeout, worker_memory_limit=wishes.memory
+    ) as pool:
+        yield _by_handles(lambda function, *args: pool.apply_async(function, args), lambda result: result.get())
+
+
+@contextmanager
+def _multiprocessing(wishes: Wishes) -> Iterator[Run]:
+    with multiprocessing.Pool(wishes.workers, wishes.initializer) as pool:
+        yield _by_handles(
+            lambda function, *args: pool.apply_async(function, args), lambda result: result.get(wishes.timeout)
+        )
+
+
+@contextmanager
+def _executor(wishes: Wishes) -> Iterator[Run]:
+    with ProcessPoolExecutor(wishes.workers, initializer=wishes.initializer) as executor:
+        yield _by_handles(executor.submit, lambda future: future.result(wishes.timeout))
+
+
+@contextmanager
+def _joblib(wishes: Wishes) -> Iterator[Run]:
+    joblib: Any = importlib.import_module("joblib")
+    if wishes.initializer is not None:
+        raise Unsupported("has no initializers")
+
+    def run(calls: Sequence[Call]) -> Iterator[End]:
+        # A call is all or nothing; unordered, the results that came before an exception are there at least.
+        parallel = joblib.Parallel(wishes.workers, return_as="generator_unordered", timeout=wishes.timeout)
+        numbered = (joblib.delayed(_numbered)(number, function, args) for number, (function, args) in enumerate(calls))
+        seen = set()
+        try:
+            for number, value in parallel(numbered):
+                seen.add(number)
+                yield number, value
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            for number in set(range(len(calls))) - seen:
+                yield number, error
+
+    yield run
+
+
+def _numbered(number: int, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, Any]:
+    return number, function(*args)
+
+
+@contextmanager
+def _mpire(wishes: Wishes) -> Iterator[Run]:
+    mpire: Any = importlib.import_module("mpire")
+    with mpire.WorkerPool(wishes.workers) as pool:
+        yield _by_handles(
+            lambda function, *args: pool.apply_async(
+                function, args, worker_init=wishes.initializer, task_timeout=wishes.timeout
+            ),
+            lambda result: result.get(),
+        )
+
+
+@contextmanager
+def _ray(wishes: Wishes) -> Iterator[Run]:
+    if PRIVATE_MARK not in os.environ:
+        raise Unsupported("opens ports to the network, and this machine gives no private one (unshare, ip)")
+    if wishes.initializer is not None:
+        raise Unsupported("has no initializers")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["PYTHONPATH"] = os.getcwd()
+    ray: Any = importlib.import_module("ray")
+
+    def wait(reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=wishes.timeout)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(reference, force=True)
+            raise
+
+    ray.init(
+        address="local",
+        num_cpus=wishes.workers,
+        include_dashboard=False,
+        object_store_memory=RAY_STORE,
+        log_to_driver=False,
+        logging_level="ERROR",
+        # Short, as ray's sockets lie in it and the path of a socket must be.
+        _temp_dir=tempfile.mkdtemp(prefix="ray", dir="/tmp"),
+    )
+    try:
+        yield _by_handles(lambda function, *args: ray.remote(function).remote(*args), wait)
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool: its name, how it is called in the table, the module it comes in, and its pool."""
+
+    name: str
+    title: str
+    module: str
+    pool: Callable[[Wishes], AbstractContextManager[Run]]
+    private_network: bool = False
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be tried here."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("shoal", "shoal", "shoal", _shoal),
+        Tool("multiprocessing", "multiprocessing.Pool", "multiprocessing", _multiprocessing),
+        Tool("executor", "ProcessPoolExecutor", "concurrent.futures", _executor),
+        Tool("joblib", "joblib", "joblib", _joblib),
+        Tool("mpire", "mpire", "mpire", _mpire),
+        Tool("ray", "ray", "ray", _ray, private_network=True),
+    )
+}
