@@ -82,7 +82,7 @@ def _words(fault: Fault, story: Story, limit: float) -> str:
     told = story.told
     if "unsupported" in told:
         return str(told["unsupported"])
-    said = _signalled(fault, story) if fault.signal is not None else _met(told, story)
+    said = _signalled(fault, story) if fault.sent is not None else _met(told, story)
     if story.orphans:
         said.append(f"**{story.orphans} processes left**")
     if story.left >= MIB:
@@ -116,7 +116,7 @@ def _met(told: dict[str, object], story: Story) -> list[str]:
 def _signalled(fault: Fault, story: Story) -> list[str]:
     if not story.ended:
         return ["**hangs**"]
-    if fault.signal == signal.SIGINT:
+    if fault.sent == signal.SIGINT:
         count = story.tracebacks
         return [f"ends, {count} traceback{'s' * (count != 1)}"]
     return ["ends"]

@@ -62,11 +62,11 @@ def run(fault: Fault, tool: Tool, limit: float) -> Story:
             )
             try:
                 story = Story()
-                if fault.signal is not None:
+                if fault.sent is not None:
                     if not _until(lambda: len(list(folder.glob("begun-*"))) == 2 or child.poll() is not None, limit):
                         raise RuntimeError(f"{fault.name}, {tool.name}: tasks do not begin")
                     # The terminal sends Ctrl-C to the whole group.
-                    (os.killpg if fault.signal == signal.SIGINT else os.kill)(child.pid, fault.signal)
+                    (os.killpg if fault.sent == signal.SIGINT else os.kill)(child.pid, fault.sent)
                     started = time.monotonic()
                 story.ended = _until(lambda: child.poll() is not None, limit)
                 story.seconds = time.monotonic() - started

@@ -192,12 +192,12 @@ def _at_work(tool: Tool, tell: Tell, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: its name, its line in the table, and the program that meets it. `signal`: what the program gets."""
+    """A fault: its name, its line in the table, and the program that meets it. `sent`: what the program gets."""
 
     name: str
     title: str
     program: Callable[[Tool, Tell, Path], None]
-    signal: signal.Signals | None = None
+    sent: signal.Signals | None = None
 
 
 FAULTS = {

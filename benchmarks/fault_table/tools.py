@@ -147,8 +147,7 @@ def _ray(wishes: Wishes) -> Iterator[Run]:
         object_store_memory=RAY_STORE,
         log_to_driver=False,
         logging_level="ERROR",
-        # Short, as ray's sockets lie in it and the path of a socket must be.
-        _temp_dir=tempfile.mkdtemp(prefix="ray", dir="/tmp"),
+        _temp_dir=tempfile.mkdtemp(prefix="ray"),
     )
     try:
         yield _by_handles(lambda function, *args: ray.remote(function).remote(*args), wait)
