@@ -123,6 +123,10 @@ class ThreadPool(Pool):
         self._terms_with(options)
         return super().options(seed=seed)
 
+    def _has_tasks(self) -> bool:
+        threads: Any = self._base
+        return bool(threads._queue) or any(threads._at)
+
     def _inbox(self) -> Any:
         return Inbox()
 
