@@ -43,7 +43,8 @@ class Story:
 
 
 def run(fault: Fault, tool: Tool, limit: float) -> Story:
-    """Lets the tool meet the fault."""
+    """Lets the tool meet the fault, for `limit` seconds at most."""
+    limit += tool.start
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "benchmarks.fault_table", "--cell", fault.name, tool.name]
     environment = {**os.environ, _MARK: mark}

@@ -117,7 +117,7 @@ def _others(run: Run, calls: list[Call], tell: Tell) -> None:
     done = 0
     for number, end in run(calls):
         if number == 0:
-            tell(task=_end_of(end, None), text=str(end)[:500])
+            tell(task=_end_of(end, end), text=str(end)[:500])
         else:
             done += _end_of(end, number) == "ok"
             tell(others=done)

@@ -164,6 +164,8 @@ class Tool:
     module: str
     pool: Callable[[Wishes], AbstractContextManager[Run]]
     private_network: bool = False
+    # Seconds that it may take to start, beyond what a program has.
+    start: float = 0.0
 
     @property
     def installed(self) -> bool:
@@ -179,6 +181,6 @@ TOOLS = {
         Tool("executor", "ProcessPoolExecutor", "concurrent.futures", _executor),
         Tool("joblib", "joblib", "joblib", _joblib),
         Tool("mpire", "mpire", "mpire", _mpire),
-        Tool("ray", "ray", "ray", _ray, private_network=True),
+        Tool("ray", "ray", "ray", _ray, private_network=True, start=60),
     )
 }
