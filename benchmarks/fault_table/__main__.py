@@ -17,7 +17,7 @@ from .tools import TOOLS, Tool
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- the table of faults: made by make bench-faults -->\n", "<!-- the end of the table -->\n"
-LIMIT_S = 30.0
+LIMIT_S = 20.0
 MIB = 1 << 20
 
 
@@ -56,7 +56,7 @@ def main() -> int:
         if sys.stderr.isatty():
             print(f"\r\033[K{fault.name}", end="", file=sys.stderr, flush=True)
     table = "\n".join([f"| | {' | '.join(_title(tool) for tool in tools)} |", "|---" * (len(tools) + 1) + "|", *lines])
-    table += f"\n\nPython {platform.python_version()}, Linux {platform.release()}; programs had {options.limit:g} s.\n"
+    table += f"\n\nPython {platform.python_version()}, Linux {platform.release().split('-')[0]}. What had not ended after {options.limit:g} s hangs.\n"
     print(table)
     if options.write:
         page = PAGE.read_text()
@@ -96,7 +96,7 @@ def _met(told: dict[str, object], story: Story) -> list[str]:
     task, others, after = told.get("task"), told.get("others"), told.get("afterwards")
     begun = task is not None or "others" in told
     if task is not None:
-        said.append("result" if task == "ok" else f"`{task}`")
+        said.append(f"result: {told['note']}" if "note" in told else "result" if task == "ok" else f"`{task}`")
     elif "raised" in told and not begun:
         return [f"`{told['raised']}`"]
     else:
@@ -106,10 +106,8 @@ def _met(told: dict[str, object], story: Story) -> list[str]:
     if task is not None:
         if after is not None and after != "ok":
             said.append(f"**afterwards `{after}`**")
-        elif after is None and others is not None:
-            said.append("**then hangs**")
-        elif "closed" not in told and not story.ended:
-            said.append("**does not end**")
+        if "closed" not in told and not story.ended:
+            said.append("**then hangs**" if after is None else "**can't be closed**")
     return said
 
 

@@ -4,9 +4,8 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,9 +53,14 @@ def leaves() -> NoReturn:
     sys.exit(3)
 
 
-def returns_a_lock() -> object:
+def numbers() -> Iterator[int]:
+    """A generator: nobody can pickle one."""
+    yield 1
+
+
+def returns_a_generator() -> object:
     """What it returns can't be pickled."""
-    return threading.Lock()
+    return numbers()
 
 
 class Particular(Exception):
@@ -143,13 +147,19 @@ def _in_a_task(function: Callable[..., object], *args: Any, **wishes: Any) -> Ca
 
 
 def _unpicklable_argument(tool: Tool, tell: Tell, folder: Path) -> None:
-    _in_a_task(takes, threading.Lock())(tool, tell, folder)
+    _in_a_task(takes, numbers())(tool, tell, folder)
+
+
+def _takes_too_much(tool: Tool, tell: Tell, folder: Path) -> None:
+    if not tool.limits_memory:
+        tell(note="there is no limit")
+    _in_a_task(hogs, memory=HOG_LIMIT * MIB)(tool, tell, folder)
 
 
 def _hangs(tool: Tool, tell: Tell, _: Path) -> None:
-    # One worker: whether it is free again shows.
-    with tool.pool(Wishes(workers=1, timeout=TIMEOUT)) as run:
-        for _, end in run([(sleeps_for_ever, ())]):
+    # In both workers: whether they are free again shows.
+    with tool.pool(Wishes(timeout=TIMEOUT)) as run:
+        for _, end in run([(sleeps_for_ever, ())] * 2):
             tell(task=_end_of(end, None))
         _afterwards(run, tell, PATIENCE)
     tell(closed=True)
@@ -203,15 +213,16 @@ class Fault:
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("killed", "its worker is killed (SIGKILL)", _in_a_task(killed)),
-        Fault("crash", "its worker crashes (SIGSEGV)", _in_a_task(crashes)),
-        Fault("exit", "it calls `os._exit`", _in_a_task(exits)),
-        Fault("sys-exit", "it calls `sys.exit`", _in_a_task(leaves)),
-        Fault("memory", f"it takes {HOG} MiB, of {HOG_LIMIT} MiB", _in_a_task(hogs, memory=HOG_LIMIT * MIB)),
-        Fault("argument", "its argument can't be pickled", _unpicklable_argument),
-        Fault("result", "its result can't be pickled", _in_a_task(returns_a_lock)),
-        Fault("exception", "its exception can't be unpickled", _in_a_task(raises_what_cannot_be_read)),
-        Fault("hang", f"it does not end, with a timeout of {TIMEOUT:g} s", _hangs),
+        Fault("lambda", "the function is a lambda", _in_a_task(lambda: None)),
+        Fault("killed", "the worker of a task is killed (SIGKILL)", _in_a_task(killed)),
+        Fault("crash", "the worker of a task crashes (SIGSEGV)", _in_a_task(crashes)),
+        Fault("exit", "a task calls `os._exit`", _in_a_task(exits)),
+        Fault("sys-exit", "a task calls `sys.exit`", _in_a_task(leaves)),
+        Fault("memory", f"a task takes {HOG} MiB, and may {HOG_LIMIT}", _takes_too_much),
+        Fault("argument", "an argument can't be pickled", _unpicklable_argument),
+        Fault("result", "a result can't be pickled", _in_a_task(returns_a_generator)),
+        Fault("exception", "an exception can't be unpickled", _in_a_task(raises_what_cannot_be_read)),
+        Fault("hang", f"tasks do not end, with a timeout of {TIMEOUT:g} s", _hangs),
         Fault("idle", "a worker is killed between tasks", _dies_idle),
         Fault("initializer", "the initializer raises", _bad_initializer),
         Fault("interrupt", "Ctrl-C while tasks run", _at_work, signal.SIGINT),

@@ -27,7 +27,7 @@ RAY_STORE = 200_000_000
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a pool is to have. A tool without such an option raises `Unsupported`, or has none to give."""
+    """What a pool is to have, where the tool has such an option."""
 
     workers: int = 2
     initializer: Callable[[], object] | None = None
@@ -86,12 +86,12 @@ def _executor(wishes: Wishes) -> Iterator[Run]:
 @contextmanager
 def _joblib(wishes: Wishes) -> Iterator[Run]:
     joblib: Any = importlib.import_module("joblib")
-    if wishes.initializer is not None:
-        raise Unsupported("has no initializers")
+    more = {} if wishes.initializer is None else {"initializer": wishes.initializer}
 
     def run(calls: Sequence[Call]) -> Iterator[End]:
         # A call is all or nothing; unordered, the results that came before an exception are there at least.
-        parallel = joblib.Parallel(wishes.workers, return_as="generator_unordered", timeout=wishes.timeout)
+        kind = "generator_unordered" if wishes.timeout is None else "list"
+        parallel = joblib.Parallel(wishes.workers, return_as=kind, timeout=wishes.timeout, **more)
         numbered = (joblib.delayed(_numbered)(number, function, args) for number, (function, args) in enumerate(calls))
         seen = set()
         try:
@@ -127,8 +127,6 @@ def _mpire(wishes: Wishes) -> Iterator[Run]:
 def _ray(wishes: Wishes) -> Iterator[Run]:
     if PRIVATE_MARK not in os.environ:
         raise Unsupported("opens ports to the network, and this machine gives no private one (unshare, ip)")
-    if wishes.initializer is not None:
-        raise Unsupported("has no initializers")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.getcwd()
     ray: Any = importlib.import_module("ray")
@@ -148,6 +146,7 @@ def _ray(wishes: Wishes) -> Iterator[Run]:
         log_to_driver=False,
         logging_level="ERROR",
         _temp_dir=tempfile.mkdtemp(prefix="ray"),
+        runtime_env={"worker_process_setup_hook": wishes.initializer} if wishes.initializer else None,
     )
     try:
         yield _by_handles(lambda function, *args: ray.remote(function).remote(*args), wait)
@@ -166,6 +165,7 @@ class Tool:
     private_network: bool = False
     # Seconds that it may take to start, beyond what a program has.
     start: float = 0.0
+    limits_memory: bool = False
 
     @property
     def installed(self) -> bool:
@@ -176,7 +176,7 @@ class Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("shoal", "shoal", "shoal", _shoal),
+        Tool("shoal", "shoal", "shoal", _shoal, limits_memory=True),
         Tool("multiprocessing", "multiprocessing.Pool", "multiprocessing", _multiprocessing),
         Tool("executor", "ProcessPoolExecutor", "concurrent.futures", _executor),
         Tool("joblib", "joblib", "joblib", _joblib),

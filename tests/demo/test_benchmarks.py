@@ -90,7 +90,7 @@ def test_the_table_of_faults_tells_what_each_tool_makes_of_each() -> None:
     head, rule, *lines = done.stdout.splitlines()
     cells = [line.strip("| ").split(" | ") for line in (head, *lines[:2])]
     assert [len(line) for line in cells] == [2, 3, 3] and set(rule) == {"|", "-"}
-    assert cells[1][:2] == ["it calls `os._exit`", "`WorkerDied`"]
+    assert cells[1][:2] == ["a task calls `os._exit`", "`WorkerDied`"]
     assert cells[1][2].startswith("`BrokenProcessPool`; ")
     assert cells[2][:2] == ["the program is killed (SIGKILL)", "ends"]
 
