@@ -56,7 +56,8 @@ def main() -> int:
         if sys.stderr.isatty():
             print(f"\r\033[K{fault.name}", end="", file=sys.stderr, flush=True)
     table = "\n".join([f"| | {' | '.join(_title(tool) for tool in tools)} |", "|---" * (len(tools) + 1) + "|", *lines])
-    table += f"\n\nPython {platform.python_version()}, Linux {platform.release().split('-')[0]}. What had not ended after {options.limit:g} s hangs.\n"
+    release = platform.release().split("-")[0]
+    table += f"\n\nPython {platform.python_version()}, Linux {release}. What had not ended after {options.limit:g} s hangs.\n"
     print(table)
     if options.write:
         page = PAGE.read_text()
