@@ -57,7 +57,8 @@ def main() -> int:
             print(f"\r\033[K{fault.name}", end="", file=sys.stderr, flush=True)
     table = "\n".join([f"| | {' | '.join(_title(tool) for tool in tools)} |", "|---" * (len(tools) + 1) + "|", *lines])
     release = platform.release().split("-")[0]
-    table += f"\n\nPython {platform.python_version()}, Linux {release}. What had not ended after {options.limit:g} s hangs.\n"
+    table += f"\n\nPython {platform.python_version()}, Linux {release}. "
+    table += f"What had not ended after {options.limit:g} s hangs.\n"
     print(table)
     if options.write:
         page = PAGE.read_text()
