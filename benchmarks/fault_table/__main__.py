@@ -49,7 +49,7 @@ def main() -> int:
         cells = []
         for tool in tools:
             story = run(fault, tool, options.limit)
-            cells.append(_words(fault, story, options.limit))
+            cells.append(_words(fault, story))
             if options.verbose:
                 print(f"{fault.name}, {tool.name}: {story.told}, {story.seconds:.1f} s", file=sys.stderr, flush=True)
         lines.append(f"| {fault.title} | {' | '.join(cells)} |")
@@ -79,7 +79,7 @@ def _title(tool: Tool) -> str:
         return tool.title
 
 
-def _words(fault: Fault, story: Story, limit: float) -> str:
+def _words(fault: Fault, story: Story) -> str:
     """A story in the few words that a cell has room for."""
     told = story.told
     if "unsupported" in told:
