@@ -74,6 +74,7 @@ def run(fault: Fault, tool: Tool, limit: float) -> Story:
                 if story.ended:
                     _until(lambda: not _marked(mark), _LEAVING_S)
                     story.orphans = len(_marked(mark))
+                if story.ended and fault.sent == signal.SIGKILL:
                     after = _sizes(_SHARED)
                     story.left = sum(size for path, size in after.items() if path not in shared)
                     story.left += sum(_sizes(folder / "tmp").values())

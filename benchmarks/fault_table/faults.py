@@ -3,9 +3,10 @@
 import ctypes
 import os
 import signal
+import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from .tools import Call, Run, Tool, Wishes
 
 OTHERS = 8
 TIMEOUT = 1.0
-PATIENCE = 5
+PATIENCE = 10.0
 MIB = 1 << 20
 HOG = 600
 HOG_LIMIT = 300
@@ -53,14 +54,9 @@ def leaves() -> NoReturn:
     sys.exit(3)
 
 
-def numbers() -> Iterator[int]:
-    """A generator: nobody can pickle one."""
-    yield 1
-
-
-def returns_a_generator() -> object:
-    """What it returns can't be pickled."""
-    return numbers()
+def connection() -> object:
+    """A connection to a database: nobody can pickle one."""
+    return sqlite3.connect(":memory:")
 
 
 class Particular(Exception):
@@ -127,13 +123,10 @@ def _others(run: Run, calls: list[Call], tell: Tell) -> None:
             tell(others=done)
 
 
-def _afterwards(run: Run, tell: Tell, tries: int = 1) -> None:
-    """One more, good call. It may have a timeout, which a worker that has yet to be replaced does not keep."""
-    for _ in range(tries):
-        for _, end in run([(good, (7,))]):
-            tell(afterwards=_end_of(end, 7))
-        if end == 7:
-            break
+def _afterwards(run: Run, tell: Tell, timeout: float | None = None) -> None:
+    """One more, good call."""
+    for _, end in run([(good, (7,))], timeout):
+        tell(afterwards=_end_of(end, 7))
 
 
 def _in_a_task(function: Callable[..., object], *args: Any, **wishes: Any) -> Callable[[Tool, Tell, Path], None]:
@@ -147,7 +140,7 @@ def _in_a_task(function: Callable[..., object], *args: Any, **wishes: Any) -> Ca
 
 
 def _unpicklable_argument(tool: Tool, tell: Tell, folder: Path) -> None:
-    _in_a_task(takes, numbers())(tool, tell, folder)
+    _in_a_task(takes, connection())(tool, tell, folder)
 
 
 def _takes_too_much(tool: Tool, tell: Tell, folder: Path) -> None:
@@ -158,20 +151,27 @@ def _takes_too_much(tool: Tool, tell: Tell, folder: Path) -> None:
 
 def _hangs(tool: Tool, tell: Tell, _: Path) -> None:
     # In both workers: whether they are free again shows.
-    with tool.pool(Wishes(timeout=TIMEOUT)) as run:
-        for _, end in run([(sleeps_for_ever, ())] * 2):
+    with tool.pool(Wishes()) as run:
+        for _, end in run([(sleeps_for_ever, ())] * 2, TIMEOUT):
             tell(task=_end_of(end, None))
         _afterwards(run, tell, PATIENCE)
     tell(closed=True)
 
 
-def _dies_idle(tool: Tool, tell: Tell, _: Path) -> None:
+def _die_idle(tool: Tool, tell: Tell, _: Path) -> None:
+    """One after the other: workers that wait for tasks do not all hold the same."""
     with tool.pool(Wishes()) as run:
-        pids = [end for _, end in run([(who, ())] * 4) if isinstance(end, int)]
-        os.kill(pids[0], signal.SIGKILL)
-        while _is_there(pids[0]):
-            time.sleep(0.01)
-        _others(run, [(good, (0,)), *((good, (number,)) for number in range(1, OTHERS + 1))], tell)
+        pids = {end for _, end in run([(who, ())] * 8) if isinstance(end, int)}
+        done = 0
+        for pid in sorted(pids)[:2]:
+            os.kill(pid, signal.SIGKILL)
+            while _is_there(pid):
+                time.sleep(0.01)
+            for number, end in run([(good, (number,)) for number in range(OTHERS // 2)]):
+                done += _end_of(end, number) == "ok"
+                if number == 0:
+                    tell(task=_end_of(end, number))
+                tell(others=done)
         _afterwards(run, tell)
     tell(closed=True)
 
@@ -220,10 +220,10 @@ FAULTS = {
         Fault("sys-exit", "a task calls `sys.exit`", _in_a_task(leaves)),
         Fault("memory", f"a task takes {HOG} MiB, and may {HOG_LIMIT}", _takes_too_much),
         Fault("argument", "an argument can't be pickled", _unpicklable_argument),
-        Fault("result", "a result can't be pickled", _in_a_task(returns_a_generator)),
+        Fault("result", "a result can't be pickled", _in_a_task(connection)),
         Fault("exception", "an exception can't be unpickled", _in_a_task(raises_what_cannot_be_read)),
         Fault("hang", f"tasks do not end, with a timeout of {TIMEOUT:g} s", _hangs),
-        Fault("idle", "a worker is killed between tasks", _dies_idle),
+        Fault("idle", "workers are killed between tasks", _die_idle),
         Fault("initializer", "the initializer raises", _bad_initializer),
         Fault("interrupt", "Ctrl-C while tasks run", _at_work, signal.SIGINT),
         Fault("client", "the program is killed (SIGKILL)", _at_work, signal.SIGKILL),

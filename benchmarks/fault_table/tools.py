@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..clusters import PRIVATE_MARK
 from ..sessions import Unsupported
@@ -20,7 +20,13 @@ from ..sessions import Unsupported
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 # What became of the call of that number: a value or an exception.
 End = tuple[int, object]
-Run = Callable[[Sequence[Call]], Iterator[End]]
+
+
+class Run(Protocol):
+    """Runs calls; each may take `timeout` seconds, or its result may be waited for so long."""
+
+    def __call__(self, calls: Sequence[Call], timeout: float | None = None) -> Iterator[End]: ...
+
 
 RAY_STORE = 200_000_000
 
@@ -31,25 +37,23 @@ class Wishes:
 
     workers: int = 2
     initializer: Callable[[], object] | None = None
-    # Seconds that a task may take, or that its result may be waited for.
-    timeout: float | None = None
     # Bytes that a worker may have.
     memory: int | None = None
 
 
-def _by_handles(submit: Callable[..., Any], wait: Callable[[Any], Any]) -> Run:
+def _by_handles(submit: Callable[..., Any], wait: Callable[[Any, float | None], Any]) -> Run:
     """Submits all; then waits for the others before it waits for the first, which is the one with the fault."""
 
-    def run(calls: Sequence[Call]) -> Iterator[End]:
+    def run(calls: Sequence[Call], timeout: float | None = None) -> Iterator[End]:
         handles: dict[int, Any] = {}
         for number, (function, args) in enumerate(calls):
             try:
-                handles[number] = submit(function, *args)
+                handles[number] = submit(timeout, function, *args)
             except Exception as error:
                 yield number, error
         for number in sorted(handles, key=lambda number: (number == 0, number)):
             try:
-                end: object = wait(handles[number])
+                end: object = wait(handles[number], timeout)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -63,24 +67,27 @@ def _by_handles(submit: Callable[..., Any], wait: Callable[[Any], Any]) -> Run:
 def _shoal(wishes: Wishes) -> Iterator[Run]:
     import shoal
 
-    with shoal.Pool(
-        wishes.workers, wishes.initializer, timeout=wishes.timeout, worker_memory_limit=wishes.memory
-    ) as pool:
-        yield _by_handles(lambda function, *args: pool.apply_async(function, args), lambda result: result.get())
+    with shoal.Pool(wishes.workers, wishes.initializer, worker_memory_limit=wishes.memory) as pool:
+        yield _by_handles(
+            lambda timeout, function, *args: pool.apply_async(function, args, timeout=timeout),
+            lambda result, _: result.get(),
+        )
 
 
 @contextmanager
 def _multiprocessing(wishes: Wishes) -> Iterator[Run]:
     with multiprocessing.Pool(wishes.workers, wishes.initializer) as pool:
         yield _by_handles(
-            lambda function, *args: pool.apply_async(function, args), lambda result: result.get(wishes.timeout)
+            lambda _, function, *args: pool.apply_async(function, args), lambda result, timeout: result.get(timeout)
         )
 
 
 @contextmanager
 def _executor(wishes: Wishes) -> Iterator[Run]:
     with ProcessPoolExecutor(wishes.workers, initializer=wishes.initializer) as executor:
-        yield _by_handles(executor.submit, lambda future: future.result(wishes.timeout))
+        yield _by_handles(
+            lambda _, function, *args: executor.submit(function, *args), lambda future, timeout: future.result(timeout)
+        )
 
 
 @contextmanager
@@ -88,10 +95,10 @@ def _joblib(wishes: Wishes) -> Iterator[Run]:
     joblib: Any = importlib.import_module("joblib")
     more = {} if wishes.initializer is None else {"initializer": wishes.initializer}
 
-    def run(calls: Sequence[Call]) -> Iterator[End]:
+    def run(calls: Sequence[Call], timeout: float | None = None) -> Iterator[End]:
         # A call is all or nothing; unordered, the results that came before an exception are there at least.
-        kind = "generator_unordered" if wishes.timeout is None else "list"
-        parallel = joblib.Parallel(wishes.workers, return_as=kind, timeout=wishes.timeout, **more)
+        kind = "generator_unordered" if timeout is None else "list"
+        parallel = joblib.Parallel(wishes.workers, return_as=kind, timeout=timeout, **more)
         numbered = (joblib.delayed(_numbered)(number, function, args) for number, (function, args) in enumerate(calls))
         seen = set()
         try:
@@ -116,10 +123,10 @@ def _mpire(wishes: Wishes) -> Iterator[Run]:
     mpire: Any = importlib.import_module("mpire")
     with mpire.WorkerPool(wishes.workers) as pool:
         yield _by_handles(
-            lambda function, *args: pool.apply_async(
-                function, args, worker_init=wishes.initializer, task_timeout=wishes.timeout
+            lambda timeout, function, *args: pool.apply_async(
+                function, args, worker_init=wishes.initializer, task_timeout=timeout
             ),
-            lambda result: result.get(),
+            lambda result, _: result.get(),
         )
 
 
@@ -131,9 +138,9 @@ def _ray(wishes: Wishes) -> Iterator[Run]:
     os.environ["PYTHONPATH"] = os.getcwd()
     ray: Any = importlib.import_module("ray")
 
-    def wait(reference: Any) -> Any:
+    def wait(reference: Any, timeout: float | None) -> Any:
         try:
-            return ray.get(reference, timeout=wishes.timeout)
+            return ray.get(reference, timeout=timeout)
         except ray.exceptions.GetTimeoutError:
             ray.cancel(reference, force=True)
             raise
@@ -149,7 +156,7 @@ def _ray(wishes: Wishes) -> Iterator[Run]:
         runtime_env={"worker_process_setup_hook": wishes.initializer} if wishes.initializer else None,
     )
     try:
-        yield _by_handles(lambda function, *args: ray.remote(function).remote(*args), wait)
+        yield _by_handles(lambda _, function, *args: ray.remote(function).remote(*args), wait)
     finally:
         ray.shutdown()
 
