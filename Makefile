@@ -24,7 +24,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 # Tools of the virtual environment, for programs that tests start by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-slow test-wheel check docs bench wheel clean
+.PHONY: help demo test test-slow test-wheel check docs bench bench-faults wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the verbs
@@ -72,6 +72,9 @@ docs: $(VENV)/shoal ## the documentation site, in site: open site/index.html
 bench: $(VENV)/shoal $(VENV)/bench ## the measured figures beside those of other tools (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 	cargo bench --locked -p shoal-core --bench arena
+
+bench-faults: $(VENV)/shoal $(VENV)/bench ## what tools do when something goes wrong (ARGS="--write" puts the table into docs/reliability.md)
+	$(BIN)/python -m benchmarks.fault_table $(ARGS)
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) dist site target .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -288,9 +288,9 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
     let Some((since, words)) = seat else { return };
     death.uptime = since.elapsed();
     if let Some(words) = words {
-        let (said, last) = words::lock(&words).end();
-        host.voice.say(said, host);
-        death.words = last;
+        let left = words::lock(&words).end();
+        host.voice.say(left.said, host);
+        (death.words, death.answer) = (left.last, left.answer);
     }
     if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
         death.cause = Cause::OutOfMemory;

@@ -135,6 +135,8 @@ struct Core {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Tasks that are to be stopped.
     stopping: Vec<u64>,
+    /// Workers that were told to end and to say where they are, and until when they may.
+    parting: Vec<(Instant, Seat)>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
     watched: Vec<Watched>,
@@ -263,6 +265,7 @@ impl Pool {
                     mixed: false,
                     later: BinaryHeap::new(),
                     stopping: Vec::new(),
+                    parting: Vec::new(),
                     look_at: None,
                     look_every: None,
                     watched: vec![Watched::default(); config.workers],
