@@ -11,7 +11,9 @@ _Q = TypeVar("_Q", bound=RawQueue)
 
 __version__: str
 SPIN_BUDGET_US: int
+LAST_WORD: int
 __all__ = [
+    "LAST_WORD",
     "SPIN_BUDGET_US",
     "Answerer",
     "AsyncResult",

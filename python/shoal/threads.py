@@ -62,7 +62,13 @@ class ThreadPool(Pool):
         memory_limit: int | None = None,
         seed: Any = None,
         threads_per_worker: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: object = None,
+        unresponsive_after: float | None = 30.0,
         kind: str = "thread",
+        **options: Any,
     ) -> None:
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
@@ -71,6 +77,14 @@ class ThreadPool(Pool):
             raise ValueError("memory_limit is for processes: threads have the memory of this one")
         if threads_per_worker is not None:
             raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
+        _for_processes(
+            worker_memory_limit=worker_memory_limit,
+            maxmemoryperchild=maxmemoryperchild,
+            idle_timeout=idle_timeout,
+            affinity=affinity,
+            unresponsive_after=None if unresponsive_after == 30.0 else unresponsive_after,
+        )
+        _no_terms(options)
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
@@ -102,13 +116,16 @@ class ThreadPool(Pool):
         raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
     def _terms_with(self, options: Mapping[str, Any]) -> Terms:
-        if options:
-            raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+        _no_terms(options)
         return self._terms
 
     def options(self, *, seed: Any = None, **options: Any) -> Any:
         self._terms_with(options)
         return super().options(seed=seed)
+
+    def _has_tasks(self) -> bool:
+        threads: Any = self._base
+        return bool(threads._queue) or any(threads._at)
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -152,6 +169,17 @@ class ThreadPool(Pool):
             # As multiprocessing's: a piece costs little, but not nothing.
             size = -(-len(iterable) // (4 * self._base.size)) or 1 if at_hand else 1  # type: ignore[arg-type]
         return Job(self, func, iterable, size, _checks.buffersize(buffersize), at_hand, star)
+
+
+def _for_processes(**limits: object) -> None:
+    for name, value in limits.items():
+        if value is not None:
+            raise ValueError(f"{name} is for processes: threads come and go with this one")
+
+
+def _no_terms(options: Mapping[str, Any]) -> None:
+    if options:
+        raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
 
 
 class Task:

@@ -38,6 +38,7 @@ def test_a_worker_with_too_much_memory_is_ended_and_its_task_says_so() -> None:
             pool.apply(hoard_and_wait, (600,))
         assert caught.value.exitcode == -signal.SIGKILL
         assert "memory to itself" in caught.value.cause
+        assert "in hoard" in caught.value.traceback
         assert pool.map(square, range(10)) == [x * x for x in range(10)]
 
 

@@ -23,7 +23,7 @@ mod worker;
 mod zygote;
 
 use pyo3::prelude::*;
-use shoal_core::domain::host::Host;
+use shoal_core::domain::host::{Host, LAST_WORD};
 use shoal_core::memory::heap::Holder;
 use shoal_core::sync::spin;
 
@@ -99,6 +99,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     shoal_sys::atfork::around(nothing_to_do, nothing_to_do, in_child)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
+    module.add("LAST_WORD", LAST_WORD.as_raw())?;
     module.add_class::<pool::PoolBase>()?;
     module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;

@@ -412,7 +412,7 @@ class tqdm(Bar[T], _Auto[T]):
     Args:
         iterable: what to iterate over, advancing the bar by one for each item. Default: None, for a bar that is
             advanced by `update`.
-        *args, **kwargs: as for tqdm: `desc`, `total`, `leave`, `file`, `unit`, `disable`, `position`, ...
+        args, kwargs: as for tqdm: `desc`, `total`, `leave`, `file`, `unit`, `disable`, `position`, ...
 
     It is drawn by the process that made it, on its terminal or in its notebook. A bar that is made in a worker is drawn
     by the client of the pool, below the others. Wherever else the bar arrives (as an argument, in an object or a
