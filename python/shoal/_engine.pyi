@@ -80,6 +80,22 @@ def pool_spent(
 def pool_depth(base: PoolBase) -> tuple[int, int]: ...
 def start_trace(base: PoolBase, most: int) -> bool: ...
 def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+@final
+class PoolOutside:
+    def __new__(cls, path: str) -> Self: ...
+    def look(
+        self,
+    ) -> tuple[
+        int,
+        int,
+        bool,
+        int,
+        list[tuple[int, bool, bool, tuple[str | None, int] | None, tuple[int, int, int, int, int, int, int]]],
+    ]: ...
+
+def memory_outside(
+    roster: str, segments: Iterable[str]
+) -> tuple[int, int, int, int, int, int, dict[int, tuple[int, int]]]: ...
 def last_map(
     base: PoolBase,
 ) -> (

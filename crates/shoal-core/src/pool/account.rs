@@ -137,12 +137,14 @@ impl Account {
         let since = load(&self.since);
         if since > 0 {
             let so_far = clock::nanos().saturating_sub(since);
-            match self.pause.load(Ordering::Relaxed) {
-                pause if pause == Pause::Idle as u32 => spent.idle += so_far,
-                pause if pause == Pause::Waiting as u32 => spent.waiting += so_far,
-                pause if pause == Pause::Sending as u32 => spent.sending += so_far,
-                _ => spent.busy += so_far,
-            }
+            let counter = match self.pause.load(Ordering::Relaxed) {
+                pause if pause == Pause::Idle as u32 => &mut spent.idle,
+                pause if pause == Pause::Waiting as u32 => &mut spent.waiting,
+                pause if pause == Pause::Sending as u32 => &mut spent.sending,
+                _ => &mut spent.busy,
+            };
+            // Whatever stands there: it may be damaged.
+            *counter = counter.saturating_add(so_far);
         }
         spent
     }
