@@ -22,6 +22,7 @@ __all__ = [
     "Inbox",
     "Job",
     "PoolBase",
+    "PoolOutside",
     "Prepared",
     "RawBarrier",
     "RawCondition",
@@ -47,6 +48,7 @@ __all__ = [
     "last_map",
     "limit_memory",
     "machine_memory",
+    "memory_outside",
     "memory_usage",
     "open_block",
     "open_queue",
@@ -80,6 +82,7 @@ def pool_spent(
 def pool_depth(base: PoolBase) -> tuple[int, int]: ...
 def start_trace(base: PoolBase, most: int) -> bool: ...
 def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+
 @final
 class PoolOutside:
     def __new__(cls, path: str) -> Self: ...

@@ -13,7 +13,7 @@ import pytest
 
 from shoal.cli import main
 from tests.insight.watched import Program, program
-from tests.progress.terminal import terminal
+from tests.progress.terminal import on_terminal
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_once_prints_each_worker_with_its_task(watched: Program) -> None:
     assert client.startswith(f"{watched.pid}  ")
     assert "shared in" in memory
     assert pool.startswith("  pool of 2 workers: ")
-    assert head.split()[:4] == ["worker", "pid", "state", "task"]
+    assert head.split()[:4] == ["#", "pid", "state", "task"]
     assert len(workers) == 2
     assert [line.split()[0] for line in workers] == ["0", "1"]
 
@@ -68,7 +68,7 @@ def test_output_that_nobody_reads_is_no_error(watched: Program) -> None:
 
 def test_at_a_terminal_it_is_live_until_ctrl_c(watched: Program, tmp_path: Path) -> None:
     source = f"from shoal.cli import main; raise SystemExit(main(['top', '{watched.pid}', '--interval', '0.05']))"
-    with terminal(source, tmp_path) as shown:
+    with on_terminal(source, tmp_path) as shown:
         assert shown.shows(lambda lines: sum("busy" in line and "wait_for" in line for line in lines) >= 2)
         watched.do("finish")
         assert shown.shows(lambda lines: any("0 queued" in line for line in lines))

@@ -80,7 +80,9 @@ def test_who_holds_which_shared_memory_is_seen(watched: Program) -> None:
     before = held.memory.leases
     watched.do("submit 2")
     # Each has the array and the event.
-    assert comes(watched.pid, lambda seen: all(w.leased_bytes >= 4_000_000 and w.leases >= 2 for w in seen.pools[0].workers))
+    assert comes(
+        watched.pid, lambda seen: all(w.leased_bytes >= 4_000_000 and w.leases >= 2 for w in seen.pools[0].workers)
+    )
     seen = client(watched.pid)
     assert seen.memory is not None and seen.memory.leases >= before + 4
     assert seen.private_bytes > 0 and all(worker.private_bytes > 0 for worker in seen.pools[0].workers)

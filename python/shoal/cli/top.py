@@ -47,7 +47,7 @@ examples:
   shoal top --once        one look, as text; likewise if the output is no terminal
   shoal top --json        one look, for a program to read"""
 
-_HEAD = ("worker", "pid", "state", "task", "for", "used", "CPU", "private", "leases", "shared", "tasks")
+_HEAD = ("#", "pid", "state", "task", "for", "used", "CPU", "private", "leases", "shared", "tasks")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,7 +63,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--once", action="store_true", help="print one look and end")
     parser.add_argument("--json", action="store_true", help="the same as JSON: times in seconds, sizes in bytes")
     parser.add_argument(
-        "--interval", metavar="SECONDS", type=_interval, default=1.0, help="between two looks, and what rates are of; 1.0"
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="between two looks, and what rates are of; 1.0",
     )
     parser.set_defaults(run=run)
 
@@ -132,11 +136,11 @@ def _drawn(seen: Seen) -> Group:
             parts.append(Text("  " + _about_pool(pool), "cyan", no_wrap=True, overflow="ellipsis"))
             rows = Table(box=None, pad_edge=False, header_style="dim")
             for name in _HEAD:
-                left = name in ("worker", "state", "task")
+                left = name in ("#", "state", "task")
                 rows.add_column(name, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
             for worker in pool.workers:
                 rows.add_row(*(Text(cell) for cell in _row(worker)), style=_STYLES.get(worker.state, "dim"))
-            parts.append(Padding(rows, (0, 0, 0, 4)))
+            parts.append(Padding(rows, (0, 0, 0, 2)))
     return Group(*parts, *(Text("\n" + note, "yellow") for note in _notes(seen)))
 
 
@@ -147,7 +151,8 @@ def _about_client(client: ClientSeen) -> str:
         return f"{client.pid}  {client.command}\n  {own}"
     returned = f", {size(memory.released)} returned" if memory.released else ""
     shared = f"{size(memory.bytes)} shared in {_count(memory.segments, 'segment')}{returned}"
-    return f"{client.pid}  {client.command}\n  {own}; {shared}; {_count(memory.blocks, 'block')} held {memory.leases} times"
+    blocks = f"{_count(memory.blocks, 'block')} held {memory.leases} times"
+    return f"{client.pid}  {client.command}\n  {own}; {shared}; {blocks}"
 
 
 def _about_pool(pool: PoolSeen) -> str:

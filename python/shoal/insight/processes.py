@@ -67,7 +67,7 @@ class Process:
                 words = file.read().decode(errors="replace").split("\0")
         except OSError:
             return ""
-        return printable(" ".join(words).strip())
+        return printable(" ".join(" ".join(words).split()))
 
 
 def find() -> dict[int, Process]:
