@@ -31,6 +31,11 @@ impl PoolOutside {
         Ok(PoolOutside(opened.or_raise(py)?))
     }
 
+    /// The device and number of its segment's file.
+    fn file(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        self.0.file().or_raise(py)
+    }
+
     /// What it is at.
     fn look(&self) -> PoolParts {
         let look = self.0.look();

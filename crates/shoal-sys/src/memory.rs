@@ -162,6 +162,12 @@ pub fn open_of_another(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, flags, Mode::empty())?)
 }
 
+/// Tells a file from all others: its device and its number there.
+pub fn file_of(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let status = fstat(fd)?;
+    Ok((status.st_dev, status.st_ino))
+}
+
 /// The length of a segment that came from another process, once it is sure that nobody can change it.
 ///
 /// Fails with `InvalidData` if the descriptor is not of a memfd sealed against shrinking and growing.

@@ -128,6 +128,7 @@ class Onlooker:
         self._pids = frozenset(pids)
         self._then: float | None = None
         self._pools: dict[tuple[int, int], _Pool] = {}
+        self._unreadable: set[tuple[int, int]] = set()
         self._cpu: dict[tuple[int, int], float] = {}
 
     def look(self) -> Seen:
@@ -151,12 +152,10 @@ class Onlooker:
     def _find_pools(self, moment: _Moment) -> tuple[int, ...]:
         """Opens pools that are new, and forgets those that have gone. Who has some that can't be read."""
         pools: dict[tuple[int, int], _Pool] = {}
-        unreadable: set[tuple[int, int]] = set()
-        of_whom: set[int] = set()
-        # The client was there before its workers.
+        unreadable: dict[tuple[int, int], int] = {}
         for process in sorted(moment.processes.values(), key=lambda process: process.began):
             for file in process.named(POOL):
-                if file.key in pools or file.key in unreadable:
+                if file.key in pools:
                     continue
                 try:
                     pools[file.key] = self._pools.get(file.key) or _Pool(file)
@@ -164,9 +163,12 @@ class Onlooker:
                     # It has ended just now.
                     continue
                 except (ShoalError, OSError):
-                    unreadable.add(file.key)
-                    of_whom.add(process.pid)
-        self._pools = pools
+                    # The client was there before its workers.
+                    unreadable.setdefault(file.key, process.pid)
+        # A number may mean another file by now, and what is just being made can't be read yet.
+        unreadable = {key: pid for key, pid in unreadable.items() if key not in pools}
+        of_whom = {pid for key, pid in unreadable.items() if key in self._unreadable}
+        self._pools, self._unreadable = pools, set(unreadable)
         return tuple(sorted(pid for pid in of_whom if not self._pids or pid in self._pids))
 
 
@@ -212,6 +214,8 @@ class _Pool:
     def __init__(self, file: File) -> None:
         self._key = file.key
         self._outside = _engine.PoolOutside(file.path)
+        if self._outside.file() != file.key:
+            raise FileNotFoundError(f"{file.path} is another file by now")
         # Of each worker at the last look: tasks, and seconds at them.
         self._before: dict[int, tuple[int, float]] = {}
         self.domain = 0

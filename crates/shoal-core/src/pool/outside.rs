@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use shoal_sys::clock;
+use shoal_sys::{clock, memory};
 
 use super::account::Spent;
 use super::layout::{Phase, PoolMemory};
@@ -64,6 +64,11 @@ impl Outside {
         Ok(Outside(PoolMemory::open_to_read(fd)?))
     }
 
+    /// Tells its segment from all other files: its device and its number there.
+    pub fn file(&self) -> Result<(u64, u64)> {
+        Ok(memory::file_of(self.0.fd())?)
+    }
+
     /// What it is at. Takes some microseconds, and nothing of the pool.
     pub fn look(&self) -> Look {
         let control = self.0.control();
@@ -97,7 +102,7 @@ impl Outside {
 mod tests {
     use std::path::PathBuf;
 
-    use shoal_sys::{memory, process};
+    use shoal_sys::process;
 
     use super::*;
     use crate::error::Error;
