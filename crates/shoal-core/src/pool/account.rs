@@ -137,14 +137,13 @@ impl Account {
         let since = load(&self.since);
         if since > 0 {
             let so_far = clock::nanos().saturating_sub(since);
-            let counter = match self.pause.load(Ordering::Relaxed) {
-                pause if pause == Pause::Idle as u32 => &mut spent.idle,
-                pause if pause == Pause::Waiting as u32 => &mut spent.waiting,
-                pause if pause == Pause::Sending as u32 => &mut spent.sending,
-                _ => &mut spent.busy,
-            };
-            // Whatever stands there: it may be damaged.
-            *counter = counter.saturating_add(so_far);
+            let more = |counter: &mut u64| *counter = counter.wrapping_add(so_far);
+            match self.pause.load(Ordering::Relaxed) {
+                pause if pause == Pause::Idle as u32 => more(&mut spent.idle),
+                pause if pause == Pause::Waiting as u32 => more(&mut spent.waiting),
+                pause if pause == Pause::Sending as u32 => more(&mut spent.sending),
+                _ => more(&mut spent.busy),
+            }
         }
         spent
     }
