@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:
+    # While the interpreter ends, it can't be imported any more. That a pool is closed can be said without it.
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
 __all__ = [
     "LockAbandoned",
@@ -30,10 +35,11 @@ class ShoalError(Exception):
     """The base of all errors that shoal itself raises.
 
     Example:
-        try:
-            pool.map(work, items)
-        except shoal.ShoalError as error:
-            print("shoal could not do it:", error)
+        >>> try:
+        ...     pool.apply(os._exit, (3,))
+        ... except shoal.ShoalError as error:
+        ...     print("shoal could not do it:", type(error).__name__)
+        shoal could not do it: WorkerDied
     """
 
 
@@ -56,10 +62,12 @@ class WorkerDied(ShoalError, BrokenProcessPool):
     All of them are attributes.
 
     Example:
-        try:
-            future.result()
-        except shoal.WorkerDied as death:
-            print(death.pid, death.exitcode, death.task)
+        >>> future = pool.submit(os._exit, 3)
+        >>> try:
+        ...     future.result()
+        ... except shoal.WorkerDied as death:
+        ...     print(death.task, "ended with", death.exitcode)
+        _exit(3) ended with 3
     """
 
     def __init__(
@@ -132,10 +140,11 @@ class TaskTimeout(ShoalError, TimeoutError):
     All of them are attributes.
 
     Example:
-        try:
-            pool.apply(work, (item,), timeout=10)
-        except shoal.TaskTimeout as error:
-            print(error.task, "took longer than", error.timeout, "s")
+        >>> try:
+        ...     pool.apply(time.sleep, (60,), timeout=0.1)
+        ... except shoal.TaskTimeout as error:
+        ...     print(error.task, "took longer than", error.timeout, "s")
+        sleep(60) took longer than 0.1 s
     """
 
     def __init__(

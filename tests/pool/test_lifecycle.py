@@ -312,3 +312,14 @@ def test_a_preloaded_module_that_starts_threads_is_told_of(run: Run) -> None:
     )
     assert program.stdout == "1\n"
     assert "'threaded' starts threads" in program.stderr
+
+
+def test_the_thread_of_an_allocator_that_is_made_for_forks_is_not_told_of(run: Run) -> None:
+    program = run(
+        """
+        import shoal
+        with shoal.Pool(1, preload=["pyarrow"], threads_per_worker=1) as pool:
+            print(pool.apply(lambda: __import__("pyarrow").array([1, 2]).to_pylist()))
+        """
+    )
+    assert (program.stdout, program.stderr) == ("[1, 2]\n", "")

@@ -71,6 +71,13 @@ fn end_threads() {
     pool::Inside::end();
 }
 
+/// Does not return if another thread is ending the interpreter: for whoever is about to hear, outside of the engine, of what
+/// that has cut off.
+#[pyfunction]
+fn stay_if_ending(py: Python<'_>) {
+    pool::Inside::stay_if_ending(py);
+}
+
 /// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
@@ -123,6 +130,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
     module.add_function(wrap_pyfunction!(end_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(stay_if_ending, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;

@@ -113,7 +113,7 @@ impl Recorder {
 
     /// A task, or a try of one that is to be tried again, has ended by itself; that was seen at `received`.
     pub(super) fn done(&mut self, worker: u16, head: &Head, bytes_out: u64, received: u64) {
-        let ended = head.started + head.nanos;
+        let ended = head.started.saturating_add(head.nanos);
         let (kind, units) = (head.kind & !AGAIN, u32::try_from(head.units).unwrap_or(u32::MAX));
         self.record(head.task, |submitted| Record {
             submitted: submitted.at,

@@ -215,7 +215,7 @@ impl Shared {
             let answered = std::mem::take(&mut watched.silent);
             if due {
                 watched.asked = Some(now);
-                record.asked.store(asked + 1, Ordering::Release);
+                record.asked.store(asked.wrapping_add(1), Ordering::Release);
             }
             return Asked { now: due, again: answered, in_vain: false };
         }
