@@ -138,8 +138,8 @@ def _look(kind: type, ways: dict[str, str]) -> Reducer | None:
 def _reduce_exception(exc: Any) -> Any:
     """An exception goes as it has it itself, whatever tblib says of it.
 
-    tblib, which distributed loads, registers a way of its own for every class of exceptions there is. What that rebuilds
-    without calling the class has lost what the class keeps beside its attributes: the text of a UnicodeDecodeError.
+    tblib, which distributed loads, registers a way of its own for every class of exceptions there is. What that
+    rebuilds without calling the class has lost what the class keeps elsewhere: the text of a UnicodeDecodeError.
     """
     registered = copyreg.dispatch_table.get(type(exc))
     if getattr(registered, "__module__", None) == "tblib.pickling_support":

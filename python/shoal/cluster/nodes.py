@@ -1,0 +1,582 @@
+"""`Nodes`: the workers of a pool on a cluster, in the client. The twin of the engine's `PoolBase`.
+
+Tasks wait here until a node wants them. A node is given as many as it has workers, some to go on with, and what it will
+come to while a message is on its way, judged by how many it has ended lately: a slow one gets fewer. When none wait any
+more, a node with nothing to do gets what another has not taken. The protocol is told in docs/design/cluster.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shoal.cluster.engine import Engine, Item, Link
+from shoal.cluster.functions import Function, Functions
+from shoal.cluster.node import Rate
+from shoal.cluster.target import CALL, ERROR, FAILED, WITH
+from shoal.cluster.task import Task
+from shoal.cluster.terms import Terms
+from shoal.cluster.wire import pack, size
+from shoal.deaths import describe
+from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
+from shoal.results import closed
+from shoal.serialize import load_exception
+
+__all__ = ["NodeWorker", "Nodes"]
+
+# Seconds: what a node will end within them is on its way to it.
+AHEAD = 0.02
+
+# Bytes of tasks that are on their way to a node; but always a task for each of its workers.
+MOST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class NodeWorker:
+    """A worker of a pool on a cluster, as it was when asked. As `Worker`.
+
+    Attributes:
+        node: the address of the node.
+        number: its place in the node's pool, from 0.
+        pid: its process there.
+        state: as of `Worker`.
+        tasks: tasks ended at this place.
+        busy: seconds spent on them.
+    """
+
+    node: str
+    number: int
+    pid: int | None
+    state: str
+    tasks: int
+    busy: float
+
+
+class _Node:
+    """What is known of a linked node. All of it changes under the lock of `Nodes`."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.known: set[int] = set()
+        # Tasks that are there, in the order in which they were sent, and those of them that were taken.
+        self.out: dict[int, Task] = {}
+        self.taken: set[int] = set()
+        self.nbytes = 0
+        self.rate = Rate()
+        # Whether it was asked to give tasks back, and has not answered.
+        self.asked = False
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it may have."""
+        if self.nbytes > MOST_BYTES:
+            return max(0, self.link.workers - len(self.out))
+        more = max(1, self.link.workers // 4)
+        return self.link.workers + more + int(self.rate.value * AHEAD) - len(self.out)
+
+
+class Nodes:
+    """The nodes of a pool, and what they are to do.
+
+    Args:
+        engine: who carries messages.
+        options: of the pool, for `Node`.
+    """
+
+    def __init__(self, engine: Engine, options: dict[str, Any]) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self._engine = engine
+        self._owner = os.getpid()
+        self._state = "open"
+        self._broken: Exception | None = None
+        self._refusals: list[BaseException] = []
+        self._nodes: dict[Link, _Node] = {}
+        # (-priority, order, task)
+        self._queue: list[tuple[int, int, Task]] = []
+        self._order = itertools.count()
+        # To the front of its priority go those that come back.
+        self._front = itertools.count(-1, -1)
+        self._tasks: dict[int, Task] = {}
+        self._numbers = itertools.count(1)
+        # Of functions that nobody needs; a finalizer, which may run anywhere, only writes it down.
+        self._dropped: deque[int] = deque()
+        self.functions = Functions(self._dropped.append)
+        self._answers: dict[int, tuple[_Node, list[Any], threading.Event]] = {}
+        engine.start(self, pickle.dumps(options))
+        if not self._nodes and self._refusals:
+            self._stop()
+            raise self._refusals[0]
+
+    # ---- the twin of PoolBase ----------------------------------------------------------------------------------------
+
+    def submit_call(
+        self,
+        func: Callable[..., Any] | Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        terms: Any = None,
+    ) -> Task:
+        """Submit a call."""
+        if isinstance(func, Function):
+            function: Function | None = func
+            terms = terms or func.terms
+        elif callable(func):
+            function = self.functions.stable(func)
+        else:
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
+        if function is None:
+            data, frames = self._packed(func, args, kwargs or {}, True)
+            return self.submit(self.functions.any, WITH, data, frames, terms)
+        data, frames = self._packed(func, args, kwargs or {}, False)
+        return self.submit(function, CALL, data, frames, terms)
+
+    def _packed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], along: bool) -> tuple[bytes, list[Any]]:
+        try:
+            return pack((func, args, kwargs) if along else (args, kwargs))
+        except Exception as error:
+            # Once more, part by part: the error is to name which.
+            from shoal.cluster.functions import name_of
+
+            name = func.name if isinstance(func, Function) else name_of(func)
+            if along:
+                pack(func, name)
+            for index, argument in enumerate(args):
+                pack(argument, f"argument {index} of {name}")
+            for key, argument in kwargs.items():
+                pack(argument, f"argument {key} of {name}")
+            raise error
+
+    def prepare(self, func: Callable[..., Any] | Function, terms: Any = None) -> Function:
+        """A function for many calls, packed once, as it is now."""
+        if isinstance(func, Function):
+            return func
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
+        function = None if terms is not None else self.functions.stable(func)
+        return function or self.functions.packed(func, terms)
+
+    def submit(self, function: Function, kind: int, data: bytes, frames: list[Any], terms: Terms | None) -> Task:
+        """Submit what is packed already."""
+        nbytes = size(data, frames)
+        with self.changed:
+            self._check()
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms)
+            self._tasks[task.number] = task
+            self._push(task)
+            self._pump()
+        return task
+
+    def cancel_queued(self) -> None:
+        """Take back all tasks that no node has."""
+        with self.changed:
+            for _, _, task in self._queue:
+                if task.state == "queued":
+                    self._forget(task)
+                    task.end_cancelled()
+            self._queue.clear()
+            self._settle()
+
+    def cancel(self, task: Task, running: bool) -> bool:
+        """See `Task.cancel`."""
+        with self.changed:
+            if task.state == "queued":
+                # Its place in the queue is passed over.
+                self._forget(task)
+                task.end_cancelled()
+                self._settle()
+                return True
+            if task.state not in ("sent", "taken") or task.link is None:
+                return False
+            if task.state == "taken" and not running:
+                return False
+            node = self._nodes[task.link]
+        if not self._ask(node, "cancel", task.number, running):
+            return False
+        with self.changed:
+            if task.ready():
+                return task.cancelled()
+            self._forget(task)
+            task.end_cancelled()
+            self._pump()
+            self._settle()
+            return True
+
+    def close_now(self) -> None:
+        """No more tasks."""
+        with self.changed:
+            if self._state == "open":
+                self._state = "closed"
+            self._settle()
+
+    def terminate_now(self, kill: bool = False) -> None:
+        """No more tasks, and those that have not ended end now."""
+        if self._owner != os.getpid():
+            return
+        with self.changed:
+            self._state = "terminated"
+            self._end_all(lambda: PoolClosed("the pool was terminated before the task was done"))
+
+    def wait_over(self, timeout: float | None = None) -> bool:
+        """Wait until the pools of all nodes have ended."""
+        until = None if timeout is None else time.monotonic() + timeout
+        with self.changed:
+            if not self.changed.wait_for(lambda: self._state == "over", timeout):
+                return False
+        return self._engine.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks may be submitted."""
+        return self._state == "open" and self._owner == os.getpid()
+
+    @property
+    def size(self) -> int:
+        """How many workers there are on all nodes; 1 if there is no node yet."""
+        with self.changed:
+            return sum(link.workers for link in self._nodes) or 1
+
+    @property
+    def workers(self) -> tuple[NodeWorker, ...]:
+        """The workers of all nodes, as they are at this moment."""
+        with self.changed:
+            nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
+        return tuple(
+            NodeWorker(node.link.node, *worker) for node in nodes for worker in self._ask(node, "workers") or ()
+        )
+
+    @property
+    def appetite(self) -> int:
+        """How many tasks all nodes may have at a time, and as many that wait here."""
+        with self.changed:
+            return 2 * sum(max(0, node.room) + len(node.out) for node in self._nodes.values()) + 2
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many tasks wait here, and how many have not ended."""
+        with self.changed:
+            return sum(task.state == "queued" for _, _, task in self._queue), len(self._tasks)
+
+    # ---- what the engine tells ---------------------------------------------------------------------------------------
+
+    def linked(self, link: Link) -> None:
+        """See `Listener`."""
+        with self.changed:
+            if self._state in ("terminated", "over"):
+                link.close()
+                return
+            self._nodes[link] = _Node(link)
+            self._pump()
+            self.changed.notify_all()
+
+    def refused(self, node: str, error: BaseException) -> None:
+        """See `Listener`."""
+        with self.changed:
+            self._refusals.append(error)
+            late = bool(self._nodes)
+        if late:
+            import warnings
+
+            warnings.warn(f"the pool goes on without node {node}: {error}", RuntimeWarning, stacklevel=2)
+
+    def received(self, link: Link, items: list[Item]) -> None:
+        """See `Listener`."""
+        with self.changed:
+            node = self._nodes.get(link)
+            if node is None:
+                return
+            for name, *content in items:
+                getattr(self, f"_on_{name}")(node, *content)
+            self._pump()
+            self._settle()
+
+    def lost(self, link: Link, reason: str) -> None:
+        """See `Listener`."""
+        with self.changed:
+            node = self._nodes.pop(link, None)
+            if node is None:
+                return
+            for number, (asked, _, event) in list(self._answers.items()):
+                if asked is node:
+                    del self._answers[number]
+                    event.set()
+            if self._state not in ("terminated", "over"):
+                back = []
+                for task in node.out.values():
+                    if task.number in node.taken:
+                        self._die(task, WorkerDied(0, None, cause=reason, node=link.node))
+                    else:
+                        back.append(task)
+                self._return(back)
+            self._pump()
+            self._settle()
+
+    def ended(self, error: Exception) -> None:
+        """See `Listener`."""
+        with self.changed:
+            if self._state != "over":
+                self._broken = error
+                self._state = "terminated"
+                self._end_all(lambda: type(error)(*error.args))
+
+    # ---- what nodes tell ---------------------------------------------------------------------------------------------
+
+    def _on_took(self, node: _Node, numbers: list[int]) -> None:
+        for number in numbers:
+            if number in node.out:
+                node.taken.add(number)
+                node.out[number].state = "taken"
+
+    def _on_done(self, node: _Node, outcomes: list[Item]) -> None:
+        for number, status, data, frames, seconds in outcomes:
+            task = node.out.get(number)
+            if task is None:
+                continue
+            node.nbytes -= task.nbytes
+            del node.out[number]
+            node.taken.discard(number)
+            task.seconds = seconds
+            error: BaseException | None = None
+            if status == FAILED:
+                error = load_exception(data)
+                if isinstance(error, (WorkerDied, TaskTimeout)):
+                    self._die(task, error, node.link.node)
+                    continue
+            if error is None and status == ERROR and task.terms is not None and task.tries <= task.terms.retries:
+                reasons = tuple(r for r in task.terms.reasons if not issubclass(r, TaskTimeout))
+                if reasons and isinstance(load_exception(data), reasons):
+                    self._again(task)
+                    continue
+            del self._tasks[task.number]
+            task.end(status, data, frames)
+        node.rate.count(len(outcomes))
+
+    def _on_gave(self, node: _Node, numbers: list[int]) -> None:
+        node.asked = False
+        back = []
+        for number in numbers:
+            if (task := node.out.pop(number, None)) is not None:
+                node.nbytes -= task.nbytes
+                back.append(task)
+        self._return(back)
+
+    def _on_told(self, node: _Node, number: int, answer: Any) -> None:
+        if (waiting := self._answers.pop(number, None)) is not None:
+            waiting[1].append(answer)
+            waiting[2].set()
+
+    def _ask(self, node: _Node, what: str, *arguments: Any) -> Any:
+        """A question to a node, answered; None if it is lost meanwhile."""
+        event, answer = threading.Event(), []
+        with self.changed:
+            if node.link not in self._nodes:
+                return None
+            number = next(self._numbers)
+            self._answers[number] = node, answer, event
+            node.link.send(("ask", number, what, *arguments))
+        event.wait()
+        return answer[0] if answer else None
+
+    # ---- inside, under the lock --------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(*self._broken.args)
+        if not self.is_open:
+            raise closed()
+
+    def _push(self, task: Task, front: bool = False) -> None:
+        task.state, task.link = "queued", None
+        priority = task.terms.priority if task.terms is not None else 0
+        heapq.heappush(self._queue, (-priority, next(self._front if front else self._order), task))
+
+    def _return(self, tasks: list[Task]) -> None:
+        """These go to another node, and before all that came later."""
+        for task in reversed(tasks):
+            self._push(task, front=True)
+
+    def _forget(self, task: Task) -> None:
+        self._tasks.pop(task.number, None)
+        node = self._nodes.get(task.link) if task.link is not None else None
+        if node is not None and node.out.pop(task.number, None) is not None:
+            node.nbytes -= task.nbytes
+            node.taken.discard(task.number)
+
+    def _die(self, task: Task, error: WorkerDied | TaskTimeout, where: str = "") -> None:
+        """A worker died at it, or its node: try again, or fail with an error that tells all of it."""
+        told = _told(task, error, where)
+        terms = task.terms
+        may = isinstance(error, WorkerDied) or (terms is not None and terms.overruns)
+        if may and terms is not None and task.tries <= terms.retries:
+            if isinstance(told, WorkerDied):
+                short = WorkerDied(told.pid, told.exitcode, "", "", told.cause, told.uptime, node=told.node)
+                task.deaths.append(str(short))
+            self._again(task)
+            return
+        del self._tasks[task.number]
+        task.fail(told)
+
+    def _again(self, task: Task) -> None:
+        assert task.terms is not None
+        pause = task.terms.pause(task.tries)
+        task.tries += 1
+        task.state, task.link = "queued", None
+        if not pause:
+            self._push(task)
+            return
+
+        def later() -> None:
+            with self.changed:
+                if task.state == "queued":
+                    self._push(task)
+                    self._pump()
+
+        self._engine.later(pause, later)
+
+    def _pump(self) -> None:
+        """Send what nodes want."""
+        while self._queue and self._queue[0][2].state != "queued":
+            heapq.heappop(self._queue)
+        dropped = []
+        while self._dropped:
+            dropped.append(self._dropped.popleft())
+        if dropped:
+            for node in self._nodes.values():
+                if gone := node.known.intersection(dropped):
+                    node.known -= gone
+                    node.link.send(*(("drop", number) for number in gone))
+        if not self._queue:
+            self._level()
+            return
+        nodes = [node for node in self._nodes.values() if node.room > 0]
+        if not nodes:
+            return
+        # First a task for each worker, then some to go on with.
+        shares = self._shared(nodes, [max(0, node.link.workers - len(node.out)) for node in nodes])
+        chosen = [self._pop(share) for share in shares]
+        rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
+        for tasks, share in zip(chosen, self._shared(nodes, rooms), strict=True):
+            tasks += self._pop(share)
+        for node, tasks in zip(nodes, chosen, strict=True):
+            if tasks:
+                self._deliver(node, tasks)
+
+    def _shared(self, nodes: list[_Node], rooms: list[int]) -> list[int]:
+        """How many of the tasks that wait each node gets, which has so much room."""
+        waiting, total = len(self._queue), sum(max(0, room) for room in rooms)
+        if waiting >= total:
+            return [max(0, room) for room in rooms]
+        shares = []
+        for room in rooms:
+            share = -(-waiting * max(0, room) // total)
+            waiting, total = waiting - share, total - max(0, room)
+            shares.append(share)
+        return shares
+
+    def _pop(self, most: int) -> list[Task]:
+        tasks: list[Task] = []
+        while len(tasks) < most and self._queue:
+            task = heapq.heappop(self._queue)[2]
+            if task.state == "queued":
+                tasks.append(task)
+        return tasks
+
+    def _deliver(self, node: _Node, tasks: list[Task]) -> None:
+        items: list[Item] = []
+        sent: list[Item] = []
+        if not node.out:
+            node.rate.rest()
+        for task in tasks:
+            function = task.function
+            if function.number not in node.known:
+                node.known.add(function.number)
+                items.append(("function", function.number, function.name, function.data, function.frames))
+            task.state, task.link = "sent", node.link
+            node.out[task.number] = task
+            node.nbytes += task.nbytes
+            limit, priority = (task.terms.timeout, task.terms.priority) if task.terms is not None else (None, 0)
+            sent.append((task.number, function.number, task.kind, task.data, task.frames, limit, priority))
+        node.link.send(*items, ("tasks", sent))
+
+    def _level(self) -> None:
+        """Nothing waits here: a node that has nothing to do gets what another has not taken."""
+        idle = [node for node in self._nodes.values() if len(node.out) < node.link.workers]
+        if not idle:
+            return
+        rich = max(self._nodes.values(), key=lambda node: len(node.out) - len(node.taken))
+        spare = len(rich.out) - len(rich.taken)
+        if rich.asked or rich in idle or (spare < 2 and len(rich.taken) < rich.link.workers) or not spare:
+            return
+        rich.asked = True
+        rich.link.send(("give", -(-spare // 2)))
+
+    def _end_all(self, error: Callable[[], BaseException]) -> None:
+        for task in list(self._tasks.values()):
+            task.fail(error())
+        self._tasks.clear()
+        self._queue.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """When nothing is left to do for a pool that takes no more, its nodes' pools end."""
+        if self._state == "open" or self._tasks or self._state == "over":
+            return
+        self._stop()
+        if not self._nodes:
+            self._state = "over"
+            self.changed.notify_all()
+
+    def _stop(self) -> None:
+        self._engine.stop()
+        for link in self._nodes:
+            link.close()
+
+
+def _told(task: Task, error: Any, node: str) -> Any:
+    """The error of a node's pool, in which the task has the name that the user knows, and the node is named."""
+    if isinstance(error, TaskTimeout):
+        return TaskTimeout(_described(task), error.timeout, error.pid, task.tries, error.stderr)
+    return WorkerDied(
+        error.pid,
+        error.exitcode,
+        _described(task),
+        error.stderr,
+        error.cause,
+        error.uptime,
+        error.traceback,
+        task.tries,
+        tuple(task.deaths),
+        node or error.node,
+    )
+
+
+def _described(task: Task) -> str:
+    from shoal.cluster.target import EACH, SLICE
+    from shoal.cluster.wire import unpack
+
+    what = task.kind & 7
+    name = task.function.name
+    try:
+        if what == SLICE:
+            return describe(name, ("items", unpack(task.data, task.frames), None))
+        if what == EACH:
+            items, at = [], 0
+            for data, count in pickle.loads(task.data):
+                items.append(unpack(data, task.frames[at : at + count]))
+                at += count
+            return describe(name, ("items", items, None))
+        *function, args, kwargs = unpack(task.data, task.frames)
+        if function:
+            from shoal.cluster.functions import name_of
+
+            name = name_of(function[0])
+        return describe(name, ("call", args, kwargs))
+    except Exception:  # arguments that can be packed and not unpacked: the name has to do
+        return name
