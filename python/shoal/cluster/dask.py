@@ -1,7 +1,7 @@
 """The adapter of Dask: a cluster is its scheduler and workers, a node one of its workers, a link one of its comms.
 
-Dask says who is there and carries messages, with its own security and protocols. None of its tasks are used: each of the
-client's links is one long request to a worker, whose handler (`serve`) is the node.
+Dask says who is there and carries messages, with its own security and protocols. None of its tasks are used: each of
+the client's links is one long request to a worker, whose handler (`serve`) is the node.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class DaskEngine:
         self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
         self._stopped = asyncio.Event()
         self._over = threading.Event()
+        # One look at a time: it is a question and an answer on one comm.
+        self._looking, self._gone = asyncio.Lock(), False
         # Nodes that are linked, or are not to be tried (again).
         self._known: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,15 +136,21 @@ class DaskEngine:
         await self._scheduler.close()
 
     async def _look(self) -> bool:
+        """See who is there; whether the scheduler itself is."""
+        async with self._looking:
+            return not self._gone and await self._look_now()
+
+    async def _look_now(self) -> bool:
         try:
             if self._client.status in ("closing", "closed"):
                 raise CommClosedError("the Dask client was closed")
             try:
-                workers = await self._workers()
+                workers = await asyncio.wait_for(self._workers(), self._timeout)
             except OSError:
                 self._scheduler = await connect(self.name, timeout=RECONNECT, **self._client.connection_args)
                 workers = await self._workers()
         except (OSError, TimeoutError) as error:
+            self._gone = True
             self._listener.ended(ShoalError(f"the Dask scheduler at {self.name} is gone: {error}"))
             return False
         self._known &= workers.keys()
@@ -201,6 +209,9 @@ class DaskEngine:
             reason = await self._read(link)
         finally:
             self._loop.call_later(PATIENCE, self._known.discard, address)
+            # With the scheduler its workers end, too: that is to be told, and not the end of each.
+            if not self._stopped.is_set():
+                await self._look()
             self._listener.lost(link, reason)
 
     def _refused_at_first(self, address: str, error: Exception, up: asyncio.Future[None]) -> None:

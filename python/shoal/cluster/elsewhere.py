@@ -102,12 +102,12 @@ class _Beside(numpy.ndarray[Any, numpy.dtype[Any]]):
         order = "C" if self.flags.c_contiguous else "F"
         import pickle
 
-        flat = self.view(numpy.ndarray).reshape(-1, order="A").view(numpy.uint8)
+        flat: Any = self.view(numpy.ndarray).reshape(-1, order="A").view(numpy.uint8)
         return _from_bytes, (pickle.PickleBuffer(flat), self.dtype, self.shape, order)
 
 
 def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> Any:
-    return numpy.frombuffer(data, numpy.uint8).view(dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+    return numpy.frombuffer(data, numpy.uint8).view(dtype).reshape(shape, order=order)
 
 
 def _replica(array: Any) -> Any:

@@ -1,7 +1,7 @@
 """What shoal asks of the cluster that carries it: who is there, and a way for messages to each.
 
-The adapter of an engine (`dask`) implements `Engine` and `Link`; `Nodes` is its listener. On a node it makes a `Node` for
-each link, and hands messages to and fro. It knows nothing of tasks, and `Nodes` nothing of Dask.
+The adapter of an engine (`dask`) implements `Engine` and `Link`; `Nodes` is its listener. On a node it makes a `Node`
+for each link, and hands messages to and fro. It knows nothing of tasks, and `Nodes` nothing of Dask.
 
 A message is a list of tuples, which begin with a name and hold plain data: numbers, text, bytes, and frames, which are
 anything with the buffer protocol. Messages of a link arrive in order.

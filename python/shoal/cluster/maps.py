@@ -1,8 +1,8 @@
 """Maps on a cluster: their items cut into pieces, each a task. The twins of the engine's `Job` and `IMapIterator`.
 
-A piece is to take about two milliseconds, many times what it costs to send; towards the end of a map pieces shrink. Items
-of an input that may have to be waited for travel alone, as they might be waiting for each other's results; what is under
-way at a time is put into one message in any case.
+A piece is to take about two milliseconds, many times what it costs to send; towards the end of a map pieces shrink.
+Items of an input that may have to be waited for travel alone, as they might be waiting for each other's results; what
+is under way at a time is put into one message in any case.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.target import EACH, SLICE, STAR, WHOLE, pack_each
 from shoal.cluster.wire import pack
 from shoal.errors import WorkerDied
-from shoal.pool import AT_HAND
+from shoal.maps import AT_HAND
 from shoal.threads import Inbox
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _GROWTH = 8
 _PIECES = 16
 _BYTES = 256 << 20
 
+_ATOMS = {type(None), bool, int, float, complex, str, bytes}
+
 
 class _Pieces:
     """The items of a map on their way. One thread at a time deals with it.
@@ -45,7 +47,7 @@ class _Pieces:
         items: the input.
         chunksize: items a piece; None to find out.
         star: whether each item is an iterable of arguments.
-        together: whether the items of a piece are packed together; or each alone, so that it fails alone.
+        together: whether the items of a piece may be packed together, and all fail if one can't be packed.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class _Pieces:
         together: bool,
     ) -> None:
         self._nodes, self._function = nodes, function
-        self._kind = (SLICE if together else EACH) | (STAR if star else 0)
+        self._together, self._star = together, STAR if star else 0
         at_hand = isinstance(items, AT_HAND)
         self._left: int | None = len(items) if at_hand else None  # type: ignore[arg-type]
         self._items: Iterator[Any] | None = iter(items)
@@ -99,7 +101,7 @@ class _Pieces:
             try:
                 self._submit(tag, piece)
             except BaseException as error:
-                if self._kind & 7 == SLICE:
+                if self._together:
                     self._items, self.broken = None, error
                     self.out -= len(piece)
                     return
@@ -136,18 +138,13 @@ class _Pieces:
         return piece
 
     def _submit(self, tag: int, piece: list[Any]) -> None:
-        name = self._function.name
-        kind = self._kind
-        if kind & 7 == SLICE:
-            try:
-                data, frames = pack(piece)
-            except Exception as error:
-                # One by one: the error is to name which.
-                for index, item in enumerate(piece):
-                    pack(item, f"item {index} of {len(piece)} of {name}" if len(piece) > 1 else f"an item of {name}")
-                raise error
+        if self._together and _is_plain(piece, bool(self._star)):
+            kind = SLICE | self._star
+            data, frames = pack(piece)
         else:
-            data, frames = pack_each([pack(item, f"an item of {name}") for item in piece])
+            # What two items have in common, each of them has for itself.
+            kind = EACH | self._star
+            data, frames = pack_each([pack(item, f"an item of {self._function.name}") for item in piece])
         if self._fixed is not None and self._fixed > 1:
             kind |= WHOLE
         task = self._nodes.submit(self._function, kind, data, frames, self._function.terms)
@@ -192,6 +189,13 @@ class _Pieces:
         self.stop()
         self._sent.clear()
         self.come.clear()
+
+
+def _is_plain(items: list[Any], star: bool) -> bool:
+    """Whether items are such that nobody can change, and so may have parts in common."""
+    if star and set(map(type, items)) == {tuple}:
+        return set(map(type, itertools.chain.from_iterable(items))) <= _ATOMS
+    return set(map(type, items)) <= _ATOMS
 
 
 def _results(task: Task) -> Any:

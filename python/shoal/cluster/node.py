@@ -208,7 +208,7 @@ class Node:
                     raise function
                 arrays = [numpy.frombuffer(frame, numpy.uint8) for frame in frames]
                 terms = self._terms_of(timeout, priority)
-                result = self._base.submit_call(function, (kind, data, arrays), None, terms)
+                result: Any = self._base.submit_call(function, (kind, data, arrays), None, terms)
             except Exception as error:
                 failed.append((number, FAILED, dump_exception(error), [], 0.0))
                 continue

@@ -374,7 +374,8 @@ class Nodes:
 
     def _ask(self, node: _Node, what: str, *arguments: Any) -> Any:
         """A question to a node, answered; None if it is lost meanwhile."""
-        event, answer = threading.Event(), []
+        event = threading.Event()
+        answer: list[Any] = []
         with self.changed:
             if node.link not in self._nodes:
                 return None

@@ -1,7 +1,7 @@
 """What a node's workers do: unpack a function and what it is called with, call it, and pack what comes of it.
 
-The node's own process passes bytes on and unpacks nothing: code of the user's runs in workers only, and what they return
-is unpacked by the client that wants it.
+The node's own process passes bytes on and unpacks nothing: code of the user's runs in workers only, and what they
+return is unpacked by the client that wants it.
 """
 
 from __future__ import annotations

@@ -37,4 +37,5 @@ class Terms(_terms.Terms):
 
     def pause(self, tries: int) -> float:
         """Seconds before the next try, after so many."""
-        return min(self.delay * 2 ** (tries - 1), max(_LONGEST_PAUSE, self.delay))
+        pause: float = self.delay * 2 ** min(tries - 1, 60)
+        return min(pause, max(_LONGEST_PAUSE, self.delay))
