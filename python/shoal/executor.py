@@ -50,6 +50,7 @@ class Executor(futures.Executor):
         memory_limit: the most shared memory, in bytes, that tasks may take at a time. See `Pool`.
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
+        cluster: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -75,17 +76,29 @@ class Executor(futures.Executor):
         memory_limit: int | None = None,
         seed: Seed | None = None,
         kind: str = "process",
+        cluster: object = None,
     ) -> None:
         count = _checks.processes(max_workers, "max_workers")
         start = _checks.initializer(initializer, initargs)
         if start is not None:
             initializer, initargs = _initialize, start
         most = _checks.maxtasksperchild(max_tasks_per_child, "max_tasks_per_child")
+        # Each node of a cluster knows for itself how many it can have.
+        many: Any = {} if cluster is None else {"cluster": cluster}
+        workers = max_workers if many else count
         self._pool = Pool(
-            count, initializer, initargs, most, preload=preload, memory_limit=memory_limit, seed=seed, kind=kind
+            workers,
+            initializer,
+            initargs,
+            most,
+            preload=preload,
+            memory_limit=memory_limit,
+            seed=seed,
+            kind=kind,
+            **many,
         )
         # Dask reads this one of the standard library's executors.
-        self._max_workers = count
+        self._max_workers = self._pool._base.size
         self._owner = os.getpid()
         _parting[:] = [pool for pool in _parting if not pool._base.wait_over(0)]
         _executors.add(self)

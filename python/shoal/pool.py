@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
+# Where pools run of which nothing is said: `shoal run --cluster` says so. None: on this machine.
+default_cluster: object = None
+
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Called with every new pool.
 _watchers: list[Callable[[Pool], object]] = []
@@ -157,8 +160,8 @@ class Pool(Maps):
         self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
         register(self)
 
-    def __new__(cls, *args: Any, kind: str = "process", cluster: object = None, **kwargs: Any) -> Self:
-        if cluster is not None and cls is Pool:
+    def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kwargs.get("cluster", None if kind == "thread" else default_cluster) is not None and cls is Pool:
             from shoal.cluster.pool import ClusterPool
 
             return object.__new__(ClusterPool)  # type: ignore[return-value]

@@ -6,7 +6,10 @@ node.py         a node's half: its pool, what it has taken, what it gives back
 target.py       what a worker does there
 task.py         a task in the client, and its states
 maps.py         maps and streams, cut into pieces
+common.py       arrays that the items of a map have in common, which cross once a node, too
+progress.py     bars of maps
 functions.py    functions, which cross the network once a node
+words.py        what tasks print
 terms.py        limits and further tries
 wire.py         objects to bytes and frames, for another machine
 elsewhere.py    what shared things are there

@@ -7,6 +7,7 @@ the client's links is one long request to a worker, whose handler (`serve`) is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import pickle
 import threading
@@ -86,6 +87,11 @@ class DaskEngine:
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """See `Engine`."""
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
+
+    def drop(self) -> None:
+        """See `Engine`."""
+        if self._mine:
+            self._client.close()
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -348,6 +354,13 @@ class _Wire:
                 return
             self.send()
 
+    async def drain(self) -> None:
+        """Wait until all that was sent has left, a second at most."""
+        left = asyncio.Event()
+        self.send(then=left.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(left.wait(), 1.0)
+
     def end_sending(self) -> None:
         """Nothing more is sent."""
         self._sender.cancel()
@@ -396,6 +409,8 @@ async def serve(comm: Any, greeting: Any) -> None:
         if beats is not None:
             beats.cancel()
         await asyncio.shield(loop.run_in_executor(None, node.close))
+        if not comm.closed():
+            await wire.drain()
         wire.end_sending()
     try:
         await comm.write(ToPickle((None, [("gone",)])))

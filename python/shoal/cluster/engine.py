@@ -68,6 +68,9 @@ class Engine(Protocol):
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call `function` in the engine's thread after so many seconds; from any thread."""
 
+    def drop(self) -> None:
+        """Let go of a cluster that was not started."""
+
     def stop(self) -> None:
         """Link no more nodes, and end when all links have ended. From any thread."""
 

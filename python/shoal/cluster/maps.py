@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from shoal.cluster.common import Blob, Common
 from shoal.cluster.target import EACH, SLICE, STAR, WHOLE, pack_each
 from shoal.cluster.wire import pack
 from shoal.errors import WorkerDied
@@ -23,6 +24,7 @@ from shoal.threads import Inbox
 if TYPE_CHECKING:
     from shoal.cluster.functions import Function
     from shoal.cluster.nodes import Nodes
+    from shoal.cluster.progress import Shown
     from shoal.cluster.task import Task
 
 __all__ = ["Job", "Stream"]
@@ -48,6 +50,7 @@ class _Pieces:
         chunksize: items a piece; None to find out.
         star: whether each item is an iterable of arguments.
         together: whether the items of a piece may be packed together, and all fail if one can't be packed.
+        shown: counts the items that are done.
     """
 
     def __init__(
@@ -58,8 +61,12 @@ class _Pieces:
         chunksize: int | None,
         star: bool,
         together: bool,
+        shown: Shown | None = None,
     ) -> None:
         self._nodes, self._function = nodes, function
+        self._shown = shown
+        # A generator may fill the same array again and again: only items that are all at hand have some in common.
+        self._keep = (Common(nodes.dropped.append).frame,) if together else ()
         self._together, self._star = together, STAR if star else 0
         at_hand = isinstance(items, AT_HAND)
         self._left: int | None = len(items) if at_hand else None  # type: ignore[arg-type]
@@ -96,16 +103,17 @@ class _Pieces:
             if not piece:
                 self._items = None
                 return
-            tag = next(self._tags)
-            self.out += len(piece)
             try:
-                self._submit(tag, piece)
+                packed = self._packed(piece)
             except BaseException as error:
                 if self._together:
                     self._items, self.broken = None, error
-                    self.out -= len(piece)
                     return
-                self.come[tag] = error, len(piece)
+                self.come[next(self._tags)] = error, len(piece)
+                self.out += len(piece)
+                continue
+            for kind, data, frames, count in packed:
+                self._submit(kind, data, frames, count)
 
     def _may_submit(self, window: float, pieces: float) -> bool:
         if not self.out:
@@ -137,18 +145,27 @@ class _Pieces:
             self._left -= len(piece)
         return piece
 
-    def _submit(self, tag: int, piece: list[Any]) -> None:
+    def _packed(self, piece: list[Any]) -> list[tuple[int, bytes, list[Any], int]]:
+        """What to submit for a piece, with the number of its items."""
         if self._together and _is_plain(piece, bool(self._star)):
-            kind = SLICE | self._star
-            data, frames = pack(piece)
-        else:
-            # What two items have in common, each of them has for itself.
-            kind = EACH | self._star
-            data, frames = pack_each([pack(item, f"an item of {self._function.name}") for item in piece])
+            return [(SLICE | self._star, *pack(piece), len(piece))]
+        # What two items have in common, each of them has for itself.
+        what = f"an item of {self._function.name}"
+        packed = [pack(item, what, *self._keep) for item in piece]
+        kind = EACH | self._star
+        if not any(isinstance(frame, Blob) for _, frames in packed for frame in frames):
+            return [(kind, *pack_each(packed), len(packed))]
+        # An array in shared memory is a task's own, not an item's.
+        return [(kind, *pack_each([item]), 1) for item in packed]
+
+    def _submit(self, kind: int, data: bytes, frames: list[Any], count: int) -> None:
+        tag = next(self._tags)
+        self.out += count
         if self._fixed is not None and self._fixed > 1:
             kind |= WHOLE
-        task = self._nodes.submit(self._function, kind, data, frames, self._function.terms)
-        self._sent[tag] = task, len(piece)
+        told = None if self._shown is None else self._shown.count(count)
+        task = self._nodes.submit(self._function, kind, data, frames, self._function.terms, told)
+        self._sent[tag] = task, count
         self._bytes += task.nbytes
         if not task.watch(self._inbox, tag):
             self._inbox.put(tag)
@@ -219,9 +236,10 @@ class Job:
         chunksize: int | None,
         buffersize: int | None,
         star: bool,
+        shown: Shown | None = None,
     ) -> None:
         together = buffersize is None and isinstance(items, AT_HAND)
-        self._pieces = _Pieces(nodes, function, items, chunksize, star, together)
+        self._pieces = _Pieces(nodes, function, items, chunksize, star, together, shown)
         # Results are kept: what counts is only what is under way.
         self._window = float("inf") if buffersize is None else float(buffersize)
         self._results: dict[int, Any] = {}
@@ -290,8 +308,9 @@ class Stream:
         chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
+        shown: Shown | None = None,
     ) -> None:
-        self._pieces = _Pieces(nodes, function, items, chunksize, False, together=False)
+        self._pieces = _Pieces(nodes, function, items, chunksize, False, together=False, shown=shown)
         self._chunks = chunksize is not None and chunksize > 1
         self._nodes, self._window, self._ordered = nodes, buffersize, ordered
         # The next piece, of an ordered one; the results of the piece that is being taken.

@@ -21,10 +21,13 @@ import numpy
 
 from shoal import _budget, _engine
 from shoal._terms import Terms
+from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
 from shoal.cluster.target import FAILED, Target
 from shoal.cluster.wire import size, unpack
+from shoal.cluster.words import listen, speak
 from shoal.pool import Pool
+from shoal.queues import Queue
 from shoal.serialize import dump_exception
 from shoal.serialize.inherited import run_initializer
 
@@ -78,7 +81,8 @@ class Node:
 
     def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
         self._send = send
-        self._pool = _made(pickle.loads(options), neighbours)
+        self._words: Queue[tuple[int, str]] = Queue()
+        self._pool = _made(pickle.loads(options), neighbours, self._words)
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()
@@ -87,7 +91,11 @@ class Node:
         self._backlog: dict[int, Item] = {}
         self._taken: set[int] = set()
         self._running: dict[int, _engine.AsyncResult[Any]] = {}
-        self._terms: dict[tuple[float | None, int], _engine.Terms | None] = {}
+        # By function and terms.
+        self._prepared: dict[tuple[int, float | None, int], _engine.Prepared] = {}
+        # Arrays that tasks have in common, and their copies in shared memory, by the numbers of what a task has.
+        self._blobs: dict[int, Any] = {}
+        self._copies: dict[frozenset[int], _engine.Copies] = {}
         self._rate = Rate()
         self._unsent = 0
         self._received: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
@@ -95,6 +103,7 @@ class Node:
         self._threads = [
             threading.Thread(target=self._feed, name="shoal-node-feed", daemon=True),
             threading.Thread(target=self._collect, name="shoal-node-collect", daemon=True),
+            threading.Thread(target=listen, args=(self._words, self._pass_on), name="shoal-node-words", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -115,8 +124,12 @@ class Node:
         self._received.put(None)
         self._pool.terminate()
         self._pool.join()
+        self._words.shutdown()
         for thread in self._threads:
             thread.join()
+
+    def _pass_on(self, words: list[tuple[int, str]]) -> None:
+        self._send(("said", words))
 
     # ---- what the client wants ---------------------------------------------------------------------------------------
 
@@ -132,8 +145,18 @@ class Node:
         except Exception as error:  # there is no room for it: its tasks say so
             self._targets[number] = error
 
+    def _on_blob(self, number: int, frame: Any) -> None:
+        self._blobs[number] = numpy.frombuffer(frame, numpy.uint8)
+
     def _on_drop(self, number: int) -> None:
-        self._targets.pop(number, None)
+        if number < 0:
+            for key in [key for key in self._prepared if key[0] == -number]:
+                del self._prepared[key]
+            self._targets.pop(-number, None)
+            return
+        self._blobs.pop(number, None)
+        for numbers in [numbers for numbers in self._copies if number in numbers]:
+            del self._copies[numbers]
 
     def _on_tasks(self, tasks: list[Item]) -> None:
         with self._lock:
@@ -162,6 +185,14 @@ class Node:
                 return True
             result = self._running.get(task)
         return result is not None and result.cancel(running=running)
+
+    def _tell_untaken(self) -> list[int]:
+        """Those that no worker has taken: they are forgotten."""
+        with self._lock:
+            untaken = list(self._backlog)
+            self._backlog.clear()
+            running = list(self._running.items())
+        return untaken + [number for number, result in running if result.cancel()]
 
     def _tell_workers(self) -> list[tuple[int, int | None, str, int, float]]:
         return [(w.number, w.pid, w.state, w.tasks, w.busy) for w in self._base.workers]
@@ -203,12 +234,7 @@ class Node:
         ended: list[int] = []
         for number, target, kind, data, frames, timeout, priority in tasks:
             try:
-                function = self._targets[target]
-                if isinstance(function, Exception):
-                    raise function
-                arrays = [numpy.frombuffer(frame, numpy.uint8) for frame in frames]
-                terms = self._terms_of(timeout, priority)
-                result: Any = self._base.submit_call(function, (kind, data, arrays), None, terms)
+                result: Any = self._submitted(target, kind, data, frames, (timeout, priority))
             except Exception as error:
                 failed.append((number, FAILED, dump_exception(error), [], 0.0))
                 continue
@@ -219,11 +245,30 @@ class Node:
         if failed or ended:
             self._report(ended, failed)
 
-    def _terms_of(self, timeout: float | None, priority: int) -> _engine.Terms | None:
-        key = timeout, priority
-        if key not in self._terms:
-            self._terms[key] = Terms({"timeout": timeout, "priority": priority}).engine
-        return self._terms[key]
+    def _submitted(self, target: int, kind: int, data: bytes, frames: list[Any], terms: tuple[Any, Any]) -> Any:
+        function = self._function(target, terms)
+        common = frozenset(frame for frame in frames if isinstance(frame, int))
+        arrays = [
+            self._blobs[frame] if isinstance(frame, int) else numpy.frombuffer(frame, numpy.uint8) for frame in frames
+        ]
+        if not common:
+            return self._base.submit_call(function, (kind, data, arrays))
+        # Copied into shared memory once, for all tasks that have the same ones.
+        copies = self._copies.setdefault(common, _engine.Copies(LEAST))
+        return copies.submit_call(self._base, function, (kind, data, arrays))
+
+    def _function(self, target: int, terms: tuple[Any, Any]) -> Any:
+        """What to call, on these terms."""
+        prepared = self._prepared.get((target, *terms))
+        if prepared is None:
+            function = self._targets[target]
+            if isinstance(function, Exception):
+                raise function
+            timeout, priority = terms
+            engine = Terms({"timeout": timeout, "priority": priority}).engine
+            prepared = self._base.prepare(function, engine)
+            self._prepared[target, timeout, priority] = prepared
+        return prepared
 
     def _collect(self) -> None:
         while self._open:
@@ -247,17 +292,17 @@ class Node:
         self._say(taken, outcomes)
 
 
-def _made(options: dict[str, Any], neighbours: int) -> Pool:
+def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]]) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    start = arguments.pop("start")
+    arguments.update(initializer=_initialize, initargs=(words, arguments.pop("start")))
+    return Pool(**arguments, cluster=None)
+
+
+def _initialize(words: Queue[tuple[int, str]], start: tuple[bytes, list[Any]] | None) -> None:
+    """In a worker: what it prints goes to the client; then the user's initializer."""
+    speak(words)
     if start is not None:
-        arguments.update(initializer=_initialize, initargs=start)
-    return Pool(**arguments)
-
-
-def _initialize(data: bytes, frames: list[Any]) -> None:
-    """In a worker: the user's initializer."""
-    run_initializer(lambda: unpack(data, frames))
+        run_initializer(lambda: unpack(*start))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shoal.cluster.common import Blob
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions
 from shoal.cluster.node import Rate
@@ -25,6 +26,7 @@ from shoal.cluster.target import CALL, ERROR, FAILED, WITH
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack, size
+from shoal.cluster.words import Printer
 from shoal.deaths import describe
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
@@ -106,9 +108,11 @@ class Nodes:
         self._front = itertools.count(-1, -1)
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count(1)
-        # Of functions that nobody needs; a finalizer, which may run anywhere, only writes it down.
-        self._dropped: deque[int] = deque()
-        self.functions = Functions(self._dropped.append)
+        # The numbers of blobs, and minus those of functions, that nobody needs; a finalizer, which may run anywhere,
+        # only writes it down. Likewise in `known` of a node.
+        self.dropped: deque[int] = deque()
+        self.functions = Functions(lambda number: self.dropped.append(-number))
+        self._printer = Printer()
         self._answers: dict[int, tuple[_Node, list[Any], threading.Event]] = {}
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
@@ -163,26 +167,42 @@ class Nodes:
         function = None if terms is not None else self.functions.stable(func)
         return function or self.functions.packed(func, terms)
 
-    def submit(self, function: Function, kind: int, data: bytes, frames: list[Any], terms: Terms | None) -> Task:
+    def submit(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None = None,
+    ) -> Task:
         """Submit what is packed already."""
         nbytes = size(data, frames)
         with self.changed:
             self._check()
-            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms)
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end)
             self._tasks[task.number] = task
             self._push(task)
             self._pump()
         return task
 
     def cancel_queued(self) -> None:
-        """Take back all tasks that no node has."""
+        """Take back all tasks that no worker has taken."""
         with self.changed:
+            nodes = list(self._nodes.values())
             for _, _, task in self._queue:
                 if task.state == "queued":
                     self._forget(task)
                     task.end_cancelled()
             self._queue.clear()
             self._settle()
+        for node in nodes:
+            for number in self._ask(node, "untaken") or ():
+                with self.changed:
+                    if (untaken := self._tasks.get(number)) is not None:
+                        self._forget(untaken)
+                        untaken.end_cancelled()
+                        self._settle()
 
     def cancel(self, task: Task, running: bool) -> bool:
         """See `Task.cancel`."""
@@ -367,6 +387,9 @@ class Nodes:
                 back.append(task)
         self._return(back)
 
+    def _on_said(self, node: _Node, words: list[tuple[int, str]]) -> None:
+        self._printer.say(words)
+
     def _on_told(self, node: _Node, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
             waiting[1].append(answer)
@@ -446,8 +469,8 @@ class Nodes:
         while self._queue and self._queue[0][2].state != "queued":
             heapq.heappop(self._queue)
         dropped = []
-        while self._dropped:
-            dropped.append(self._dropped.popleft())
+        while self.dropped:
+            dropped.append(self.dropped.popleft())
         if dropped:
             for node in self._nodes.values():
                 if gone := node.known.intersection(dropped):
@@ -496,15 +519,27 @@ class Nodes:
             node.rate.rest()
         for task in tasks:
             function = task.function
-            if function.number not in node.known:
-                node.known.add(function.number)
+            if -function.number not in node.known:
+                node.known.add(-function.number)
                 items.append(("function", function.number, function.name, function.data, function.frames))
             task.state, task.link = "sent", node.link
             node.out[task.number] = task
             node.nbytes += task.nbytes
             limit, priority = (task.terms.timeout, task.terms.priority) if task.terms is not None else (None, 0)
-            sent.append((task.number, function.number, task.kind, task.data, task.frames, limit, priority))
+            frames = task.frames
+            if any(isinstance(frame, Blob) for frame in frames):
+                items += [("blob", frame.number, frame.frame) for frame in frames if self._is_new(node, frame)]
+                frames = [frame.number if isinstance(frame, Blob) else frame for frame in frames]
+            sent.append((task.number, function.number, task.kind, task.data, frames, limit, priority))
         node.link.send(*items, ("tasks", sent))
+
+    @staticmethod
+    def _is_new(node: _Node, frame: Any) -> bool:
+        """Whether it is a blob that the node does not have; from now on it has."""
+        if not isinstance(frame, Blob) or frame.number in node.known:
+            return False
+        node.known.add(frame.number)
+        return True
 
     def _level(self) -> None:
         """Nothing waits here: a node that has nothing to do gets what another has not taken."""

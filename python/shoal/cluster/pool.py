@@ -12,12 +12,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from shoal import _checks
+from shoal import _checks, pool
 from shoal.affinity import cpus_of_workers
 from shoal.cluster.engine import engine_of
 from shoal.cluster.functions import Function
 from shoal.cluster.maps import Job, Stream
 from shoal.cluster.nodes import Nodes
+from shoal.cluster.progress import taken_apart
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack
 from shoal.insight.stats import PoolStats, WorkerStats
@@ -42,7 +43,7 @@ class ClusterPool(Pool):
         maxtasksperchild: int | None = None,
         context: object = None,
         *,
-        cluster: object,
+        cluster: object = None,
         node_timeout: float | None = None,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
@@ -84,6 +85,9 @@ class ClusterPool(Pool):
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()
         self._lock = threading.Lock()
+        if cluster is None:
+            # The program says what one machine is to have; here it is to have all.
+            cluster, arguments["processes"] = pool.default_cluster, None
         engine = engine_of(cluster, _checks.period(node_timeout, "node_timeout") or 30.0)
         self._name = engine.name
         self._base = Nodes(engine, arguments)  # type: ignore[assignment]
@@ -121,6 +125,13 @@ class ClusterPool(Pool):
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
+    def _watch(self, progress: Any, iterable: Iterable[Any], options: Any) -> Any:
+        if progress is None or progress is False:
+            return None
+        from shoal.cluster.progress import ClusterWatch
+
+        return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
+
     def _inbox(self) -> Any:
         return Inbox()
 
@@ -141,9 +152,11 @@ class ClusterPool(Pool):
             raise closed()
         if self._seeds is not None:
             func, iterable = self._seeds.each(func, iterable, False)
+        func, shown = taken_apart(func)
         func, chunksize = self._on_terms(func, chunksize, options)  # type: ignore[arg-type]
         ahead = _checks.buffersize(buffersize)
-        stream = Stream(self._base, self._function(func), iterable, chunksize, ahead, ordered)  # type: ignore[arg-type]
+        nodes: Any = self._base
+        stream = Stream(nodes, self._function(func), iterable, chunksize, ahead, ordered, shown)
         self._streams.add(stream)  # type: ignore[arg-type]
         return stream
 
@@ -156,6 +169,8 @@ class ClusterPool(Pool):
         star: bool,
         options: Mapping[str, Any],
     ) -> Any:
+        func, shown = taken_apart(func)
         func, chunksize = self._on_terms(func, chunksize, options)  # type: ignore[arg-type]
         ahead = _checks.buffersize(buffersize)
-        return Job(self._base, self._function(func), iterable, chunksize, ahead, star)  # type: ignore[arg-type]
+        nodes: Any = self._base
+        return Job(nodes, self._function(func), iterable, chunksize, ahead, star, shown)

@@ -19,6 +19,8 @@ from shoal.cluster.wire import size, unpack
 from shoal.serialize import load_exception
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.cluster.engine import Link
     from shoal.cluster.functions import Function
     from shoal.cluster.nodes import Nodes
@@ -45,6 +47,7 @@ class Task:
         "nbytes",
         "nodes",
         "number",
+        "on_end",
         "result_bytes",
         "seconds",
         "state",
@@ -62,9 +65,12 @@ class Task:
         frames: list[Any],
         nbytes: int,
         terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None = None,
     ) -> None:
         self.nodes, self.number, self.function, self.kind = nodes, number, function, kind
         self.data, self.frames, self.nbytes, self.terms = data, frames, nbytes, terms
+        # Told what came of it: status and data, as they arrived.
+        self.on_end = on_end
         # All of these change under the lock of `Nodes`.
         self.state = "queued"
         self.link: Link | None = None
@@ -156,6 +162,8 @@ class Task:
     def end(self, status: int, data: Any, frames: Any = ()) -> None:
         """Under the lock: it has ended so; tell everybody."""
         self._outcome = status, data, frames
+        if self.on_end is not None:
+            self.on_end(status, data)
         self.result_bytes = size(data, frames)
         self._over("ended")
 

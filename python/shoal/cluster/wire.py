@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from shoal.cluster.common import Blob
 from shoal.cluster.elsewhere import reduce_elsewhere
 from shoal.serialize import pickler
 from shoal.serialize.by_value import Pickler as ByValue
@@ -69,11 +70,12 @@ def pack(
 
     Raises:
         SerializationError: `obj` can't be pickled, or a part of it can't leave this machine.
+        OutOfSharedMemory: there is not so much memory.
     """
     try:
         data, frames = _pickled(_First, obj, keep)
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise _no_room(what, error) from error
     except Exception:  # whatever it is, the pickler by value meets it again if it can't do better
         pass
     else:
@@ -81,13 +83,19 @@ def pack(
             return data, frames
     try:
         return _pickled(_ByValue, obj, keep)
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise _no_room(what, error) from error
     except Exception as error:
         from shoal.errors import SerializationError
         from shoal.serialize.why import explain
 
         raise SerializationError(f"{what}: {explain(obj, error, _ByValue)}") from error
+
+
+def _no_room(what: str, error: MemoryError) -> Exception:
+    from shoal.errors import OutOfSharedMemory
+
+    return OutOfSharedMemory(f"there is no memory to pack {what}: {error}")
 
 
 def _pickled(kind: Any, obj: object, keep: Callable[[pickle.PickleBuffer], Any]) -> tuple[bytes, list[Any]]:
@@ -117,7 +125,7 @@ def unpack(data: bytes, frames: list[Any] | tuple[Any, ...]) -> Any:
 def _aligned(frame: Frame) -> Any:
     import numpy
 
-    array = numpy.frombuffer(frame, numpy.uint8)
+    array = numpy.frombuffer(frame.frame if isinstance(frame, Blob) else frame, numpy.uint8)
     if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
         array = array.copy()
     return array
@@ -125,4 +133,6 @@ def _aligned(frame: Frame) -> Any:
 
 def size(data: bytes, frames: list[Any] | tuple[Any, ...]) -> int:
     """The bytes of a pickle and its frames."""
-    return len(data) + sum(memoryview(frame).nbytes for frame in frames) if frames else len(data)
+    # What several tasks have in common counts for none.
+    own = (memoryview(frame).nbytes for frame in frames if not isinstance(frame, Blob))
+    return len(data) + sum(own) if frames else len(data)
