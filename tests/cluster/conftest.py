@@ -27,7 +27,7 @@ def local_cluster(folder: Any, nodes: int = 2) -> Any:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
             memory_limit=None,
         )

@@ -41,7 +41,7 @@ class Machines:
             return {worker["name"]: address for address, worker in client.scheduler_info(-1)["workers"].items()}
 
     def _run(self, name: str, command: str, *arguments: str) -> None:
-        common = ["--host", "127.0.0.1", "--no-dashboard"]
+        common = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
         environment = {**os.environ, "PYTHONPATH": os.getcwd(), "DASK_TEMPORARY_DIRECTORY": str(self._folder)}
         with (self._folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(

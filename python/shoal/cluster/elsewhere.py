@@ -13,6 +13,7 @@ import numpy
 
 from shoal import _engine
 from shoal.arrays import SharedArray
+from shoal.serialize.buffers import reduce_memoryview
 
 __all__ = ["Replica", "reduce_elsewhere"]
 
@@ -54,6 +55,8 @@ def _look(kind: type) -> Reducer | None:
         return _refuse
     if issubclass(kind, Replica):
         return _reduce_replica
+    if kind is memoryview:
+        return reduce_memoryview
     if kind is SharedArray:
         return _reduce_shared
     if issubclass(kind, numpy.memmap):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.common import Blob, Common
 from shoal.cluster.target import EACH, SLICE, STAR, WHOLE, pack_each
 from shoal.cluster.wire import pack
-from shoal.errors import WorkerDied
+from shoal.errors import ShoalError, WorkerDied
 from shoal.maps import AT_HAND
 from shoal.threads import Inbox
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.cluster.progress import Shown
     from shoal.cluster.task import Task
 
-__all__ = ["Job", "Stream"]
+__all__ = ["Job", "Pieces", "Stream"]
 
 # Seconds that a piece is to take, and how many times as long as the last one it may be.
 _SECONDS = 0.002
@@ -40,7 +40,7 @@ _BYTES = 256 << 20
 _ATOMS = {type(None), bool, int, float, complex, str, bytes}
 
 
-class _Pieces:
+class Pieces:
     """The items of a map on their way. One thread at a time deals with it.
 
     Args:
@@ -71,6 +71,7 @@ class _Pieces:
         at_hand = isinstance(items, AT_HAND)
         self._left: int | None = len(items) if at_hand else None  # type: ignore[arg-type]
         self._items: Iterator[Any] | None = iter(items)
+        nodes.feeding.add(self)
         self._fixed = chunksize if chunksize is not None or at_hand else 1
         self._size = self._fixed or 1
         self._each = 0.0
@@ -101,19 +102,26 @@ class _Pieces:
         while self._items is not None and self._may_submit(window, pieces):
             piece = self._read(int(min(self._next_size(), max(1, window - self.out))))
             if not piece:
-                self._items = None
+                self._read_no_more()
                 return
             try:
                 packed = self._packed(piece)
             except BaseException as error:
                 if self._together:
-                    self._items, self.broken = None, error
+                    self._read_no_more(error)
                     return
                 self.come[next(self._tags)] = error, len(piece)
                 self.out += len(piece)
                 continue
-            for kind, data, frames, count in packed:
-                self._submit(kind, data, frames, count)
+            try:
+                for kind, data, frames, count in packed:
+                    self._submit(kind, data, frames, count)
+            except ShoalError as error:  # the pool was terminated, or the cluster is gone
+                self._read_no_more(error)
+
+    def _read_no_more(self, error: BaseException | None = None) -> None:
+        self._items, self.broken = None, error or self.broken
+        self._nodes.fed(self)
 
     def _may_submit(self, window: float, pieces: float) -> bool:
         if not self.out:
@@ -159,12 +167,12 @@ class _Pieces:
         return [(kind, *pack_each([item]), 1) for item in packed]
 
     def _submit(self, kind: int, data: bytes, frames: list[Any], count: int) -> None:
-        tag = next(self._tags)
-        self.out += count
         if self._fixed is not None and self._fixed > 1:
             kind |= WHOLE
         told = None if self._shown is None else self._shown.count(count)
-        task = self._nodes.submit(self._function, kind, data, frames, self._function.terms, told)
+        task = self._nodes.submit_more(self._function, kind, data, frames, self._function.terms, told)
+        tag = next(self._tags)
+        self.out += count
         self._sent[tag] = task, count
         self._bytes += task.nbytes
         if not task.watch(self._inbox, tag):
@@ -197,7 +205,7 @@ class _Pieces:
 
     def stop(self) -> None:
         """Read no more, and take back what no worker has taken."""
-        self._items = None
+        self._read_no_more()
         for task, _ in list(self._sent.values()):
             task.cancel()
 
@@ -239,7 +247,7 @@ class Job:
         shown: Shown | None = None,
     ) -> None:
         together = buffersize is None and isinstance(items, AT_HAND)
-        self._pieces = _Pieces(nodes, function, items, chunksize, star, together, shown)
+        self._pieces = Pieces(nodes, function, items, chunksize, star, together, shown)
         # Results are kept: what counts is only what is under way.
         self._window = float("inf") if buffersize is None else float(buffersize)
         self._results: dict[int, Any] = {}
@@ -310,7 +318,7 @@ class Stream:
         ordered: bool,
         shown: Shown | None = None,
     ) -> None:
-        self._pieces = _Pieces(nodes, function, items, chunksize, False, together=False, shown=shown)
+        self._pieces = Pieces(nodes, function, items, chunksize, False, together=False, shown=shown)
         self._chunks = chunksize is not None and chunksize > 1
         self._nodes, self._window, self._ordered = nodes, buffersize, ordered
         # The next piece, of an ordered one; the results of the piece that is being taken.
@@ -324,7 +332,7 @@ class Stream:
     def _pump(self) -> None:
         # An input that asks for its own stream's results would wait for itself.
         if self._reading:
-            raise ValueError("the input of imap asks for its own results")
+            raise ValueError("the iterator is already in use by its own input")
         self._reading = True
         try:
             window = float("inf") if self._window is None else float(self._window)

@@ -13,10 +13,11 @@ import os
 import pickle
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal.cluster.common import Blob
 from shoal.cluster.engine import Engine, Item, Link
@@ -31,6 +32,9 @@ from shoal.deaths import describe
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
 from shoal.serialize import load_exception
+
+if TYPE_CHECKING:
+    from shoal.cluster.maps import Pieces
 
 __all__ = ["NodeWorker", "Nodes"]
 
@@ -108,6 +112,8 @@ class Nodes:
         self._front = itertools.count(-1, -1)
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count(1)
+        # Maps that have more to submit.
+        self.feeding: weakref.WeakSet[Pieces] = weakref.WeakSet()
         # The numbers of blobs, and minus those of functions, that nobody needs; a finalizer, which may run anywhere,
         # only writes it down. Likewise in `known` of a node.
         self.dropped: deque[int] = deque()
@@ -177,14 +183,44 @@ class Nodes:
         on_end: Callable[[int, bytes], object] | None = None,
     ) -> Task:
         """Submit what is packed already."""
+        return self._submit(function, kind, data, frames, terms, on_end)
+
+    def submit_more(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None,
+    ) -> Task:
+        """The same for what is in `feeding`, which goes on when the pool takes nothing new."""
+        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"))
+
+    def _submit(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None,
+        states: tuple[str, ...] = ("open",),
+    ) -> Task:
         nbytes = size(data, frames)
         with self.changed:
-            self._check()
+            self._check(states)
             task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end)
             self._tasks[task.number] = task
             self._push(task)
             self._pump()
         return task
+
+    def fed(self, pieces: Pieces) -> None:
+        """It has no more to submit."""
+        with self.changed:
+            self.feeding.discard(pieces)
+            self._settle()
 
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
@@ -410,10 +446,10 @@ class Nodes:
 
     # ---- inside, under the lock --------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
+    def _check(self, states: tuple[str, ...]) -> None:
         if self._broken is not None:
             raise type(self._broken)(*self._broken.args)
-        if not self.is_open:
+        if self._state not in states or self._owner != os.getpid():
             raise closed()
 
     def _push(self, task: Task, front: bool = False) -> None:
@@ -562,7 +598,9 @@ class Nodes:
 
     def _settle(self) -> None:
         """When nothing is left to do for a pool that takes no more, its nodes' pools end."""
-        if self._state == "open" or self._tasks or self._state == "over":
+        if self._state in ("open", "over") or self._tasks:
+            return
+        if self._state == "closed" and any(pieces.is_reading for pieces in list(self.feeding)):
             return
         self._stop()
         if not self._nodes:

@@ -24,6 +24,8 @@ _LONGEST = 64 << 10
 class _Lines(io.TextIOBase):
     """A text stream whose lines go to a queue."""
 
+    encoding = "utf-8"
+
     def __init__(self, number: int, original: Any, words: Any) -> None:
         self._number, self._original, self._words = number, original, words
         self._open = ""
@@ -57,11 +59,6 @@ class _Lines(io.TextIOBase):
     def fileno(self) -> int:
         """The descriptor, for what writes past Python."""
         return int(self._original.fileno())
-
-    @property
-    def encoding(self) -> str:
-        """As of any text stream."""
-        return "utf-8"
 
 
 def speak(words: Any) -> None:
