@@ -12,7 +12,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Blob", "Common"]
+import numpy
+
+__all__ = ["Blob", "Common", "own_twice"]
 
 # Bytes from which on it is worth to remember an array, and how many are remembered: those that were met last.
 LEAST = 256 << 10
@@ -35,6 +37,16 @@ class Blob:
         self.number, self.frame = next(_numbers), frame
 
 
+def own_twice(frames: list[Any]) -> None:
+    """Of an item that has the same memory in two arrays, the second gets it for itself: they are copies there."""
+    seen: set[Blob] = set()
+    for index, frame in enumerate(frames):
+        if frame in seen:
+            frames[index] = pickle.PickleBuffer(bytearray(frame.frame))
+        elif isinstance(frame, Blob):
+            seen.add(frame)
+
+
 class Common:
     """The large arrays of one map.
 
@@ -46,15 +58,28 @@ class Common:
         self._dropped = dropped
         # By address and length; with what keeps it at that address.
         self._met: dict[tuple[int, int], tuple[pickle.PickleBuffer, Blob]] = {}
+        # Where the arrays begin that the item at hand shows openly.
+        self._open: set[int] = set()
 
-    def frame(self, buffer: pickle.PickleBuffer) -> Any:
-        """A frame for a buffer, or a `Blob` in its place."""
-        import numpy
+    def of(self, item: Any) -> Callable[[pickle.PickleBuffer], Any]:
+        """What makes frames of the buffers of `item`; a `Blob` of an array that it shows openly.
 
+        What its `__reduce__` shows the pickler may be the same array for each item, with another content.
+        """
+        values = item if type(item) in (tuple, list) else item.values() if type(item) is dict else (item,)
+        self._open = {address(value) for value in values if isinstance(value, numpy.ndarray)}
+        return self._frame
+
+    def forget(self) -> None:
+        """No more items will come."""
+        self._met.clear()
+
+    def _frame(self, buffer: pickle.PickleBuffer) -> Any:
         with buffer.raw() as view:
-            if view.nbytes < LEAST:
+            array = numpy.frombuffer(view, numpy.uint8)
+            key = address(array), view.nbytes
+            if view.nbytes < LEAST or key[0] not in self._open:
                 return pickle.PickleBuffer(bytearray(view))
-            key = int(numpy.frombuffer(view, numpy.uint8).ctypes.data), view.nbytes
             met = self._met.pop(key, None)
             if met is None:
                 blob = Blob(pickle.PickleBuffer(bytearray(view)))
@@ -65,3 +90,9 @@ class Common:
             # The last that was met is the last to go.
             self._met[key] = met
             return met[1]
+
+
+def address(array: Any) -> int:
+    """Where an array begins in memory."""
+    start: int = array.__array_interface__["data"][0]
+    return start

@@ -24,9 +24,9 @@ class Function:
     """A function as it was when it was packed.
 
     Attributes:
-        number: by which nodes know it.
+        number: by which nodes know it; 0 for what calls the function that its tasks bring.
         name: as errors call it.
-        data: it, packed; None for the one that calls what its tasks bring.
+        data: it, packed; None for number 0.
         frames: the frames beside it.
         terms: the terms of calls that name none.
     """
@@ -49,7 +49,6 @@ class Functions:
         self._numbers = itertools.count(1)
         # By id: the function, as it was, and packed.
         self._kept: dict[int, tuple[Any, Snapshot, Function]] = {}
-        self.any = Function(0, "a call", None, [])
 
     def stable(self, func: Callable[..., Any]) -> Function | None:
         """The function, if a pickle of it may be used again; else None."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from shoal.cluster.common import Blob, Common
+from shoal.cluster.common import Blob, Common, own_twice
 from shoal.cluster.target import EACH, SLICE, STAR, WHOLE, pack_each
 from shoal.cluster.wire import pack
 from shoal.errors import ShoalError, WorkerDied
@@ -66,7 +66,7 @@ class Pieces:
         self._nodes, self._function = nodes, function
         self._shown = shown
         # A generator may fill the same array again and again: only items that are all at hand have some in common.
-        self._keep = (Common(nodes.dropped.append).frame,) if together else ()
+        self._common = Common(nodes.dropped.append) if together else None
         self._together, self._star = together, STAR if star else 0
         at_hand = isinstance(items, AT_HAND)
         self._left: int | None = len(items) if at_hand else None  # type: ignore[arg-type]
@@ -121,6 +121,8 @@ class Pieces:
 
     def _read_no_more(self, error: BaseException | None = None) -> None:
         self._items, self.broken = None, error or self.broken
+        if self._common is not None:
+            self._common.forget()
         self._nodes.fed(self)
 
     def _may_submit(self, window: float, pieces: float) -> bool:
@@ -159,18 +161,23 @@ class Pieces:
             return [(SLICE | self._star, *pack(piece), len(piece))]
         # What two items have in common, each of them has for itself.
         what = f"an item of {self._function.name}"
-        packed = [pack(item, what, *self._keep) for item in piece]
+        common = self._common
+        packed = [pack(item, what) if common is None else pack(item, what, common.of(item)) for item in piece]
         kind = EACH | self._star
         if not any(isinstance(frame, Blob) for _, frames in packed for frame in frames):
             return [(kind, *pack_each(packed), len(packed))]
+        for _, frames in packed:
+            own_twice(frames)
         # An array in shared memory is a task's own, not an item's.
         return [(kind, *pack_each([item]), 1) for item in packed]
 
     def _submit(self, kind: int, data: bytes, frames: list[Any], count: int) -> None:
-        if self._fixed is not None and self._fixed > 1:
+        terms = self._function.terms
+        if (self._fixed is not None and self._fixed > 1) or (terms is not None and terms.retries):
+            # What is tried again is all of it.
             kind |= WHOLE
         told = None if self._shown is None else self._shown.count(count)
-        task = self._nodes.submit_more(self._function, kind, data, frames, self._function.terms, told)
+        task = self._nodes.submit_more(self._function, kind, data, frames, terms, told)
         tag = next(self._tags)
         self.out += count
         self._sent[tag] = task, count

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.cluster.common import Blob
 from shoal.cluster.engine import Engine, Item, Link
-from shoal.cluster.functions import Function, Functions
+from shoal.cluster.functions import Function, Functions, name_of
 from shoal.cluster.node import Rate
-from shoal.cluster.target import CALL, ERROR, FAILED, WITH
+from shoal.cluster.target import CALL, EACH, ERROR, FAILED, SLICE, STAR, WITH
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack, size
 from shoal.cluster.words import Printer
 from shoal.deaths import describe
+from shoal.described import loads
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
 from shoal.serialize import load_exception
@@ -144,7 +145,7 @@ class Nodes:
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         if function is None:
             data, frames = self._packed(func, args, kwargs or {}, True)
-            return self.submit(self.functions.any, WITH, data, frames, terms)
+            return self.submit(Function(0, name_of(func), None, []), WITH, data, frames, terms)
         data, frames = self._packed(func, args, kwargs or {}, False)
         return self.submit(function, CALL, data, frames, terms)
 
@@ -153,8 +154,6 @@ class Nodes:
             return pack((func, args, kwargs) if along else (args, kwargs))
         except Exception as error:
             # Once more, part by part: the error is to name which.
-            from shoal.cluster.functions import name_of
-
             name = func.name if isinstance(func, Function) else name_of(func)
             if along:
                 pack(func, name)
@@ -632,25 +631,21 @@ def _told(task: Task, error: Any, node: str) -> Any:
 
 
 def _described(task: Task) -> str:
-    from shoal.cluster.target import EACH, SLICE
-    from shoal.cluster.wire import unpack
-
-    what = task.kind & 7
-    name = task.function.name
+    """The task in a few words. None of its code runs: it may be what its worker died of."""
+    what, name = task.kind & 7, task.function.name
+    frames = [frame.frame if isinstance(frame, Blob) else frame for frame in task.frames]
     try:
         if what == SLICE:
-            return describe(name, ("items", unpack(task.data, task.frames), None))
+            return describe(name, ("items", loads(task.data, buffers=frames), None))
         if what == EACH:
             items, at = [], 0
             for data, count in pickle.loads(task.data):
-                items.append(unpack(data, task.frames[at : at + count]))
+                items.append(loads(data, buffers=frames[at : at + count]))
                 at += count
+            if task.kind & STAR and len(items) == 1:
+                return describe(name, ("call", items[0], None))
             return describe(name, ("items", items, None))
-        *function, args, kwargs = unpack(task.data, task.frames)
-        if function:
-            from shoal.cluster.functions import name_of
-
-            name = name_of(function[0])
+        *_, args, kwargs = loads(task.data, buffers=frames)
         return describe(name, ("call", args, kwargs))
-    except Exception:  # arguments that can be packed and not unpacked: the name has to do
+    except Exception:  # what matters is the death
         return name

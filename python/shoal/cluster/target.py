@@ -63,7 +63,7 @@ class Target:
 
     def __call__(self, kind: int, data: Frame, frames: list[Any]) -> Outcome:
         """Do a task."""
-        started = time.perf_counter()
+        started, name = time.perf_counter(), self.__qualname__
         try:
             if self._function is None and self._data is not None:
                 self._function = unpack(self._data, self._frames)
@@ -72,8 +72,8 @@ class Target:
                 status, packed, beside = self._map(kind, _items(what, data, frames))
             else:
                 function, args, kwargs = self._call(what, data, frames)
-                status = VALUE
-                packed, beside = pack(function(*args, **kwargs), f"the result of {self.__qualname__}", _as_it_is)
+                status, name = VALUE, getattr(function, "__qualname__", name)
+                packed, beside = pack(function(*args, **kwargs), f"the result of {name}", _as_it_is)
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
