@@ -439,8 +439,13 @@ class Pool(Maps):
         if hasattr(self, "_base") and self._root is None and self._owner == os.getpid() and self._base.is_open:
             import warnings
 
-            warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.terminate()
+            text = f"unclosed running pool {self!r}"
+            if self._has_tasks():
+                # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them.
+                self._base.close_now()
+            else:
+                self.terminate()
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
@@ -450,6 +455,9 @@ class Pool(Maps):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _has_tasks(self) -> bool:
+        return _engine.pool_depth(self._base)[1] > 0
 
     def _threads(self) -> Callbacks:
         if self._root is not None:

@@ -19,7 +19,8 @@ from shoal.serialize.parts import ATOMS, Part, parts, text
 
 __all__ = ["explain", "obstacles"]
 
-# The search ends after so many seconds, at the best path it has found, and looks at so many guilty parts of one object.
+# The search ends after so many seconds of work, at the best path it has found, and looks at so many guilty parts of one
+# object. Of work, not of waiting for a busy machine: the path is to be the same there.
 _SECONDS = 2.0
 _SUSPECTS = 16
 
@@ -36,7 +37,7 @@ def obstacles(obj: object) -> list[str]:
 
     Returns:
         For each part that can't be pickled the path to it and what is wrong with it, the shortest path first; none if
-        `obj` can travel. After two seconds, those found by then.
+        `obj` can travel. After two seconds of work, those found by then.
 
     Example:
         obstacles({"stream": iter_lines()})  # ["['stream']: cannot pickle 'generator' object"]
@@ -78,7 +79,7 @@ def _culprits(
     obj: object, error: Exception, pickler: Callable[..., Any] | None = None
 ) -> Iterator[tuple[tuple[str, ...], Exception]]:
     """The steps to each culprit, and what it raises when it is pickled on its own. There is always one."""
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.thread_time() + _SECONDS
     best: tuple[tuple[str, ...], Exception] | None = (), error
     guilty: deque[tuple[tuple[str, ...], Any, Exception]] = deque([((), obj, error)])
     seen: dict[int, object] = {id(obj): obj}  # with the objects, so that no id is used twice
@@ -123,7 +124,7 @@ def _refusal(value: object, deadline: float, pickler: Callable[..., Any] | None)
     """What pickling `value` raises; None if it succeeds."""
     from shoal.serialize.by_value import Pickler
 
-    if time.monotonic() > deadline:
+    if time.thread_time() > deadline:
         raise _OutOfTime
     try:
         # Large buffers are left out of the pickle: they can always be sent.
@@ -142,7 +143,7 @@ class _Nowhere:
         self._deadline = deadline
 
     def write(self, data: Any) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and time.thread_time() > self._deadline:
             raise _OutOfTime
 
 
