@@ -13,7 +13,6 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy
 
 from shoal import _budget, _engine
 from shoal._terms import Terms
+from shoal.cluster.balance import Rate
 from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
 from shoal.cluster.target import FAILED, Target
@@ -31,7 +31,7 @@ from shoal.queues import Queue
 from shoal.serialize import dump_exception
 from shoal.serialize.inherited import run_initializer
 
-__all__ = ["Node", "Rate"]
+__all__ = ["Node"]
 
 # Seconds: what will begin within them is taken.
 SOON = 0.004
@@ -40,31 +40,6 @@ SOON = 0.004
 MOST_UNSENT = 256 << 20
 
 Send = Callable[..., None]
-
-
-class Rate:
-    """How many tasks end in a second, lately."""
-
-    # Seconds that are looked at together.
-    SPAN = 0.02
-
-    def __init__(self) -> None:
-        self.value = 0.0
-        self._since, self._count = time.monotonic(), 0
-
-    def count(self, tasks: int) -> None:
-        """So many have ended."""
-        self._count += tasks
-        now = time.monotonic()
-        passed = now - self._since
-        if passed >= self.SPAN:
-            latest = self._count / passed
-            self.value = latest if self.value == 0 else (self.value + latest) / 2
-            self._since, self._count = now, 0
-
-    def rest(self) -> None:
-        """There was nothing to do: the time until now does not count."""
-        self._since, self._count = time.monotonic(), 0
 
 
 class Node:
@@ -272,7 +247,7 @@ class Node:
 
     def _collect(self) -> None:
         while self._open:
-            ended = self._inbox.take(0.5)
+            ended = self._inbox.take(0.2)
             if ended and self._open:
                 self._report(ended, [])
 

@@ -16,20 +16,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shoal.cluster.common import Blob
+from shoal.cluster.balance import Linked, NodeWorker, shares
+from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of
-from shoal.cluster.node import Rate
-from shoal.cluster.target import CALL, EACH, ERROR, FAILED, SLICE, STAR, WITH
+from shoal.cluster.target import CALL, ERROR, FAILED, WITH
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack, size
 from shoal.cluster.words import Printer
-from shoal.deaths import describe
-from shoal.described import loads
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
 from shoal.serialize import load_exception
@@ -37,57 +34,7 @@ from shoal.serialize import load_exception
 if TYPE_CHECKING:
     from shoal.cluster.maps import Pieces
 
-__all__ = ["NodeWorker", "Nodes"]
-
-# Seconds: what a node will end within them is on its way to it.
-AHEAD = 0.02
-
-# Bytes of tasks that are on their way to a node; but always a task for each of its workers.
-MOST_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class NodeWorker:
-    """A worker of a pool on a cluster, as it was when asked. As `Worker`.
-
-    Attributes:
-        node: the address of the node.
-        number: its place in the node's pool, from 0.
-        pid: its process there.
-        state: as of `Worker`.
-        tasks: tasks ended at this place.
-        busy: seconds spent on them.
-    """
-
-    node: str
-    number: int
-    pid: int | None
-    state: str
-    tasks: int
-    busy: float
-
-
-class _Node:
-    """What is known of a linked node. All of it changes under the lock of `Nodes`."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.known: set[int] = set()
-        # Tasks that are there, in the order in which they were sent, and those of them that were taken.
-        self.out: dict[int, Task] = {}
-        self.taken: set[int] = set()
-        self.nbytes = 0
-        self.rate = Rate()
-        # Whether it was asked to give tasks back, and has not answered.
-        self.asked = False
-
-    @property
-    def room(self) -> int:
-        """How many more tasks it may have."""
-        if self.nbytes > MOST_BYTES:
-            return max(0, self.link.workers - len(self.out))
-        more = max(1, self.link.workers // 4)
-        return self.link.workers + more + int(self.rate.value * AHEAD) - len(self.out)
+__all__ = ["Nodes"]
 
 
 class Nodes:
@@ -105,7 +52,7 @@ class Nodes:
         self._state = "open"
         self._broken: Exception | None = None
         self._refusals: list[BaseException] = []
-        self._nodes: dict[Link, _Node] = {}
+        self._nodes: dict[Link, Linked] = {}
         # (-priority, order, task)
         self._queue: list[tuple[int, int, Task]] = []
         self._order = itertools.count()
@@ -120,7 +67,7 @@ class Nodes:
         self.dropped: deque[int] = deque()
         self.functions = Functions(lambda number: self.dropped.append(-number))
         self._printer = Printer()
-        self._answers: dict[int, tuple[_Node, list[Any], threading.Event]] = {}
+        self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
             self._stop()
@@ -327,7 +274,7 @@ class Nodes:
             if self._state in ("terminated", "over"):
                 link.close()
                 return
-            self._nodes[link] = _Node(link)
+            self._nodes[link] = Linked(link)
             self._pump()
             self.changed.notify_all()
 
@@ -383,20 +330,17 @@ class Nodes:
 
     # ---- what nodes tell ---------------------------------------------------------------------------------------------
 
-    def _on_took(self, node: _Node, numbers: list[int]) -> None:
+    def _on_took(self, node: Linked, numbers: list[int]) -> None:
         for number in numbers:
             if number in node.out:
                 node.taken.add(number)
                 node.out[number].state = "taken"
 
-    def _on_done(self, node: _Node, outcomes: list[Item]) -> None:
+    def _on_done(self, node: Linked, outcomes: list[Item]) -> None:
         for number, status, data, frames, seconds in outcomes:
-            task = node.out.get(number)
+            task = node.remove(number)
             if task is None:
                 continue
-            node.nbytes -= task.nbytes
-            del node.out[number]
-            node.taken.discard(number)
             task.seconds = seconds
             error: BaseException | None = None
             if status == FAILED:
@@ -413,24 +357,23 @@ class Nodes:
             task.end(status, data, frames)
         node.rate.count(len(outcomes))
 
-    def _on_gave(self, node: _Node, numbers: list[int]) -> None:
+    def _on_gave(self, node: Linked, numbers: list[int]) -> None:
         node.asked = False
         back = []
         for number in numbers:
-            if (task := node.out.pop(number, None)) is not None:
-                node.nbytes -= task.nbytes
+            if (task := node.remove(number)) is not None:
                 back.append(task)
         self._return(back)
 
-    def _on_said(self, node: _Node, words: list[tuple[int, str]]) -> None:
+    def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
         self._printer.say(words)
 
-    def _on_told(self, node: _Node, number: int, answer: Any) -> None:
+    def _ontold(self, node: Linked, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
             waiting[1].append(answer)
             waiting[2].set()
 
-    def _ask(self, node: _Node, what: str, *arguments: Any) -> Any:
+    def _ask(self, node: Linked, what: str, *arguments: Any) -> Any:
         """A question to a node, answered; None if it is lost meanwhile."""
         event = threading.Event()
         answer: list[Any] = []
@@ -464,23 +407,22 @@ class Nodes:
     def _forget(self, task: Task) -> None:
         self._tasks.pop(task.number, None)
         node = self._nodes.get(task.link) if task.link is not None else None
-        if node is not None and node.out.pop(task.number, None) is not None:
-            node.nbytes -= task.nbytes
-            node.taken.discard(task.number)
+        if node is not None:
+            node.remove(task.number)
 
     def _die(self, task: Task, error: WorkerDied | TaskTimeout, where: str = "") -> None:
         """A worker died at it, or its node: try again, or fail with an error that tells all of it."""
-        told = _told(task, error, where)
+        death = told(task, error, where)
         terms = task.terms
         may = isinstance(error, WorkerDied) or (terms is not None and terms.overruns)
         if may and terms is not None and task.tries <= terms.retries:
-            if isinstance(told, WorkerDied):
-                short = WorkerDied(told.pid, told.exitcode, "", "", told.cause, told.uptime, node=told.node)
+            if isinstance(death, WorkerDied):
+                short = WorkerDied(death.pid, death.exitcode, "", "", death.cause, death.uptime, node=death.node)
                 task.deaths.append(str(short))
             self._again(task)
             return
         del self._tasks[task.number]
-        task.fail(told)
+        task.fail(death)
 
     def _again(self, task: Task) -> None:
         assert task.terms is not None
@@ -508,9 +450,7 @@ class Nodes:
             dropped.append(self.dropped.popleft())
         if dropped:
             for node in self._nodes.values():
-                if gone := node.known.intersection(dropped):
-                    node.known -= gone
-                    node.link.send(*(("drop", number) for number in gone))
+                node.drop(dropped)
         if not self._queue:
             self._level()
             return
@@ -518,26 +458,13 @@ class Nodes:
         if not nodes:
             return
         # First a task for each worker, then some to go on with.
-        shares = self._shared(nodes, [max(0, node.link.workers - len(node.out)) for node in nodes])
-        chosen = [self._pop(share) for share in shares]
+        first = shares(len(self._queue), [node.link.workers - len(node.out) for node in nodes])
+        chosen = [self._pop(share) for share in first]
         rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
-        for tasks, share in zip(chosen, self._shared(nodes, rooms), strict=True):
+        for tasks, share in zip(chosen, shares(len(self._queue), rooms), strict=True):
             tasks += self._pop(share)
         for node, tasks in zip(nodes, chosen, strict=True):
-            if tasks:
-                self._deliver(node, tasks)
-
-    def _shared(self, nodes: list[_Node], rooms: list[int]) -> list[int]:
-        """How many of the tasks that wait each node gets, which has so much room."""
-        waiting, total = len(self._queue), sum(max(0, room) for room in rooms)
-        if waiting >= total:
-            return [max(0, room) for room in rooms]
-        shares = []
-        for room in rooms:
-            share = -(-waiting * max(0, room) // total)
-            waiting, total = waiting - share, total - max(0, room)
-            shares.append(share)
-        return shares
+            node.deliver(tasks)
 
     def _pop(self, most: int) -> list[Task]:
         tasks: list[Task] = []
@@ -546,35 +473,6 @@ class Nodes:
             if task.state == "queued":
                 tasks.append(task)
         return tasks
-
-    def _deliver(self, node: _Node, tasks: list[Task]) -> None:
-        items: list[Item] = []
-        sent: list[Item] = []
-        if not node.out:
-            node.rate.rest()
-        for task in tasks:
-            function = task.function
-            if -function.number not in node.known:
-                node.known.add(-function.number)
-                items.append(("function", function.number, function.name, function.data, function.frames))
-            task.state, task.link = "sent", node.link
-            node.out[task.number] = task
-            node.nbytes += task.nbytes
-            limit, priority = (task.terms.timeout, task.terms.priority) if task.terms is not None else (None, 0)
-            frames = task.frames
-            if any(isinstance(frame, Blob) for frame in frames):
-                items += [("blob", frame.number, frame.frame) for frame in frames if self._is_new(node, frame)]
-                frames = [frame.number if isinstance(frame, Blob) else frame for frame in frames]
-            sent.append((task.number, function.number, task.kind, task.data, frames, limit, priority))
-        node.link.send(*items, ("tasks", sent))
-
-    @staticmethod
-    def _is_new(node: _Node, frame: Any) -> bool:
-        """Whether it is a blob that the node does not have; from now on it has."""
-        if not isinstance(frame, Blob) or frame.number in node.known:
-            return False
-        node.known.add(frame.number)
-        return True
 
     def _level(self) -> None:
         """Nothing waits here: a node that has nothing to do gets what another has not taken."""
@@ -610,42 +508,3 @@ class Nodes:
         self._engine.stop()
         for link in self._nodes:
             link.close()
-
-
-def _told(task: Task, error: Any, node: str) -> Any:
-    """The error of a node's pool, in which the task has the name that the user knows, and the node is named."""
-    if isinstance(error, TaskTimeout):
-        return TaskTimeout(_described(task), error.timeout, error.pid, task.tries, error.stderr)
-    return WorkerDied(
-        error.pid,
-        error.exitcode,
-        _described(task),
-        error.stderr,
-        error.cause,
-        error.uptime,
-        error.traceback,
-        task.tries,
-        tuple(task.deaths),
-        node or error.node,
-    )
-
-
-def _described(task: Task) -> str:
-    """The task in a few words. None of its code runs: it may be what its worker died of."""
-    what, name = task.kind & 7, task.function.name
-    frames = [frame.frame if isinstance(frame, Blob) else frame for frame in task.frames]
-    try:
-        if what == SLICE:
-            return describe(name, ("items", loads(task.data, buffers=frames), None))
-        if what == EACH:
-            items, at = [], 0
-            for data, count in pickle.loads(task.data):
-                items.append(loads(data, buffers=frames[at : at + count]))
-                at += count
-            if task.kind & STAR and len(items) == 1:
-                return describe(name, ("call", items[0], None))
-            return describe(name, ("items", items, None))
-        *_, args, kwargs = loads(task.data, buffers=frames)
-        return describe(name, ("call", args, kwargs))
-    except Exception:  # what matters is the death
-        return name
