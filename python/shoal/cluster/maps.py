@@ -33,8 +33,10 @@ __all__ = ["Job", "Pieces", "Stream"]
 _SECONDS = 0.002
 _GROWTH = 8
 
-# For each worker, pieces whose results may wait to be taken; and bytes, arguments and results, of all together.
+# For each worker, pieces whose results may wait to be taken; so many times as many if an item takes less time than is
+# worth a piece, as such pieces spend theirs on the way. And bytes, arguments and results, of all together.
 _PIECES = 16
+_CHEAP = 8
 _BYTES = 256 << 20
 
 _ATOMS = {type(None), bool, int, float, complex, str, bytes}
@@ -185,6 +187,11 @@ class Pieces:
         if not task.watch(self._inbox, tag):
             self._inbox.put(tag)
 
+    @property
+    def ahead(self) -> int:
+        """How many pieces may be out whose results nobody has taken."""
+        return _PIECES * self._nodes.size * (_CHEAP if 0 < self._each < _SECONDS else 1)
+
     def fetch(self, timeout: float | None) -> bool:
         """Wait until a piece has ended, at most so long; whether one has. What came of it is in `come`."""
         tags = self._inbox.take(timeout)
@@ -199,11 +206,12 @@ class Pieces:
 
     def _learn(self, task: Task, count: int) -> None:
         """How long an item takes, and so how many make a piece."""
-        if self._fixed is not None or not task.seconds:
+        if not task.seconds:
             return
         each = task.seconds / count
         self._each = (self._each + each) / 2 if self._each else each
-        self._size = max(1, min(_GROWTH * self._size, int(_SECONDS / self._each)))
+        if self._fixed is None:
+            self._size = max(1, min(_GROWTH * self._size, int(_SECONDS / self._each)))
 
     def alone(self) -> None:
         """From now on each item by itself."""
@@ -343,7 +351,7 @@ class Stream:
         self._reading = True
         try:
             window = float("inf") if self._window is None else float(self._window)
-            self._pieces.pump(window, _PIECES * self._nodes.size if self._window is None else float("inf"))
+            self._pieces.pump(window, self._pieces.ahead if self._window is None else float("inf"))
         finally:
             self._reading = False
 
