@@ -139,7 +139,9 @@ impl Seqpacket {
     }
 
     fn receive(&self, flags: RecvFlags) -> io::Result<Option<Packet>> {
-        let mut bytes = vec![0; MAX_BYTES];
+        // On the stack: a buffer of this size that comes and goes among blocks of a few bytes leaves a hole in the heap
+        // for every packet that is kept for a while, and nothing fits into those but small ones.
+        let mut bytes = [0; MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         // Dropping it closes the descriptors that nobody took.
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -166,8 +168,7 @@ impl Seqpacket {
         if message.bytes == 0 {
             return Ok(None);
         }
-        bytes.truncate(message.bytes);
-        bytes.shrink_to_fit();
+        let bytes = bytes[..message.bytes].to_vec();
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {

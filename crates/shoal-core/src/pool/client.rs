@@ -26,6 +26,7 @@ use shoal_sys::process::Signal;
 use shoal_sys::procfs;
 
 use super::account::Spent;
+use super::crew::Crew;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
@@ -144,30 +145,6 @@ struct Core {
     kill_at: Option<Instant>,
     /// While a record of the tasks is wanted.
     recorder: Option<Box<Recorder>>,
-}
-
-/// What is known of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crew {
-    /// Asked for.
-    Starting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// There.
-    Running {
-        /// Which process of that number.
-        epoch: u32,
-        /// Its process.
-        pid: u32,
-    },
-    /// Ended for want of work.
-    Resting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// Ended, and not to be replaced.
-    Gone,
 }
 
 /// A worker, as told to users.

@@ -16,6 +16,7 @@ use shoal_sys::socket::Seqpacket;
 
 use super::account::Laps;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
+use super::crew;
 use super::in_block;
 use super::layout::{Phase, PoolMemory};
 use super::messages;
@@ -188,14 +189,11 @@ impl Worker {
     /// Ends for want of work, unless there is some. Nobody relies on a worker that is not at the gate: a task that comes
     /// after the look is seen by whoever publishes it, or when this process has ended.
     fn leave(&mut self) -> bool {
-        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        let ring = self.memory.tasks();
         self.searching = false;
-        control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
-        let leaves = ring.queued() == 0;
-        if leaves {
-            self.memory.record(self.me).left.store(self.seat.epoch + 1, Ordering::Release);
-        }
-        leaves
+        let left = &self.memory.record(self.me).left;
+        let park = |worker| self.memory.park(worker);
+        crew::leave(&self.memory.control().gate, self.me, || ring.queued() > 0, park, left, self.seat.epoch)
     }
 
     /// Gives the sign of life that the client has asked for: to be called when SIGURG came in, from any thread.
