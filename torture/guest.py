@@ -10,8 +10,6 @@ import sys
 
 import numpy as np
 
-import shoal
-
 
 def main() -> int:
     """Serves; returns the exit status."""
@@ -22,8 +20,7 @@ def main() -> int:
         with lock, permit:
             counter.add()
             assert (given == 7.0).all()
-            mine = shoal.full(5000, n) if n % 2 else np.full(50, n)
-            queue.put((n, mine))
+            queue.put((n, np.full(5000 if n % 2 else 50, n)))
         try:
             print(n, flush=True)
         except BrokenPipeError:

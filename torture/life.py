@@ -95,6 +95,8 @@ class Life:
         world.pool.join()
         counts = dict(world.counts)
         del world.pool, world.begun
+        # What a handle names that was pickled for somebody else is kept for half a minute, and until the next one.
+        kept = counts.get("held by handles", 0)
         deadline = time.monotonic() + LIMIT
         while True:
             # What errors and threads refer to in circles is dropped here.
@@ -102,7 +104,7 @@ class Life:
             left = balance()
             # The zygote may have been killed, and nobody has needed another.
             few = left.processes <= self.before.processes
-            if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases:
+            if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases + kept:
                 break
             if time.monotonic() > deadline:
                 self.give_up(f"something is left:\n{HEADER}\n{self.before}\n{left}")
@@ -111,7 +113,7 @@ class Life:
 
     def give_up(self, why: str) -> None:
         """Tells the story, and ends this process."""
-        print(f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{self.world.story()}", file=sys.stderr, flush=True)
+        print(f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}\n{self.world.story()}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(1)
 

@@ -16,7 +16,7 @@ from typing import Any
 import shoal
 
 # Nothing takes that long, on however busy a machine: who waits longer hangs.
-LIMIT = 100.0
+LIMIT = 40.0
 # Tasks that are counted, in a life.
 SLOTS = 1_000_000
 
@@ -40,6 +40,7 @@ class Plan:
         poor: whether descriptors are taken away.
         idle: seconds after which a worker rests; 0: never.
         most: tasks after which a worker is replaced; 0: never.
+        visited: whether processes come that were only given handles.
         violent: whether it ends by being killed itself.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     poor: bool
     idle: float
     most: int
+    visited: bool
     violent: bool
 
     @staticmethod
@@ -70,6 +72,7 @@ class Plan:
             poor=dice.random() < 0.2,
             idle=dice.choice([0, 0, 0.001, 0.1]),
             most=dice.choice([0, 0, 0, 1, 20]),
+            visited=dice.random() < 0.5,
             violent=dice.random() < 0.3,
         )
 
@@ -86,7 +89,6 @@ class World:
         # Who was killed here, written down before. A zygote takes its workers along: then it may be anybody.
         self.victims: set[int] = set()
         self.zygote_killed = False
-        # Processes that must not be stopped or killed: a guest that is being asked, say.
         self.counts: Counter[str] = Counter()
         self._events: deque[tuple[float, str]] = deque(maxlen=400)
         self._lock = threading.Lock()

@@ -21,6 +21,7 @@ use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
 use super::words::{Speaker, Voice, Words, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -339,6 +340,7 @@ impl Host {
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
         let holder = self.claim()?.holder;
+        crash::point("client: claimed");
         // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
         let (words, speaker) = if state.seats.len() < MOST_HEARD { pipe::pipe().ok() } else { None }.unzip();
         let link = SeatLink {
@@ -358,6 +360,7 @@ impl Host {
                 .chain(speaker.as_ref().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
         )?;
+        crash::point("client: asked");
         self.notifier.notify();
         Ok(())
     }

@@ -23,6 +23,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::crash;
 use crate::sync::atomics::AtomicU32;
 use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
@@ -81,9 +82,11 @@ pub(super) fn leave<'a>(
     epoch: u32,
 ) -> bool {
     gate.found(worker, &queued, park);
+    crash::point("worker: off the gate");
     let leaves = !queued();
     if leaves {
         left.store(epoch + 1, Ordering::Release);
+        crash::point("worker: left");
     }
     leaves
 }
