@@ -1,6 +1,6 @@
 """A process that was only given handles: uses what they name until nobody listens any more.
 
-    python -m torture.guest    (handles come pickled on its standard input; it tells on its standard output)
+python -m torture.guest    (handles come pickled on its standard input; it tells on its standard output)
 """
 
 from __future__ import annotations

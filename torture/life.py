@@ -1,6 +1,6 @@
 """A life: a pool, players who know what must come of what they do, and evils. At its end nothing may be left.
 
-    python -m torture.life SEED    (what the seed's plan says; the counts are its last line)
+python -m torture.life SEED    (what the seed's plan says; the counts are its last line)
 """
 
 from __future__ import annotations
@@ -78,7 +78,13 @@ class Life:
         while not self.world.over.is_set():
             act = dice.choice(ACTS)
             self.acting[f"player {number}"] = time.monotonic(), act.__name__
-            act(self.world, dice)
+            try:
+                act(self.world, dice)
+            except Exception as error:
+                # What the evils bring about may meet a player at any place.
+                if self.world.excuse(error) is None:
+                    raise
+                self.world.tell("acts broken off")
             del self.acting[f"player {number}"]
             self.world.tell(act.__name__)
 
@@ -113,7 +119,11 @@ class Life:
 
     def give_up(self, why: str) -> None:
         """Tells the story, and ends this process."""
-        print(f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}\n{self.world.story()}", file=sys.stderr, flush=True)
+        print(
+            f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}\n{self.world.story()}",
+            file=sys.stderr,
+            flush=True,
+        )
         faulthandler.dump_traceback(all_threads=True)
         os._exit(1)
 

@@ -77,7 +77,10 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in asdict(self).items())
+        return ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in asdict(self).items()
+        )
 
 
 class World:

@@ -32,7 +32,9 @@ def calls(world: World, dice: random.Random) -> None:
         check(begun <= 1, f"a call was begun {begun} times")
         if not isinstance(ended, Exception):
             check(begun == 1, "a call that was never begun has a result")
-            check(tasks.same(ended, tasks.thing(kind, length, slot)), f"{kind} of {length} bytes came back as {ended!r}")
+            check(
+                tasks.same(ended, tasks.thing(kind, length, slot)), f"{kind} of {length} bytes came back as {ended!r}"
+            )
 
 
 def retries(world: World, dice: random.Random) -> None:

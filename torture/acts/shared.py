@@ -81,7 +81,9 @@ def queues(world: World, dice: random.Random) -> None:
     for n in range(max(producers, dice.randint(1, 4))):
         if n < producers:
             arguments = (queue, done, n, count, length)
-            sent.append(world.outcome(lambda call=arguments: world.pool.apply_async(tasks.produce, call, timeout=LIMIT)))
+            sent.append(
+                world.outcome(lambda call=arguments: world.pool.apply_async(tasks.produce, call, timeout=LIMIT))
+            )
         sent.append(world.outcome(lambda: world.pool.apply_async(tasks.consume, (queue, taken, 200))))
     # Whatever becomes of the consumers, producers of a short queue must not wait for ever.
     deaths, order = 0, dict.fromkeys(range(producers), -1)

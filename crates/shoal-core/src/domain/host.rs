@@ -352,14 +352,19 @@ impl Host {
             words: words.map(|words| Arc::new(Mutex::new(Words::new(words)))),
         };
         state.seats.insert(place, link);
-        state.tell_zygote(
+        let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
             &[theirs.as_fd(), pool]
                 .into_iter()
                 .chain(self.roster.fds())
                 .chain(speaker.as_ref().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
-        )?;
+        );
+        if let Err(error) = told {
+            state.seats.remove(&place);
+            self.roster.clear(holder);
+            return Err(error);
+        }
         crash::point("client: asked");
         self.notifier.notify();
         Ok(())
@@ -399,7 +404,13 @@ impl Host {
 
     /// Sends a signal to a worker, if it still is there.
     pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
-        let pidfd = self.state().seats.get(&place).and_then(|seat| seat.pidfd.clone());
+        let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
+            if seat.pidfd.is_none() && seat.pid != 0 {
+                // There was none free when it was told of.
+                seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
+            }
+            seat.pidfd.clone()
+        });
         match pidfd {
             Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
             None => Ok(()),

@@ -11,6 +11,7 @@ mod collect;
 mod end;
 mod fate;
 mod rest;
+mod start;
 mod submit;
 mod watch;
 
@@ -140,6 +141,8 @@ struct Core {
     look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
+    /// Workers that could not be had, and when they are asked for again.
+    put_off: Vec<(Instant, Seat)>,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
     remains: Vec<Remains>,
     kill_at: Option<Instant>,
@@ -240,6 +243,7 @@ impl Pool {
                     weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
+                    put_off: Vec::new(),
                     remains: Vec::new(),
                     kill_at: None,
                     recorder: None,

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Core, Crew, Shared, lock};
+use super::{Core, Shared, lock};
 use crate::pool::crew;
 use crate::pool::messages::Place as Seat;
 
@@ -31,7 +31,7 @@ impl Shared {
             seats
         };
         for seat in seats {
-            self.fork(seat);
+            self.start(seat);
         }
     }
 
@@ -44,13 +44,5 @@ impl Shared {
     /// Whether the worker of that seat has ended for want of work, and there still is none for it.
     pub(super) fn rests(&self, core: &Core, seat: Seat) -> bool {
         crew::has_left(&self.memory.record(seat.worker).left, seat.epoch) && self.missing(core) == 0
-    }
-
-    /// Asks for a worker. If there can't be one, there won't be another.
-    pub(super) fn fork(&self, seat: Seat) {
-        if let Err(error) = self.host.fork(seat, self.memory.fd()) {
-            lock(&self.core).crew[usize::from(seat.worker)] = Crew::Gone;
-            self.give_up(&error.to_string());
-        }
     }
 }
