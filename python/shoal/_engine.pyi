@@ -11,7 +11,9 @@ _Q = TypeVar("_Q", bound=RawQueue)
 
 __version__: str
 SPIN_BUDGET_US: int
+LAST_WORD: int
 __all__ = [
+    "LAST_WORD",
     "SPIN_BUDGET_US",
     "Answerer",
     "AsyncResult",
@@ -60,6 +62,7 @@ __all__ = [
     "speak_through",
     "start_trace",
     "start_zygote",
+    "stay_if_ending",
     "stop_trace",
     "try_collapse",
     "wait_for_threads",
@@ -68,6 +71,7 @@ __all__ = [
 
 def cpu_count() -> int: ...
 def end_threads() -> None: ...
+def stay_if_ending() -> None: ...
 def wait_for_threads() -> None: ...
 def start_zygote(
     program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]

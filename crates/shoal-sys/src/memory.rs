@@ -6,11 +6,13 @@
 
 mod available;
 mod copy;
+mod huge;
 mod mapping;
 mod private;
 
 pub use available::{available_memory, total_memory};
 pub use copy::{LARGE_COPY, copy};
+pub use huge::prefer_large_pages;
 pub use mapping::Mapping;
 pub use private::{PrivateMapping, page_faults};
 

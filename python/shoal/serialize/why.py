@@ -19,7 +19,8 @@ from shoal.serialize.parts import ATOMS, Part, parts, text
 
 __all__ = ["explain", "obstacles"]
 
-# The search ends after so many seconds, at the best path it has found, and looks at so many guilty parts of one object.
+# The search ends after so many seconds of work, at the best path it has found, and looks at so many guilty parts of one
+# object. Of work, not of waiting for a busy machine: the path is to be the same there.
 _SECONDS = 2.0
 _SUSPECTS = 16
 
@@ -36,7 +37,7 @@ def obstacles(obj: object) -> list[str]:
 
     Returns:
         For each part that can't be pickled the path to it and what is wrong with it, the shortest path first; none if
-        `obj` can travel. After two seconds, those found by then.
+        `obj` can travel. After two seconds of work, those found by then.
 
     Example:
         obstacles({"stream": iter_lines()})  # ["['stream']: cannot pickle 'generator' object"]
@@ -75,7 +76,7 @@ def _told(obj: object, path: tuple[str, ...], error: Exception) -> str:
 
 def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], Exception]]:
     """The steps to each culprit, and what it raises when it is pickled on its own. There is always one."""
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.thread_time() + _SECONDS
     best: tuple[tuple[str, ...], Exception] | None = (), error
     guilty: deque[tuple[tuple[str, ...], Any, Exception]] = deque([((), obj, error)])
     seen: dict[int, object] = {id(obj): obj}  # with the objects, so that no id is used twice
@@ -118,7 +119,7 @@ def _refusal(value: object, deadline: float) -> Exception | None:
     """What pickling `value` raises; None if it succeeds."""
     from shoal.serialize.by_value import Pickler
 
-    if time.monotonic() > deadline:
+    if time.thread_time() > deadline:
         raise _OutOfTime
     try:
         # Large buffers are left out of the pickle: they can always be sent.
@@ -137,7 +138,7 @@ class _Nowhere:
         self._deadline = deadline
 
     def write(self, data: Any) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and time.thread_time() > self._deadline:
             raise _OutOfTime
 
 

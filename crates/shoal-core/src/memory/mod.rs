@@ -8,6 +8,8 @@ pub mod roster;
 mod arena;
 #[cfg(not(loom))]
 mod block;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub mod envelope;
 #[cfg(not(loom))]

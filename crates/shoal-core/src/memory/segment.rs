@@ -152,8 +152,9 @@ impl Segment {
             return Err(Error::Damaged("segment"));
         }
         let map = Mapping::new(fd.as_fd(), len)?;
+        // Once: whoever sent it may be writing to it.
         // SAFETY: the mapping is at least a page and page-aligned; any bytes are a valid Header.
-        let header = unsafe { &*map.as_ptr().cast::<Header>() };
+        let header = unsafe { map.as_ptr().cast::<Header>().read_volatile() };
         let layout = Layout::new(header.data, header.entries);
         let known = header.magic == MAGIC && header.version == VERSION && header.id == id;
         match layout {
@@ -275,12 +276,15 @@ impl Segment {
         unsafe { self.table(self.layout.states_at, self.populated.len() as u64) }
     }
 
+    /// Where `len` bytes at `offset` end, if they lie in the data.
+    pub fn end_of(&self, offset: u64, len: u64) -> Result<u64> {
+        let end = offset.checked_add(len).filter(|end| offset >= self.data_at() && *end <= self.len());
+        end.ok_or(Error::Damaged("place"))
+    }
+
     /// The address of `len` bytes at `offset`, faulted in, or an error if they do not lie in the data.
     pub fn address(&self, offset: u64, len: u64) -> Result<*mut u8> {
-        let end = offset.checked_add(len).ok_or(Error::Damaged("place"))?;
-        if offset < self.data_at() || end > self.len() {
-            return Err(Error::Damaged("place"));
-        }
+        let end = self.end_of(offset, len)?;
         self.populate(offset, end)?;
         Ok(self.map.as_ptr().wrapping_add(offset as usize))
     }

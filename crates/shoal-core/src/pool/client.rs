@@ -10,6 +10,7 @@ mod backlog;
 mod collect;
 mod end;
 mod fate;
+mod lost;
 mod rest;
 mod start;
 mod submit;
@@ -101,8 +102,10 @@ pub struct Shared {
     /// Where those sleep who wait while somebody else collects.
     followers: (Mutex<u64>, Condvar),
     following: AtomicUsize,
-    /// Set while the supervisor wants the collector lock: whoever has it lets go.
-    wanted: AtomicBool,
+    /// How many want the collector lock at once, as the supervisor does to settle a death: whoever has it lets go.
+    wanted: AtomicU32,
+    /// Set, with the collector lock held, until what a dead worker was at has another place.
+    settling: AtomicBool,
     /// Followers that want to hear of every completion.
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
@@ -123,6 +126,8 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
+    /// Tasks that were put into the ring, so far.
+    pushed: u64,
     backlog: Backlog,
     /// The lowest priority of what was put into the ring since that was empty, or a lower one.
     floor: i32,
@@ -132,6 +137,8 @@ struct Core {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Tasks that are to be stopped.
     stopping: Vec<u64>,
+    /// Workers that were told to end and to say where they are, and until when they may.
+    parting: Vec<(Instant, Seat)>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
     watched: Vec<Watched>,
@@ -232,11 +239,13 @@ impl Pool {
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
+                    pushed: 0,
                     backlog: Backlog::default(),
                     floor: 0,
                     mixed: false,
                     later: BinaryHeap::new(),
                     stopping: Vec::new(),
+                    parting: Vec::new(),
                     look_at: None,
                     look_every: None,
                     watched: vec![Watched::default(); config.workers],
@@ -251,7 +260,8 @@ impl Pool {
                 collector: Mutex::default(),
                 followers: Default::default(),
                 following: AtomicUsize::new(0),
-                wanted: AtomicBool::new(false),
+                wanted: AtomicU32::new(0),
+                settling: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
                 backlogged: AtomicUsize::new(0),
@@ -473,7 +483,7 @@ impl Pool {
                 return if done() { Waited::Done } else { Waited::TimedOut };
             }
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            while self.0.wanted.load(Ordering::SeqCst) {
+            while self.0.wanted.load(Ordering::SeqCst) > 0 {
                 std::thread::sleep(Duration::from_micros(20));
             }
             let ended = match self.0.collector.try_lock() {

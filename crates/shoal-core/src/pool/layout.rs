@@ -24,6 +24,9 @@ const VERSION: u32 = 3;
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
 
+/// The smallest completion ring: a message of a quarter of it has more than a head.
+const MIN_COMPLETION_BYTES: usize = 1024;
+
 /// What the workers are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -169,7 +172,7 @@ impl PoolMemory {
             && slots.is_power_of_two()
             && slots <= 1 << 20
             && completion_bytes.is_power_of_two()
-            && completion_bytes <= 1 << 30
+            && (MIN_COMPLETION_BYTES..=1 << 30).contains(&completion_bytes)
             && sizes(workers, slots, completion_bytes).2 <= len;
         if !sound {
             return Err(Error::Damaged("pool segment"));
@@ -219,7 +222,9 @@ impl PoolMemory {
 
     /// The futex a worker sleeps on.
     pub fn park(&self, worker: u16) -> &Futex {
-        &self.record(worker).park
+        // Who there is to be woken is read from shared memory. If nobody has that number, it is somebody's who looks once
+        // too often.
+        &self.record(worker.min(self.workers as u16 - 1)).park
     }
 
     /// The task ring.
@@ -229,6 +234,12 @@ impl PoolMemory {
         // SAFETY: within the mapping by `sizes`, aligned, initialised by `create`.
         let slots = unsafe { std::slice::from_raw_parts(slots, self.slots) };
         TaskRing::new(&self.control().positions, slots)
+    }
+
+    /// Bytes before the completion rings: what is made of atomics, but for the first few numbers, which never change.
+    #[cfg(test)]
+    pub(super) fn rings_at(&self) -> usize {
+        sizes(self.workers, self.slots, self.completion_bytes).1
     }
 
     /// The bytes of a worker's completion ring: where they start and how many they are.

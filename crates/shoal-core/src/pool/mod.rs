@@ -15,6 +15,8 @@ pub mod batches;
 pub mod chunks;
 #[cfg(not(loom))]
 pub mod client;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub mod death;
 #[cfg(not(loom))]

@@ -299,6 +299,8 @@ impl Worker {
             }
         }
         crash::point("worker: ending");
+        // Before it is sent: whoever has the result finds the task counted.
+        record.account.ended(now, nanos, self.laps.ended(nanos));
         let written = loop {
             match ring.try_write(&head, &places, inline) {
                 Some(end) => break end,
@@ -312,8 +314,6 @@ impl Worker {
         crash::point("worker: committed");
         record.current.done();
         crash::point("worker: done");
-        let parts = self.laps.ended(nanos);
-        record.account.ended(now, nanos, parts);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
         crash::point("worker: rung");

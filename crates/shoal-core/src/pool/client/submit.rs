@@ -89,7 +89,11 @@ impl Shared {
         task.in_ring = true;
         task.position = ring.next_position() as u32;
         match self.body(number, task) {
-            Ok(body) => ring.push(&body),
+            Ok(body) => {
+                let pushed = ring.push(&body);
+                core.pushed += u64::from(pushed);
+                pushed
+            }
             Err(error) => {
                 let outcome = match error {
                     Error::OutOfSharedMemory { wanted, available, limit } => {
