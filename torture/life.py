@@ -120,7 +120,9 @@ class Life:
     def give_up(self, why: str) -> None:
         """Tells the story, and ends this process."""
         print(
-            f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}\n{self.world.story()}",
+            f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}",
+            self.world.story(),
+            sep="\n",
             file=sys.stderr,
             flush=True,
         )

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from ..world import World
-from .calls import cancels, calls, retries, timeouts
+from .calls import calls, cancels, retries, timeouts
 from .maps import maps, streams
 from .pools import bombs, pools
 from .shared import arrays, counters, locks, queues
