@@ -368,7 +368,7 @@ class Nodes:
     def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
         self._printer.say(words)
 
-    def _ontold(self, node: Linked, number: int, answer: Any) -> None:
+    def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
             waiting[1].append(answer)
             waiting[2].set()
