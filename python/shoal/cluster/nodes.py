@@ -489,6 +489,10 @@ class Nodes:
     def _end_all(self, error: Callable[[], BaseException]) -> None:
         for task in list(self._tasks.values()):
             task.fail(error())
+        for node in self._nodes.values():
+            # What they say of these from now on concerns nobody.
+            node.out.clear()
+            node.taken.clear()
         self._tasks.clear()
         self._queue.clear()
         self._settle()
