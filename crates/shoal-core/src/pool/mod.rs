@@ -2,6 +2,7 @@
 
 pub mod completion_ring;
 pub mod current;
+pub mod names;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -24,6 +25,8 @@ mod in_block;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
+#[cfg(not(loom))]
+pub mod outside;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]
