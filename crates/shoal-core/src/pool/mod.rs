@@ -1,7 +1,9 @@
 //! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
 
 pub mod completion_ring;
+pub mod crew;
 pub mod current;
+pub mod names;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -24,6 +26,8 @@ mod in_block;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
+#[cfg(not(loom))]
+pub mod outside;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]
