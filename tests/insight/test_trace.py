@@ -174,12 +174,13 @@ def test_a_trace_of_the_process_has_the_pools_made_in_it_even_if_they_are_gone(
             other.apply(len, ("x",))
         other.join()
         del other
-    assert [[task.function for task in traced.tasks] for traced in trace.pools] == [["abs"], ["len"]]
+    # There may be other pools that stay warm, with nothing to do.
+    assert [[task.function for task in traced.tasks] for traced in trace.pools if traced.tasks] == [["abs"], ["len"]]
     processes = [event["args"]["name"] for event in events(path) if event["name"] == "process_name"]
-    assert len(processes) == 2
+    assert len(processes) == len(trace.pools)
     with shoal.Pool(1):
         pass
-    assert len(trace.pools) == 2
+    assert len(trace.pools) == len(processes)
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=30))
