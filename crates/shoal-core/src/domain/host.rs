@@ -21,6 +21,7 @@ use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
 use super::words::{Speaker, Voice, Words, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -348,6 +349,7 @@ impl Host {
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
         let holder = self.claim()?.holder;
+        crash::point("client: claimed");
         // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
         let (words, speaker) = if state.seats.len() < MOST_HEARD { pipe::pipe().ok() } else { None }.unzip();
         let link = SeatLink {
@@ -359,14 +361,20 @@ impl Host {
             words: words.map(|words| Arc::new(Mutex::new(Words::new(words)))),
         };
         state.seats.insert(place, link);
-        state.tell_zygote(
+        let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
             &[theirs.as_fd(), pool]
                 .into_iter()
                 .chain(self.roster.fds())
                 .chain(speaker.as_ref().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
-        )?;
+        );
+        if let Err(error) = told {
+            state.seats.remove(&place);
+            self.roster.clear(holder);
+            return Err(error);
+        }
+        crash::point("client: asked");
         self.notifier.notify();
         Ok(())
     }
@@ -413,7 +421,13 @@ impl Host {
 
     /// Sends a signal to a worker, if it still is there.
     pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
-        let pidfd = self.state().seats.get(&place).and_then(|seat| seat.pidfd.clone());
+        let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
+            if seat.pidfd.is_none() && seat.pid != 0 {
+                // There was none free when it was told of.
+                seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
+            }
+            seat.pidfd.clone()
+        });
         match pidfd {
             Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
             None => Ok(()),
