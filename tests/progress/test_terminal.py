@@ -240,6 +240,5 @@ def test_ctrl_c_leaves_the_terminal_in_order(tmp_path: Path) -> None:
         assert terminal.shows(lambda lines: sum("part" in line for line in lines) == 2)
         terminal.press("\x03")
         lines = [line for line in terminal.end() if line]
-    # The terminal itself writes ^C where the cursor is.
     assert lines[-1] == "interrupted" and not any("part" in line for line in lines)
     assert all(line.startswith("outer") for line in lines[:-1]), lines

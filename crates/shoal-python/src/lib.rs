@@ -44,7 +44,7 @@ type Usage = (usize, u64, usize, usize, u64, u64, u64, Option<u64>, Holders);
 /// given back to the system, limit, bytes by holder).
 #[pyfunction]
 fn memory_usage(py: Python<'_>) -> PyResult<Usage> {
-    let usage = py.detach(|| Host::current().map(|host| host.usage())).or_raise(py)?;
+    let usage = pool::Inside::detach(py, || Host::current().map(|host| host.usage())).or_raise(py)?;
     let (mut here, mut workers, mut guests) = (0, vec![], 0);
     for (holder, bytes) in usage.holders {
         match holder {

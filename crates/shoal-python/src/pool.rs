@@ -210,6 +210,12 @@ impl Inside {
         Inside
     }
 
+    /// Acts detached from the interpreter, as a thread that is counted.
+    pub fn detach<T: Send>(py: Python<'_>, act: impl FnOnce() -> T + Send) -> T {
+        let _inside = Inside::enter(py);
+        py.detach(act)
+    }
+
     /// Does not return if another thread is ending the interpreter: what the calling one waited for was cut off by that,
     /// and nobody wants to hear of it. Only daemon threads are left then.
     pub fn stay_if_ending(py: Python<'_>) {
@@ -335,6 +341,7 @@ impl PoolBase {
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
         let launch = launch(program, args, envs);
         let host = Host::current().or_raise(py)?;
         let writer = Writer::Setup(host.heap());
@@ -363,6 +370,7 @@ impl PoolBase {
     /// Serialize `func`, for many calls that are to use it as it is now, and on these terms.
     #[pyo3(signature = (func, terms = None))]
     fn prepare(&self, func: &Bound<'_, PyAny>, terms: Option<&Bound<'_, Terms>>) -> PyResult<Prepared> {
+        let _inside = Inside::enter(func.py());
         Ok(Prepared(self.named_on(func, terms)?))
     }
 
@@ -384,18 +392,18 @@ impl PoolBase {
 
     /// Take back all tasks that no worker has taken yet.
     fn cancel_queued(&self, py: Python<'_>) {
-        py.detach(|| self.pool.cancel_queued());
+        Inside::detach(py, || self.pool.cancel_queued());
     }
 
     /// Close: no more tasks.
     fn close_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.close());
+        Inside::detach(py, || self.pool.close());
     }
 
     /// End the workers now; with SIGKILL at once, if `kill`.
     #[pyo3(signature = (kill = false))]
     fn terminate_now(&self, py: Python<'_>, kill: bool) {
-        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
+        Inside::detach(py, || if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.
@@ -559,7 +567,7 @@ impl AsyncResult {
     /// Whether the task has ended.
     fn ready(&self, py: Python<'_>) -> bool {
         if !self.cell.is_done() {
-            py.detach(|| self.label.pool.collect());
+            Inside::detach(py, || self.label.pool.collect());
         }
         self.cell.is_done()
     }
@@ -579,7 +587,7 @@ impl AsyncResult {
     #[pyo3(signature = (*, running = false))]
     fn cancel(&self, py: Python<'_>, running: bool) -> bool {
         let pool = &self.label.pool;
-        py.detach(|| if running { pool.stop(self.number) } else { pool.cancel(self.number) })
+        Inside::detach(py, || if running { pool.stop(self.number) } else { pool.cancel(self.number) })
     }
 
     /// Whether the task was taken back.
@@ -589,7 +597,7 @@ impl AsyncResult {
 
     /// Whether no worker has taken the task yet.
     fn queued(&self, py: Python<'_>) -> bool {
-        !self.cell.is_done() && py.detach(|| self.label.pool.is_queued(self.number))
+        !self.cell.is_done() && Inside::detach(py, || self.label.pool.is_queued(self.number))
     }
 
     /// Have `inbox` told of the end, with `tag`. False if it has ended already: then nobody is told.
@@ -646,7 +654,7 @@ pub fn start_zygote(
 ) -> PyResult<()> {
     let host = Host::current().or_raise(py)?;
     let launch = launch(program, args, envs);
-    py.detach(|| host.prepare(&launch, &preload)).or_raise(py)
+    Inside::detach(py, || host.prepare(&launch, &preload)).or_raise(py)
 }
 
 fn launch(program: String, args: Vec<String>, envs: Vec<(String, String)>) -> Launch {

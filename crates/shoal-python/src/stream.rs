@@ -443,6 +443,7 @@ impl IMapIterator {
 
     /// Read no more of the input and let go of all results. What workers are at, they end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
             drop(state.close());
         }
@@ -544,6 +545,7 @@ impl StreamJob {
         buffersize: Option<usize>,
         star: bool,
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
         let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
         let state = State::new(pool, None, &plan)?;
         let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
@@ -574,11 +576,12 @@ impl StreamJob {
     /// sent is waited for as ever.
     fn stop(&self, py: Python<'_>) {
         self.stopped.store(true, Ordering::SeqCst);
-        py.detach(|| self.pool.wake());
+        Inside::detach(py, || self.pool.wake());
     }
 
     /// The results; or what the input raised, or the first exception of an item.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let _inside = Inside::enter(py);
         let Turn::Mine(kept) = self.kept.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
         match kept.state.last.as_ref().or(kept.error.as_ref()) {
             Some(error) => Err(error.clone_ref(py)),
