@@ -162,16 +162,16 @@ def _die_idle(tool: Tool, tell: Tell, _: Path) -> None:
     """One after the other: workers that wait for tasks do not all hold the same."""
     with tool.pool(Wishes()) as run:
         pids = {end for _, end in run([(who, ())] * 8) if isinstance(end, int)}
-        done = 0
+        done, task = 0, "ok"
         for pid in sorted(pids)[:2]:
-            os.kill(pid, signal.SIGKILL)
+            if _is_there(pid):
+                os.kill(pid, signal.SIGKILL)
             while _is_there(pid):
                 time.sleep(0.01)
             for number, end in run([(good, (number,)) for number in range(OTHERS // 2)]):
                 done += _end_of(end, number) == "ok"
-                if number == 0:
-                    tell(task=_end_of(end, number))
-                tell(others=done)
+                task = _end_of(end, number) if number == 0 and task == "ok" else task
+                tell(others=done, **({"task": task} if number == 0 else {}))
         _afterwards(run, tell)
     tell(closed=True)
 

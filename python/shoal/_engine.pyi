@@ -24,6 +24,7 @@ __all__ = [
     "Inbox",
     "Job",
     "PoolBase",
+    "PoolOutside",
     "Prepared",
     "RawBarrier",
     "RawCondition",
@@ -49,6 +50,7 @@ __all__ = [
     "last_map",
     "limit_memory",
     "machine_memory",
+    "memory_outside",
     "memory_usage",
     "open_block",
     "open_queue",
@@ -84,6 +86,24 @@ def pool_spent(
 def pool_depth(base: PoolBase) -> tuple[int, int]: ...
 def start_trace(base: PoolBase, most: int) -> bool: ...
 def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+
+@final
+class PoolOutside:
+    def __new__(cls, path: str) -> Self: ...
+    def file(self) -> tuple[int, int]: ...
+    def look(
+        self,
+    ) -> tuple[
+        int,
+        int,
+        bool,
+        int,
+        list[tuple[int, bool, bool, tuple[str | None, int] | None, tuple[int, int, int, int, int, int, int]]],
+    ]: ...
+
+def memory_outside(
+    roster: str, segments: Iterable[str]
+) -> tuple[int, int, int, int, int, int, dict[int, tuple[int, int]]]: ...
 def last_map(
     base: PoolBase,
 ) -> (

@@ -58,6 +58,7 @@ class WorkerDied(ShoalError, BrokenProcessPool):
             `faulthandler` tells it; empty if there is none.
         tries: how often the task was tried. More than once, every time or the last times, with `retries`.
         earlier: how earlier tries of it ended their workers, as text.
+        node: where that was, for a pool on a cluster; empty on this machine. `pid` is 0 if all of the node is lost.
 
     All of them are attributes.
 
@@ -81,9 +82,10 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         traceback: str = "",
         tries: int = 1,
         earlier: tuple[str, ...] = (),
+        node: str = "",
     ) -> None:
         # The arguments are `args`, which is what an exception pickles.
-        super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier)
+        super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier, node)
         self.pid = pid
         self.exitcode = exitcode
         self.task = task
@@ -93,9 +95,12 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         self.traceback = traceback
         self.tries = tries
         self.earlier = earlier
+        self.node = node
 
     def __str__(self) -> str:
-        text = f"worker {self.pid} {_ending(self.exitcode)}"
+        text = f"worker {self.pid} {_ending(self.exitcode)}" if self.pid else "its node was lost"
+        if self.node:
+            text = f"node {self.node}: {text}"
         if self.uptime is not None:
             text += f" after {self.uptime:.3g} s"
         if self.task:

@@ -54,6 +54,7 @@ class Executor(futures.Executor):
             workers may take, and where they run. See `Pool`.
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
+        cluster: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
         options: the terms of all its tasks, `timeout`, `retries` and so on. See `Pool.options`.
 
     Raises:
@@ -86,6 +87,7 @@ class Executor(futures.Executor):
         unresponsive_after: float | None = 30.0,
         seed: Seed | None = None,
         kind: str = "process",
+        cluster: object = None,
         **options: Unpack[TaskOptions],
     ) -> None:
         count = _checks.processes(max_workers, "max_workers")
@@ -93,9 +95,11 @@ class Executor(futures.Executor):
         if start is not None:
             initializer, initargs = _initialize, start
         most = _checks.maxtasksperchild(max_tasks_per_child, "max_tasks_per_child")
+        # Each node of a cluster knows for itself how many it can have.
+        many: Any = {} if cluster is None else {"cluster": cluster}
         self._root: Executor | None = None
         self._pool = Pool(
-            count,
+            max_workers if many else count,
             initializer,
             initargs,
             most,
@@ -109,10 +113,11 @@ class Executor(futures.Executor):
             unresponsive_after=unresponsive_after,
             seed=seed,
             kind=kind,
+            **many,
             **options,
         )
         # Dask reads this one of the standard library's executors.
-        self._max_workers = count
+        self._max_workers = self._pool._base.size
         self._owner = os.getpid()
         _parting[:] = [pool for pool in _parting if not pool._base.wait_over(0)]
         _executors.add(self)

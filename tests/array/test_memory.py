@@ -11,6 +11,7 @@ import numpy
 import pytest
 
 import shoal
+from tests.conftest import Run
 from tests.pool.support import eventually
 
 MB = 1_000_000
@@ -103,27 +104,46 @@ def test_an_argument_over_the_pools_limit_fails_its_task_alone() -> None:
     pool.join()
 
 
-def test_the_limit_of_the_process_counts_everything(pool: shoal.Pool, limit: Callable[[int | None], None]) -> None:
-    limit(shoal.memory().bytes + 100 * MB)
-    array = shoal.ones(60 * MB, "uint8")
-    with pytest.raises(shoal.OutOfSharedMemory, match=r"process's shoal\.memory_limit of"):
-        shoal.ones(60 * MB, "uint8")
-    with pytest.raises(shoal.OutOfSharedMemory, match=r"process's shoal\.memory_limit of"):
-        pool.apply(shoal.ones, (60 * MB, "uint8"))
-    del array
+def test_the_limit_of_the_process_counts_everything(run: Run) -> None:
+    """In a process that has no memory yet: what is free would be taken first."""
+    program = run(
+        """
+        import shoal, time
+        MB = 1_000_000
 
-    def made(make: Callable[[], object]) -> bool:
-        # A worker is given a moment to return what it does not need; on a busy machine it may need another.
-        try:
-            make()
-        except shoal.OutOfSharedMemory:
+        def refused(make):
+            try:
+                make()
+            except shoal.OutOfSharedMemory as error:
+                return "process's shoal.memory_limit of" in str(error)
             return False
-        return True
 
-    # What is free here is given back for the sake of a worker, and the other way round.
-    for _ in range(2):
-        assert eventually(lambda: made(lambda: pool.apply(shoal.ones, (60 * MB, "uint8"))))
-        assert eventually(lambda: made(lambda: shoal.ones(60 * MB, "uint8")))
+        def here():
+            return shoal.ones(60 * MB, "uint8")
+
+        def there():
+            return pool.apply(shoal.ones, (60 * MB, "uint8"))
+
+        def until_made(make):
+            # A worker is given a moment to return what it does not need; on a busy machine it may need another.
+            deadline = time.monotonic() + 60
+            while refused(make):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        with shoal.Pool(2) as pool:
+            pool.map(abs, range(10))
+            shoal.memory_limit(shoal.memory().bytes + 100 * MB)
+            array = here()
+            print(refused(here), refused(there))
+            del array
+            # What is free here is given back for the sake of a worker, and the other way round.
+            for _ in range(2):
+                until_made(there)
+                until_made(here)
+        """
+    )
+    assert (program.stdout, program.stderr) == ("True True\n", "")
 
 
 def test_a_limit_is_returned_when_another_is_set(limit: Callable[[int | None], None]) -> None:

@@ -83,7 +83,7 @@ def test_the_program_that_compares_threads_and_processes_runs() -> None:
         "--workers",
         "2",
     ]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert (ran.returncode, ran.stderr) == (0, "")
     rows = re.findall(r"^(\w.*?) {2,}([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", ran.stdout, re.MULTILINE)
     assert [row[0] for row in rows][::3] == ["Python code", "one array, read by all", "tiny tasks"]

@@ -74,7 +74,7 @@ import faulthandler, random, sys
 import shoal
 
 segment, seed, words, span = sys.argv[1], *(int(word) for word in sys.argv[2:])
-faulthandler.dump_traceback_later(45, exit=True)
+faulthandler.dump_traceback_later(120, exit=True)
 ends = {}
 def end(what, call):
     try:

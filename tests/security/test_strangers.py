@@ -24,7 +24,7 @@ if user >= 0:
     os.setgid(user)
     os.setuid(user)
 stranger = socket.socket(socket.AF_UNIX, getattr(socket, kind))
-stranger.settimeout(50)
+stranger.settimeout(100)
 stranger.connect(name)
 try:
     for word in words:

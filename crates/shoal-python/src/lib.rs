@@ -12,6 +12,7 @@ mod job;
 mod machine;
 mod message;
 mod numpy;
+mod outside;
 mod pool;
 mod queue;
 mod stream;
@@ -139,6 +140,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;
     module.add_function(wrap_pyfunction!(insight::stop_trace, module)?)?;
     module.add_function(wrap_pyfunction!(insight::last_map, module)?)?;
+    module.add_class::<outside::PoolOutside>()?;
+    module.add_function(wrap_pyfunction!(outside::memory_outside, module)?)?;
     module.add_function(wrap_pyfunction!(machine::control_groups, module)?)?;
     module.add_function(wrap_pyfunction!(machine::machine_memory, module)?)?;
     module.add_function(wrap_pyfunction!(machine::try_collapse, module)?)?;

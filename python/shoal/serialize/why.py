@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -54,14 +54,15 @@ def obstacles(obj: object) -> list[str]:
     return []
 
 
-def explain(obj: object, error: Exception) -> str:
+def explain(obj: object, error: Exception, pickler: Callable[..., Any] | None = None) -> str:
     """The path to the part of `obj` that can't be pickled, and what is wrong with it.
 
     Args:
-        obj: an object that the pickler by value has refused.
+        obj: an object that the pickler has refused.
         error: what the pickler raised.
+        pickler: which pickler; by default that by value.
     """
-    return _told(obj, *next(_culprits(obj, error)))
+    return _told(obj, *next(_culprits(obj, error, pickler)))
 
 
 def _told(obj: object, path: tuple[str, ...], error: Exception) -> str:
@@ -74,7 +75,9 @@ def _told(obj: object, path: tuple[str, ...], error: Exception) -> str:
     return f"{text(path)}: {complaint}" if path else complaint
 
 
-def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], Exception]]:
+def _culprits(
+    obj: object, error: Exception, pickler: Callable[..., Any] | None = None
+) -> Iterator[tuple[tuple[str, ...], Exception]]:
     """The steps to each culprit, and what it raises when it is pickled on its own. There is always one."""
     deadline = time.thread_time() + _SECONDS
     best: tuple[tuple[str, ...], Exception] | None = (), error
@@ -86,7 +89,7 @@ def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], 
             if best is not None:
                 best = path, error
             inner = [] if _is_recursion(error) else [part for part in parts(value) if type(part.value) not in ATOMS]
-            suspects = list(islice(_refused(inner, deadline), _SUSPECTS))
+            suspects = list(islice(_refused(inner, deadline, pickler), _SUSPECTS))
             if not suspects:
                 best = None
                 yield path, error
@@ -100,22 +103,24 @@ def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], 
         yield best
 
 
-def _refused(parts: list[Part], deadline: float) -> Iterator[tuple[Part, Exception]]:
+def _refused(
+    parts: list[Part], deadline: float, pickler: Callable[..., Any] | None
+) -> Iterator[tuple[Part, Exception]]:
     """Those of `parts` that can't be pickled, each with the reason."""
     if not parts:
         return
-    error = _refusal([part.value for part in parts], deadline)
+    error = _refusal([part.value for part in parts], deadline, pickler)
     if error is None:
         return
     if len(parts) > 1:
         middle = len(parts) // 2
-        yield from _refused(parts[:middle], deadline)
-        yield from _refused(parts[middle:], deadline)
+        yield from _refused(parts[:middle], deadline, pickler)
+        yield from _refused(parts[middle:], deadline, pickler)
     else:
         yield parts[0], error
 
 
-def _refusal(value: object, deadline: float) -> Exception | None:
+def _refusal(value: object, deadline: float, pickler: Callable[..., Any] | None) -> Exception | None:
     """What pickling `value` raises; None if it succeeds."""
     from shoal.serialize.by_value import Pickler
 
@@ -123,7 +128,7 @@ def _refusal(value: object, deadline: float) -> Exception | None:
         raise _OutOfTime
     try:
         # Large buffers are left out of the pickle: they can always be sent.
-        Pickler(_Nowhere(deadline), buffer_callback=lambda buffer: None).dump(value)
+        (pickler or Pickler)(_Nowhere(deadline), buffer_callback=lambda buffer: None).dump(value)
     except (_OutOfTime, MemoryError):
         raise
     except Exception as error:

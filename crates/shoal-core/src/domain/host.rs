@@ -232,6 +232,11 @@ impl Host {
         self.address
     }
 
+    /// The number of the domain, told to who looks at it from outside.
+    pub fn domain(&self) -> u64 {
+        self.roster.domain()
+    }
+
     /// The heap.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.heap

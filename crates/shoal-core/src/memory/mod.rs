@@ -17,6 +17,8 @@ pub mod handle;
 #[cfg(not(loom))]
 pub mod heap;
 #[cfg(not(loom))]
+pub mod outside;
+#[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
 mod size_class;

@@ -224,7 +224,8 @@ impl Pool {
         let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
-        let memory = Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?);
+        let memory =
+            Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at, host.domain())?);
         let idle = config.limits.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
         memory.control().idle.store(idle, Ordering::Relaxed);
         let shared = host.add_pool(&memory.clone(), |number| {
@@ -311,6 +312,11 @@ impl Pool {
         self.check()?;
         let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
         let budget = self.0.budget.as_ref();
+        {
+            // One writer at a time.
+            let _core = lock(&self.0.core);
+            self.0.memory.control().names.set(id, name);
+        }
         Ok(Arc::new(Function::new(self.0.host.heap(), id, name, bytes, leases, budget)?))
     }
 

@@ -302,7 +302,7 @@ proptest! {
     fn a_pools_memory_that_was_written_over_is_refused_or_used_within_its_bounds(
         front in damages(12), all in damages(60),
     ) {
-        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default()).expect("memory");
+        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default(), 0).expect("memory");
         // SAFETY: the front of the pool's own mapping, in which all but what never changes is made of atomics.
         let whole = unsafe { Exposed::new(mine.completion_bytes(0).0.wrapping_sub(mine.rings_at()), mine.rings_at()) };
         whole.write(&all);

@@ -8,18 +8,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shoal_sys::memory::{self, Mapping};
+use shoal_sys::process;
 
 use super::account::Account;
 use super::completion_ring::Cursors;
 use super::current::Current;
-use super::task_ring::{Place, Positions, Slot, TaskRing};
+use super::names::Names;
+use super::task_ring::{Apart, Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
+use crate::memory::outside;
 use crate::sync::bell::Bell;
 use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
@@ -50,6 +53,10 @@ pub struct Control {
     pub cpus: u32,
     /// What every worker reads before it starts: the caller's own bytes.
     pub setup_at: Place,
+    /// The client's process.
+    pub client: u32,
+    /// The domain in whose memory everything lies; see [`Roster::domain`](crate::memory::roster::Roster::domain).
+    pub domain: u64,
     /// A [`Phase`].
     pub phase: AtomicU32,
     /// A worker that takes a task rings the bell when no more than these are left.
@@ -65,6 +72,10 @@ pub struct Control {
     /// How workers hear of tasks.
     pub gate: Gate,
     positions: Positions,
+    /// Tasks that wait for room in the ring. For who looks from outside: the client keeps its own count.
+    pub backlog: Apart<AtomicU64>,
+    /// What functions are called, likewise.
+    pub names: Names,
 }
 
 /// What a worker writes about itself, and its completion ring's cursors.
@@ -89,6 +100,8 @@ pub struct WorkerRecord {
     pub current: Current,
     /// When it took that: nanoseconds on the clock that all processes share.
     pub started: AtomicU64,
+    /// Which function that calls.
+    pub function: AtomicU32,
     /// The cursors of its completion ring.
     pub cursors: Cursors,
 }
@@ -117,6 +130,7 @@ impl PoolMemory {
         completion_bytes: usize,
         cpus: u32,
         setup_at: Place,
+        domain: u64,
     ) -> Result<PoolMemory> {
         assert!(slots.is_power_of_two() && completion_bytes.is_power_of_two(), "rings are powers of two");
         let (slots_at, _, len) = sizes(workers, slots, completion_bytes);
@@ -131,6 +145,8 @@ impl PoolMemory {
             completion_bytes: completion_bytes as u32,
             cpus,
             setup_at,
+            client: process::pid(),
+            domain,
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
             more: AtomicU32::new(0),
@@ -139,6 +155,8 @@ impl PoolMemory {
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
+            backlog: Apart::default(),
+            names: Names::default(),
         };
         // SAFETY: the mapping is long enough (`sizes`), aligned to a page, and nobody else has it yet.
         unsafe { map.as_ptr().cast::<Control>().write(control) };
@@ -162,6 +180,18 @@ impl PoolMemory {
         }
         let map = Mapping::new(fd.as_fd(), len)?;
         map.populate(0, len)?;
+        Self::over(fd, map)
+    }
+
+    /// Maps the segment of another process's pool for a look at it. Whatever writes to what comes back is a SIGSEGV.
+    pub(super) fn open_to_read(fd: OwnedFd) -> Result<PoolMemory> {
+        let len = outside::len_of(fd.as_fd(), std::mem::size_of::<Control>(), "pool segment")?;
+        let map = Mapping::read_only(fd.as_fd(), len)?;
+        Self::over(fd, map)
+    }
+
+    /// Checks what is mapped, which has the length of a `Control` at least.
+    fn over(fd: OwnedFd, map: Mapping) -> Result<PoolMemory> {
         // SAFETY: long enough, page-aligned, and any bytes are a valid Control.
         let control = unsafe { &*map.as_ptr().cast::<Control>() };
         let (workers, slots) = (control.workers as usize, control.slots as usize);
@@ -173,7 +203,7 @@ impl PoolMemory {
             && slots <= 1 << 20
             && completion_bytes.is_power_of_two()
             && (MIN_COMPLETION_BYTES..=1 << 30).contains(&completion_bytes)
-            && sizes(workers, slots, completion_bytes).2 <= len;
+            && sizes(workers, slots, completion_bytes).2 <= map.len();
         if !sound {
             return Err(Error::Damaged("pool segment"));
         }
@@ -257,7 +287,7 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same_pool() {
-        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default()).expect("memory");
+        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default(), 0).expect("memory");
         let theirs = PoolMemory::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("sound");
         assert_eq!((theirs.workers(), theirs.slots()), (3, 8));
         assert!(mine.tasks().push(&super::super::task_ring::Body::EMPTY));

@@ -3,6 +3,7 @@
 pub mod completion_ring;
 pub mod crew;
 pub mod current;
+pub mod names;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -25,6 +26,8 @@ mod in_block;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
+#[cfg(not(loom))]
+pub mod outside;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]

@@ -130,6 +130,7 @@ impl Worker {
         let record = self.memory.record(self.me);
         self.started = clock::nanos();
         record.started.store(self.started, Ordering::Relaxed);
+        record.function.store(taken.body.function, Ordering::Relaxed);
         record.current.begin(taken.body.task);
         crash::point("worker: noted");
         self.body = ring.release(taken);

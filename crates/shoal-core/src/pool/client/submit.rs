@@ -51,7 +51,7 @@ impl Shared {
             if core.backlog.len() == 1 {
                 self.set_low_water(core);
             } else {
-                self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+                self.tell_backlog(core);
             }
         }
     }
@@ -183,9 +183,14 @@ impl Shared {
         }
     }
 
+    fn tell_backlog(&self, core: &Core) {
+        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.memory.control().backlog.0.store(core.backlog.len() as u64, Ordering::Relaxed);
+    }
+
     /// When a worker that takes a task rings: early enough to refill the ring before it is empty.
     pub(super) fn set_low_water(&self, core: &Core) {
-        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.tell_backlog(core);
         let half = self.depth(core) / 2;
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
