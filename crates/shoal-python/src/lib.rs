@@ -14,6 +14,7 @@ mod message;
 mod numpy;
 mod pool;
 mod queue;
+mod reporter;
 mod stream;
 mod sync;
 mod terms;
@@ -105,6 +106,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<worker::Answerer>()?;
+    module.add_class::<reporter::Reporter>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;

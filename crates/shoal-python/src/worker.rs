@@ -24,6 +24,7 @@ use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
 use crate::pool::kind_of;
+use crate::reporter::Reporter;
 use crate::terms;
 use crate::wire::{self, EACH_HEAD, Writer, call, result};
 use crate::zygote::Seat;
@@ -110,6 +111,11 @@ impl Seated {
     /// What to call when SIGURG comes in: the client wants to know whether this interpreter still runs.
     fn answerer(&self) -> Answerer {
         Answerer(Box::new(self.worker.answerer()))
+    }
+
+    /// How this process tells its client something.
+    fn reporter(&self) -> Reporter {
+        Reporter(self.worker.reporter())
     }
 
     /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to

@@ -184,6 +184,7 @@ fn on_all_cores(
         setup,
         memory_limit: None,
         limits: Limits::default(),
+        output: Output::Shared,
     })?;
     let shared = Instant::now();
 

@@ -19,7 +19,7 @@ use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
@@ -57,6 +57,8 @@ pub struct Control {
     pub squeezes: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
     pub idle: AtomicU64,
+    /// Grows when a worker has said something: before the task ends in which it did, the task's result comes after it.
+    pub said: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
@@ -133,6 +135,7 @@ impl PoolMemory {
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
+            said: AtomicU64::new(0),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),

@@ -25,6 +25,7 @@ pub mod messages;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]
+pub mod reporter;
 mod table;
 #[cfg(not(loom))]
 pub mod tasks;

@@ -54,7 +54,7 @@ impl Shared {
 
     /// Asks for a worker. If there can't be one, there won't be another.
     pub(super) fn fork(&self, seat: Seat) {
-        if let Err(error) = self.host.fork(seat, self.memory.fd()) {
+        if let Err(error) = self.host.fork(seat, self.memory.fd(), self.output) {
             lock(&self.core).crew[usize::from(seat.worker)] = Crew::Gone;
             self.give_up(&error.to_string());
         }
