@@ -21,7 +21,7 @@ import numpy
 from numpy.lib.array_utils import normalize_axis_index
 
 from shoal.arrays import SharedArray, array, empty
-from shoal.pool import Pool
+from shoal.maps import Maps
 from shoal.results import closed
 from shoal.serialize.exceptions import add_note
 
@@ -39,7 +39,7 @@ _LOOK = 0.02
 
 
 def map_blocks(
-    pool: Pool,
+    pool: Maps,
     func: Callable[..., Any],
     a: Any,
     others: tuple[Any, ...],
@@ -84,7 +84,7 @@ class _Run:
     """One call: the blocks on their way to the workers, and the results on their way into the output."""
 
     def __init__(
-        self, pool: Pool, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
+        self, pool: Maps, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
     ) -> None:
         self.pool, self.func, self.args, self.axis, self.spans = pool, func, args, axis, spans
         # Where each block finds its random numbers.

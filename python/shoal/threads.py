@@ -20,7 +20,8 @@ from typing import Any
 from shoal import _checks
 from shoal._terms import Terms
 from shoal.insight.stats import PoolStats, WorkerStats
-from shoal.pool import AT_HAND, Pool, _seeds, register
+from shoal.maps import AT_HAND
+from shoal.pool import Pool, _seeds, register
 from shoal.results import closed
 from shoal.thread_maps import Job, Stream
 
