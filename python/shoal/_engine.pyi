@@ -32,6 +32,7 @@ __all__ = [
     "RawRLock",
     "RawSemaphore",
     "RawTally",
+    "Reporter",
     "Seat",
     "Seated",
     "SmallBlock",
@@ -122,6 +123,7 @@ class PoolBase:
         initializer: object,
         memory_limit: int | None,
         limits: tuple[int | None, float | None, float | None],
+        output: str,
     ) -> Self: ...
     def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(

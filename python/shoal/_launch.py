@@ -8,6 +8,10 @@ import sys
 from shoal import _budget
 from shoal.progress.door import door, home
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shoal.reports.client import Settings
+
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
@@ -17,7 +21,7 @@ _PLAIN_FINDERS = frozenset(
         "PathFinder",
         "DistutilsMetaFinder",
         "ShoalFinder",
-        "TqdmFinder",
+        "ImportWatch",
         "_SixMetaPathImporter",
     }
 )
@@ -50,7 +54,7 @@ def expect_workers() -> None:
 
 
 def setup(
-    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None
+    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None, told: Settings
 ) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
 
@@ -59,12 +63,13 @@ def setup(
         cpus: those of each worker, in turn; none for whatever the process may use.
         most: tasks after which a worker is replaced.
         most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
+        told: what it is to report, see `shoal.reports`.
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     argv = list(getattr(sys, "argv", [""]))
     # Bars of workers of workers, too, are drawn by the first client.
     screen = home() or door().address
-    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, told, _family(), screen
 
 
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:

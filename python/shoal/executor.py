@@ -49,6 +49,7 @@ class Executor(futures.Executor):
         preload: names of modules that workers will need, imported once before they are forked.
         memory_limit: the most shared memory, in bytes, that tasks may take at a time. See `Pool`.
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
+        logs, warnings, output: whether what workers log, warn of and print is heard here. See `Pool`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
 
     Raises:
@@ -74,6 +75,9 @@ class Executor(futures.Executor):
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
         seed: Seed | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
     ) -> None:
         count = _checks.processes(max_workers, "max_workers")
@@ -82,7 +86,17 @@ class Executor(futures.Executor):
             initializer, initargs = _initialize, start
         most = _checks.maxtasksperchild(max_tasks_per_child, "max_tasks_per_child")
         self._pool = Pool(
-            count, initializer, initargs, most, preload=preload, memory_limit=memory_limit, seed=seed, kind=kind
+            count,
+            initializer,
+            initargs,
+            most,
+            preload=preload,
+            memory_limit=memory_limit,
+            seed=seed,
+            logs=logs,
+            warnings=warnings,
+            output=output,
+            kind=kind,
         )
         # Dask reads this one of the standard library's executors.
         self._max_workers = count

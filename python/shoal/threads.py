@@ -62,6 +62,9 @@ class ThreadPool(Pool):
         memory_limit: int | None = None,
         seed: Any = None,
         threads_per_worker: int | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "thread",
     ) -> None:
         count = _checks.processes(processes)
@@ -71,6 +74,9 @@ class ThreadPool(Pool):
             raise ValueError("memory_limit is for processes: threads have the memory of this one")
         if threads_per_worker is not None:
             raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
+        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
+            if wanted is not True:
+                raise ValueError(f"{name} is for processes: what threads say is said by this one")
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
