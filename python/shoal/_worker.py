@@ -67,7 +67,7 @@ def _serve(worker: _engine.Seated) -> int:
         del os.environ[name]
     os.environ.update(environment)
     _budget.settle(share, zygote)
-    settle(worker.reporter(), worker.number, told)
+    notice = settle(worker.reporter(), worker.number, told)
     take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():
         from shoal.progress.output import install
@@ -85,7 +85,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most, most_memory)
+    worker.run(most, most_memory, notice)
     return 0
 
 

@@ -19,6 +19,7 @@ from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.maps import Maps
+from shoal.reports import levels
 from shoal.reports.client import listen
 from shoal.results import Callbacks, MapResult, closed
 
@@ -82,7 +83,7 @@ class Pool(Maps):
             `shoal.rng`. Default: None, others each time.
         logs: whether records of workers' loggers go to this process's handlers; see `docs/logging.md`. If not, only
             handlers that a worker has itself get them.
-        warnings: whether warnings of workers are shown here. If not, they are not shown; those that are errors still are.
+        warnings: whether warnings of workers are shown here. If not, they are dropped; those that are errors still are.
         output: whether what workers print is printed here. If not, it is dropped; `WorkerDied` still quotes stderr.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
@@ -128,13 +129,13 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
-        told = listen(logs, warnings, output)
+        self._told = listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
-            told,
+            self._told,
         )
         limits = (
             _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
@@ -154,8 +155,9 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[2])
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, self._told[2])
         register(self)
+        levels.watch(_levels_changed)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kind == "thread" and cls is Pool:
@@ -488,9 +490,18 @@ def register(pool: Pool) -> None:
         watch(pool)
 
 
+def _levels_changed() -> None:
+    """Loggers of this process have other levels: its workers are told."""
+    for pool in list(_pools):
+        if pool._owner == os.getpid() and (told := vars(pool).get("_told")) and told[0] is not None:
+            told[0].write()
+            pool._base.give_notice()
+
+
 @atexit.register
 def _end_pools() -> None:
-    """At the end of the interpreter workers end. What they have said till now is heard. Threads that wait for them, daemons all, are told nothing any more."""
+    """At the end of the interpreter workers end; what they have said till now is heard. Threads that wait for them,
+    daemons all, are told nothing any more."""
     if _pools:
         _engine.pass_words_on()
     _engine.end_threads()

@@ -425,6 +425,11 @@ impl PoolBase {
         Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
+    /// Have each worker look before its next task at what was left for it.
+    fn give_notice(&self) {
+        self.pool.give_notice();
+    }
+
     /// Take back all tasks that no worker has taken yet.
     fn cancel_queued(&self, py: Python<'_>) {
         py.detach(|| self.pool.cancel_queued());

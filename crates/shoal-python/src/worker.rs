@@ -119,12 +119,21 @@ impl Seated {
     }
 
     /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to
-    /// itself. SystemExit of a task is raised.
-    #[pyo3(signature = (most = None, most_memory = None))]
-    fn run(&mut self, py: Python<'_>, most: Option<u64>, most_memory: Option<u64>) -> PyResult<()> {
+    /// itself. `notice()` is called before a task if the client has given one. SystemExit of a task is raised.
+    #[pyo3(signature = (most, most_memory, notice))]
+    fn run(
+        &mut self,
+        py: Python<'_>,
+        most: Option<u64>,
+        most_memory: Option<u64>,
+        notice: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         self.worker.ready();
         let mut left = most.unwrap_or(u64::MAX);
         while left > 0 && self.next(py)? {
+            if self.worker.takes_notice() {
+                notice.call0()?;
+            }
             let ended = self.perform(py);
             self.finish(py, ended)?;
             left -= 1;

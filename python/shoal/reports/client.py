@@ -6,17 +6,18 @@ Every pool starts it, so importing this imports next to nothing.
 from __future__ import annotations
 
 import _pickle as pickle  # the module around it takes several times as long to import
-import sys
 
 from shoal._engine import speak_through
 from shoal.reports import streams
+from shoal.reports.levels import Board
+from shoal.reports.warned import portable_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     # What workers are told: levels of loggers, filters of warnings (None: they are not wanted), what becomes of output.
-    Settings = tuple[tuple[Any, ...] | None, list[tuple[Any, ...]] | None, str]
+    Settings = tuple[Board | None, list[tuple[Any, ...]] | None, str]
 
 __all__ = ["listen"]
 
@@ -37,23 +38,9 @@ def listen(logs: bool, warnings: bool, output: bool) -> Settings:
             raise TypeError(f"{name} must be True or False, not {wanted!r}")
     speak_through("reports", _hear)
     streams.listen()
-    levels = filters = None
-    if logs:
-        levels = _levels()
-    if warnings:
-        from shoal.reports.warned import portable_filters
-
-        filters = portable_filters()
+    levels = Board.make() if logs else None
+    filters = portable_filters() if warnings else None
     return levels, filters, streams.way_of(output)
-
-
-def _levels() -> tuple[Any, ...]:
-    # A program that has not imported logging has not configured it.
-    if "logging" not in sys.modules:
-        return ()
-    from shoal.reports.records import levels
-
-    return levels()
 
 
 def _hear(message: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Log records: what a worker logs, the client's handlers get.
 
 In a worker that has no handlers of its own, loggers end in one that sends their records to the client. There they are
-handled as if they had been logged by the logger of that name. Where a worker has handlers, as its `initializer` set them
+handled as if the logger of that name had logged them. Where a worker has handlers, as its `initializer` may set them
 up, those have the record, and the client does not get it a second time.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from shoal._engine import Reporter
 from shoal.progress.door import above_bars
 
-__all__ = ["Forwarding", "handle", "levels", "settle"]
+__all__ = ["Forwarding", "handle", "settle"]
 
 # What arrives the same without a look at it.
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
@@ -24,13 +24,6 @@ _Value = tuple[bytes | None, str]
 
 
 # ---- in the client ---------------------------------------------------------------------------------------------------
-
-
-def levels() -> tuple[Any, ...]:
-    """What is logged here: the level that is disabled for all, and the loggers that have a level of their own."""
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    own = {logger.name: logger.level for logger in loggers if isinstance(logger, logging.Logger) and logger.level}
-    return logging.root.manager.disable, own
 
 
 def handle(plain: dict[str, Any], others: dict[str, _Value]) -> None:
@@ -60,34 +53,18 @@ def _value(pickled: bytes | None, shown: str) -> Any:
     return shown
 
 
-_basic = logging._StderrHandler(logging.WARNING)  # type: ignore[attr-defined]  # that of `logging.lastResort`
+_basic = logging._StderrHandler(logging.WARNING)  # type: ignore[attr-defined]  # as `lastResort`
 _basic.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
 
 
 # ---- in a worker -----------------------------------------------------------------------------------------------------
 
 
-def settle(reporter: Reporter, name: str, told: tuple[Any, ...] | None) -> None:
-    """What is logged in this worker goes to its client.
-
-    Args:
-        reporter: the way there.
-        name: what records call this process, unless it has been given another name.
-        told: what `levels` returned there; empty: nothing; None: nobody wants the records.
-    """
-    handler: logging.Handler = logging.NullHandler() if told is None else Forwarding(reporter, name)
-    if told:
-        disabled, own = told
-        logging.disable(disabled)
-        for logger, level in own.items():
-            logging.getLogger(logger).setLevel(level)
-    _put_last(handler)
-
-
-def _put_last(handler: logging.Handler) -> None:
-    """Make it the handler of whatever has no other."""
+def settle(forwarding: Forwarding | None) -> None:
+    """Make it the handler of whatever has no other; None: then nobody wants the records."""
+    handler: logging.Handler = forwarding or logging.NullHandler()
     logging.root.addHandler(handler)
-    logging.lastResort = handler  # type: ignore[assignment]  # for loggers that do not propagate
+    logging.lastResort = handler  # for loggers that do not propagate
     configure = logging.basicConfig
 
     def basic_config(**options: Any) -> None:

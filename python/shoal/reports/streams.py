@@ -1,8 +1,8 @@
 """Standard output and error of workers.
 
 A worker's standard error is a pipe, whose lines the engine passes on to the client's. Its standard output mostly is one
-as well; but if the client prints to a terminal, it is that terminal: what is written there appears at once, in order, and
-is known to be for a terminal.
+as well; but if the client prints to a terminal, it is that terminal: what is written there appears at once, in order,
+and is known to be for a terminal.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ def stderr_speaker() -> Callable[[bytes], bool] | None:
 
 def _is_own(stream: Any, fd: int) -> bool:
     """Whether it is this process's own, not one that a notebook or a test has put in its place."""
-    if stream is not (sys.__stdout__ if fd == 1 else sys.__stderr__):
+    own = sys.__stdout__ if fd == 1 else sys.__stderr__
+    if own is None or stream is not own:
         return False
     try:
-        return bool(stream.fileno() == fd)
+        return own.fileno() == fd
     except (OSError, ValueError):  # closed, or not of a file
         return False
 
@@ -93,7 +94,7 @@ class _Noted(io.FileIO):
         self.name = name
         self._spoke = spoke
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> Any:
         """As `FileIO.write`."""
         count = super().write(data)
         self._spoke()
@@ -114,6 +115,6 @@ def settle(reporter: Reporter, way: str) -> None:
             new = io.TextIOWrapper(
                 io.BufferedWriter(raw), encoding=old.encoding, errors=old.errors, line_buffering=True
             )
-            new.mode = "w"
+            new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)

@@ -1,7 +1,7 @@
 """Warnings: what a worker warns of, the client shows.
 
-A worker has the client's filters: what they make an error is one there, in the task. What they let pass goes to the client,
-whose filters look at it again: so a warning that is to be shown once is shown once, however many workers have it.
+A worker has the client's filters: what they make an error is one there, in the task. What they let pass goes to the
+client, whose filters look at it again: so what is to be shown once is shown once, however many workers warn of it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ __all__ = ["portable_filters", "settle", "show"]
 def portable_filters() -> list[tuple[Any, ...]]:
     """The filters of this process: (action, message, category by name, module, line); texts as regular expressions."""
     return [
-        (action, _portable(message), (category.__module__, category.__qualname__), _portable(module), line)
+        (action, _portable(message), _name(category), _portable(module), line)
         for action, message, category, module, line in warnings.filters
     ]
+
+
+def _name(cls: Any) -> Name:
+    return cls.__module__, cls.__qualname__
 
 
 def _portable(text: Any) -> str:
@@ -37,7 +41,7 @@ def _portable(text: Any) -> str:
     if text is None:
         return ""
     if isinstance(text, str):  # of the interpreter's own filters: exactly this
-        return "".join(character if character.isalnum() or character == "_" else f"\\{character}" for character in text) + r"\Z"
+        return text.replace(".", r"\.") + r"\Z"
     pattern: str = text.pattern
     return pattern
 
@@ -62,7 +66,7 @@ def settle(reporter: Reporter, filters: list[tuple[Any, ...]] | None) -> None:
         if file is not None:
             show_here(message, category, filename, lineno, file, line)
         elif filters is not None:
-            names = [(cls.__module__, cls.__qualname__) for cls in category.__mro__ if issubclass(cls, Warning)]
+            names = [_name(cls) for cls in category.__mro__ if issubclass(cls, Warning)]
             report = ("warning", str(message), names, filename, lineno, line, _module_of(filename))
             reporter.report(pickle.dumps(report, 5))
 
@@ -72,8 +76,7 @@ def settle(reporter: Reporter, filters: list[tuple[Any, ...]] | None) -> None:
 def _set_filters(filters: list[tuple[Any, ...]]) -> None:
     warnings.resetwarnings()
     for action, message, name, module, line in filters:
-        # What is to be an error must be one here. Else the client's filter will do, should this process not know the class
-        # yet.
+        # What is to be an error must be one here. Else the client's filter will do, should the class not be known yet.
         category = _class_of(name, action == "error")
         if category is not None:
             warnings.filterwarnings(action, message, category, module, line, append=True)
@@ -140,6 +143,10 @@ def _made(text: str, names: list[Name]) -> Warning:
             pass
     if names[0] not in _stand_ins:
         module, path = names[0]
-        base = next((cls for cls in map(_class_of, names[1:]) if cls is not None and cls.__module__ == "builtins"), Warning)
-        _stand_ins[names[0]] = type(path.rpartition(".")[2], (base,), {"__module__": module, "__str__": lambda self: self.args[0]})
+        base = next(
+            (cls for cls in map(_class_of, names[1:]) if cls is not None and cls.__module__ == "builtins"), Warning
+        )
+        _stand_ins[names[0]] = type(
+            path.rpartition(".")[2], (base,), {"__module__": module, "__str__": lambda self: self.args[0]}
+        )
     return _stand_ins[names[0]](text)

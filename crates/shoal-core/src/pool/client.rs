@@ -297,6 +297,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// There is a notice for workers: each looks at it before its next task.
+    pub fn give_notice(&self) {
+        self.0.memory.control().notices.fetch_add(1, Ordering::Release);
+    }
+
     /// Whether workers have said something that is not passed on yet. A look at two words.
     pub fn has_news(&self) -> bool {
         self.0.memory.control().said.load(Ordering::Acquire) != self.0.heard.load(Ordering::Relaxed)

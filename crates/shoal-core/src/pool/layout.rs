@@ -55,6 +55,8 @@ pub struct Control {
     pub more: AtomicU32,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
+    /// Grows when the client has a notice for workers: what it says is the caller's own affair.
+    pub notices: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
     pub idle: AtomicU64,
     /// Grows when a worker has said something: before the task ends in which it did, the task's result comes after it.
@@ -134,6 +136,7 @@ impl PoolMemory {
             low_water: AtomicU64::new(0),
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
+            notices: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
             said: AtomicU64::new(0),
             bell: Bell::default(),

@@ -75,6 +75,8 @@ pub struct Worker {
     laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
+    /// The notices that it has taken.
+    notices: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
     in_flight: VecDeque<(u64, Vec<Lease>)>,
 }
@@ -112,6 +114,7 @@ impl Worker {
             started: 0,
             laps: Laps::default(),
             squeezes: 0,
+            notices: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -120,6 +123,12 @@ impl Worker {
     pub fn ready(&self) {
         self.memory.record(self.me).account.begin(clock::nanos());
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
+    }
+
+    /// Whether the client has given notice of something since this was asked last.
+    pub fn takes_notice(&mut self) -> bool {
+        let notices = self.memory.control().notices.load(Ordering::Acquire);
+        std::mem::replace(&mut self.notices, notices) != notices
     }
 
     /// How this process tells its client something.
