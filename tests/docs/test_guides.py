@@ -13,6 +13,7 @@ GUIDES = sorted(page for page in DOCS.glob("*.md") if "```python" in page.read_t
 # What the examples of a guide print, if anything.
 PRINTED = {
     "how-things-travel.md": "dict travels with 4.0 MB:\n    ['pixels']     4.0 MB  ndarray\n",
+    "logging.md": "shoal-worker-0 0.0 item 7\nMainProcess - here\nraised: careful\n",
     "progress.md": "half-way: 1\n",
 }
 

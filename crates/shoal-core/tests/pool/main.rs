@@ -15,6 +15,7 @@ mod fates;
 mod functions;
 mod insight;
 mod limits;
+mod reports;
 mod results;
 mod starts;
 
@@ -41,6 +42,7 @@ fn main() {
         ends::TESTS,
         fates::TESTS,
         limits::TESTS,
+        reports::TESTS,
         starts::TESTS,
     ]
     .concat();
