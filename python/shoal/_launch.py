@@ -75,7 +75,8 @@ def setup(
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
-    What the user names; numpy if the client has it; and what loads code by value if the main module has any.
+    What the user names; numpy if the client has it; what loads code by value if the main module has any; and what sends
+    log records if that imports logging in any case, or the client logs.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
     likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
@@ -83,7 +84,9 @@ def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
         likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
-        likely.append("shoal.serialize.by_value")
+        likely += ["shoal.serialize.by_value", "shoal.reports.records"]
+    elif "logging" in sys.modules and sys.modules["logging"].root.handlers:
+        likely.append("shoal.reports.records")
     if "shoal.multiprocessing.shared_memory" in sys.modules:
         likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]

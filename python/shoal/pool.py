@@ -129,13 +129,13 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
-        self._told = listen(logs, warnings, output)
+        told, self._board = listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
-            self._told,
+            told,
         )
         limits = (
             _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
@@ -155,7 +155,7 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, self._told[2])
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[2])
         register(self)
         levels.watch(_levels_changed)
 
@@ -493,8 +493,8 @@ def register(pool: Pool) -> None:
 def _levels_changed() -> None:
     """Loggers of this process have other levels: its workers are told."""
     for pool in list(_pools):
-        if pool._owner == os.getpid() and (told := vars(pool).get("_told")) and told[0] is not None:
-            told[0].write()
+        if pool._owner == os.getpid() and pool._board is not None:
+            pool._board.write()
             pool._base.give_notice()
 
 

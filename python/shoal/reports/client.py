@@ -9,26 +9,32 @@ import _pickle as pickle  # the module around it takes several times as long to 
 
 from shoal._engine import speak_through
 from shoal.reports import streams
-from shoal.reports.levels import Board
+from shoal.reports.levels import Board, levels
 from shoal.reports.warned import portable_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # What workers are told: levels of loggers, filters of warnings (None: they are not wanted), what becomes of output.
-    Settings = tuple[Board | None, list[tuple[Any, ...]] | None, str]
+    from shoal.reports.levels import Levels
+
+    # What workers are told: levels of loggers as they are and the board on which they stand later, filters of warnings
+    # (None: they are not wanted), what becomes of output.
+    Settings = tuple[tuple[Levels | None, bytes] | None, list[tuple[Any, ...]] | None, str]
 
 __all__ = ["listen"]
 
 
-def listen(logs: bool, warnings: bool, output: bool) -> Settings:
-    """Hear what the workers of a new pool say, from now on; returns what they are to be told.
+def listen(logs: bool, warnings: bool, output: bool) -> tuple[Settings, Board | None]:
+    """Hear what the workers of a new pool say, from now on.
 
     Args:
         logs: whether records are wanted.
         warnings: whether warnings are.
         output: whether what they print is.
+
+    Returns:
+        What they are to be told; and the board that the pool keeps, on which they find the levels when these change.
 
     Raises:
         TypeError: one of them is neither True nor False.
@@ -38,9 +44,10 @@ def listen(logs: bool, warnings: bool, output: bool) -> Settings:
             raise TypeError(f"{name} must be True or False, not {wanted!r}")
     speak_through("reports", _hear)
     streams.listen()
-    levels = Board.make() if logs else None
+    board = Board.make() if logs else None
+    told = None if board is None else (levels(), board.handle)
     filters = portable_filters() if warnings else None
-    return levels, filters, streams.way_of(output)
+    return (told, filters, streams.way_of(output)), board
 
 
 def _hear(message: bytes) -> bool:

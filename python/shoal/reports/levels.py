@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # What is disabled for all, and the levels of loggers that have one of their own.
     Levels = tuple[int, dict[str, int]]
 
-__all__ = ["Board", "set_levels", "watch"]
+__all__ = ["Board", "levels", "set_levels", "watch"]
 
 
 # Room for some five hundred loggers. What does not fit is not told: then a worker has the levels of before, and makes
@@ -29,7 +29,7 @@ _SIZE = 16384
 
 
 class Board:
-    """The levels in shared memory. Travels to workers.
+    """The levels in shared memory.
 
     Its lock keeps a reader from seeing half of what is being written; should the client end meanwhile, so do they.
     """
@@ -41,15 +41,13 @@ class Board:
 
     @classmethod
     def make(cls) -> Board:
-        """A new one, with the levels of this process."""
-        board = cls(Block.allocate(_SIZE), RawLock())
-        board.write()
-        return board
+        """A new one, on which nothing is written."""
+        return cls(Block.allocate(_SIZE), RawLock())
 
     def write(self) -> None:
         """Write the levels as they are now."""
         with self._lock:  # taken first: who comes last writes what is latest
-            data = pickle.dumps(_levels(), 5)
+            data = pickle.dumps(levels(), 5)
             if len(data) <= _SIZE:
                 memoryview(self._block)[: len(data)] = data  # type: ignore[arg-type]  # a buffer
 
@@ -59,11 +57,19 @@ class Board:
             levels: Levels | None = pickle.loads(memoryview(self._block))  # type: ignore[arg-type]
             return levels
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return Board, (self._block, self._lock)
+    @property
+    def handle(self) -> bytes:
+        """By which a worker opens it, when it needs to: that takes a tenth of a millisecond. The pool keeps it."""
+        return pickle.dumps((self._block, self._lock), 5)
+
+    @classmethod
+    def open(cls, handle: bytes) -> Board:
+        """The board of that handle."""
+        return cls(*pickle.loads(handle))
 
 
-def _levels() -> Levels | None:
+def levels() -> Levels | None:
+    """Those of this process; None of one that has not imported logging, and so not configured it."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None
@@ -91,8 +97,8 @@ def watch(changed: Callable[[], object]) -> None:
 
 
 def _begin() -> None:
-    """Whatever changes a level (`setLevel`, `basicConfig`, `disable`, `dictConfig`) has the manager of loggers forget what
-    they remember of levels: the one place where all of them come by."""
+    """Whatever changes a level (`setLevel`, `basicConfig`, `disable`, `dictConfig`) has the manager of loggers forget
+    what they remember of levels: the one place where all of them come by."""
     manager = sys.modules["logging"].root.manager
     forget = manager._clear_cache
 

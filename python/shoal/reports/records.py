@@ -20,6 +20,11 @@ __all__ = ["Forwarding", "handle", "settle"]
 # What arrives the same without a look at it.
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
+# What every record has.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+_formatter = logging.Formatter()
+
 _Value = tuple[bytes | None, str]
 
 
@@ -85,8 +90,6 @@ class Forwarding(logging.Handler):
     def __init__(self, reporter: Reporter, process: str) -> None:
         super().__init__()
         self._reporter, self._process = reporter, process
-        self._formatter = logging.Formatter()
-        self._standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
     def emit(self, record: logging.LogRecord) -> None:
         """As `logging.Handler.emit`."""
@@ -109,7 +112,7 @@ class Forwarding(logging.Handler):
         fields = dict(vars(record))
         fields.pop("message", None)
         if record.exc_info and not record.exc_text:
-            fields["exc_text"] = self._formatter.formatException(record.exc_info)
+            fields["exc_text"] = _formatter.formatException(record.exc_info)
         fields["exc_info"] = None
         if type(record.msg) is not str or not _are_plain(record.args):
             fields["msg"], fields["args"] = record.getMessage(), ()
@@ -120,7 +123,7 @@ class Forwarding(logging.Handler):
         others = {
             name: _pickled(value)
             for name, value in fields.items()
-            if type(value) not in _PLAIN and name not in self._standard
+            if type(value) not in _PLAIN and name not in _STANDARD
         }
         return {name: value for name, value in fields.items() if name not in others}, others
 

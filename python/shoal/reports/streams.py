@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from shoal._engine import Reporter
 
-__all__ = ["listen", "settle", "stderr_speaker", "way_of"]
+__all__ = ["listen", "prepare", "settle", "stderr_speaker", "way_of"]
 
 
 # ---- in the client ---------------------------------------------------------------------------------------------------
@@ -89,32 +89,39 @@ def _write(stream: Any, fd: int, data: bytes) -> bool:
 class _Noted(io.FileIO):
     """A file whose every write the client is to have heard of before it has the task's result."""
 
-    def __init__(self, fd: int, name: str, spoke: Callable[[], None]) -> None:
-        super().__init__(fd, "w", closefd=False)
-        self.name = name
-        self._spoke = spoke
+    spoke: Callable[[], object] = staticmethod(lambda: None)
 
     def write(self, data: Any) -> Any:
         """As `FileIO.write`."""
         count = super().write(data)
-        self._spoke()
+        self.spoke()
         return count
 
 
-def settle(reporter: Reporter, way: str) -> None:
-    """What this worker prints goes out line by line: who is killed has said what it said."""
-    if way == "unheard":
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
-    names = ["stderr"] if way == "shared" and os.isatty(1) else ["stdout", "stderr"]
-    for name in names:
+_noted: dict[str, _Noted] = {}
+
+
+def prepare() -> None:
+    """In the zygote, once for all its workers: what they print goes out line by line, so who is killed has said it."""
+    for fd, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
         if old is not None:
-            raw = _Noted(1 if name == "stdout" else 2, f"<{name}>", reporter.spoke)
+            raw = _noted[name] = _Noted(fd, "w", closefd=False)
+            raw.name = f"<{name}>"
             new = io.TextIOWrapper(
                 io.BufferedWriter(raw), encoding=old.encoding, errors=old.errors, line_buffering=True
             )
             new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
+
+
+def settle(reporter: Reporter, way: str) -> None:
+    """In a worker: results come after what it has printed, unless it prints to the client's terminal itself."""
+    if way == "unheard":
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+    for name, raw in _noted.items():
+        if name == "stderr" or way == "forwarded":
+            raw.spoke = reporter.spoke

@@ -6,7 +6,7 @@ import sys
 
 from shoal._imports import when_imported
 from shoal.reports import streams, warned
-from shoal.reports.levels import set_levels
+from shoal.reports.levels import Board, set_levels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,24 +30,31 @@ def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[], 
         number: the worker's place in its pool.
         settings: what `client.listen` returned there.
     """
-    board, filters, output = settings
+    told, filters, output = settings
     streams.settle(reporter, output)
     warned.settle(reporter, filters)
+    board: Board | None = None
+    wanted: Levels | None = None if told is None else told[0]
+    known: Levels | None = None
 
     def settle_logging() -> None:
         from shoal.reports import records
 
-        records.settle(None if board is None else records.Forwarding(reporter, f"shoal-worker-{number}"))
-        read_levels()
+        records.settle(None if told is None else records.Forwarding(reporter, f"shoal-worker-{number}"))
+        set_known_levels()
 
-    known: Levels | None = None
+    def set_known_levels() -> None:
+        nonlocal known
+        if wanted is not None and "logging" in sys.modules:
+            set_levels(wanted, known)
+            known = wanted
 
     def read_levels() -> None:
-        nonlocal known
-        now = board.read() if board is not None and "logging" in sys.modules else None
-        if now is not None:
-            set_levels(now, known)
-            known = now
+        nonlocal board, wanted
+        if told is not None:
+            board = board or Board.open(told[1])
+            wanted = board.read()
+            set_known_levels()
 
     # Most workers never log: it takes milliseconds to import.
     if "logging" in sys.modules:

@@ -15,7 +15,7 @@ use super::voice::{BEHIND, Stream};
 /// Bytes kept of what a worker said.
 const KEPT: usize = 32 << 10;
 /// A line that is longer is passed on in pieces.
-const LONG: usize = 64 << 10;
+const LONG: usize = 1 << 20;
 /// Bytes read at a time.
 const GULP: usize = 64 << 10;
 
@@ -33,6 +33,7 @@ pub(super) struct Words {
     wanted: bool,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
+    /// Of a standard error: what it said last.
     last: VecDeque<u8>,
     ended: bool,
 }
@@ -68,9 +69,11 @@ impl Words {
     }
 
     fn take_in(&mut self, heard: &[u8]) -> Vec<u8> {
-        self.last.extend(heard);
-        let excess = self.last.len().saturating_sub(KEPT);
-        self.last.drain(..excess);
+        if self.stream == Stream::Err {
+            self.last.extend(heard);
+            let excess = self.last.len().saturating_sub(KEPT);
+            self.last.drain(..excess);
+        }
         if !self.wanted {
             return Vec::new();
         }
