@@ -20,7 +20,7 @@ from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.maps import Maps
 from shoal.reports import levels
-from shoal.reports.client import listen
+from shoal.reports.client import listen, notice
 from shoal.results import Callbacks, MapResult, closed
 
 TYPE_CHECKING = False
@@ -129,7 +129,7 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
-        told, self._board = listen(logs, warnings, output)
+        told = listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
@@ -155,7 +155,7 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[2])
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[-1])
         register(self)
         levels.watch(_levels_changed)
 
@@ -492,10 +492,10 @@ def register(pool: Pool) -> None:
 
 def _levels_changed() -> None:
     """Loggers of this process have other levels: its workers are told."""
+    told = notice()
     for pool in list(_pools):
-        if pool._owner == os.getpid() and pool._board is not None:
-            pool._board.write()
-            pool._base.give_notice()
+        if pool._owner == os.getpid() and isinstance(pool._base, _engine.PoolBase):
+            pool._base.leave_notice(told)
 
 
 @atexit.register

@@ -84,7 +84,6 @@ class ThreadPool(Pool):
         self._terms = Terms({})
         self._last_terms = ({}, self._terms)
         self._seeds = _seeds(seed)
-        self._board = None
         self._terminated = False
         self._callbacks = self._future = None
         self._streams = weakref.WeakSet()

@@ -357,12 +357,13 @@ def test_a_worker_that_imports_logging_late_is_heard(run: Run, tmp_path: Path) -
         "    return before\n"
     )
     done = run("""
-        import logging
         import late
         import shoal
 
-        logging.basicConfig(level="INFO", format="%(name)s %(message)s")
         with shoal.Pool(1) as pool:
+            # It was made before anything was configured here.
+            import logging
+            logging.basicConfig(level="INFO", format="%(name)s %(message)s")
             print(pool.apply(late.work))
     """)
     assert (done.stdout, done.stderr) == ("False\n", "late heard\n")

@@ -425,9 +425,9 @@ impl PoolBase {
         Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
-    /// Have each worker look before its next task at what was left for it.
-    fn give_notice(&self) {
-        self.pool.give_notice();
+    /// Leave some bytes for workers: each looks at them before its next task, the latest only. False: they are too many.
+    fn leave_notice(&self, notice: &[u8]) -> bool {
+        self.pool.leave_notice(notice)
     }
 
     /// Take back all tasks that no worker has taken yet.

@@ -119,7 +119,7 @@ impl Seated {
     }
 
     /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to
-    /// itself. `notice()` is called before a task if the client has given one. SystemExit of a task is raised.
+    /// itself. `notice(bytes)` is called before a task if the client has left something. SystemExit of a task is raised.
     #[pyo3(signature = (most, most_memory, notice))]
     fn run(
         &mut self,
@@ -131,8 +131,8 @@ impl Seated {
         self.worker.ready();
         let mut left = most.unwrap_or(u64::MAX);
         while left > 0 && self.next(py)? {
-            if self.worker.takes_notice() {
-                notice.call0()?;
+            if let Some(bytes) = self.worker.notice() {
+                notice.call1((PyBytes::new(py, &bytes),))?;
             }
             let ended = self.perform(py);
             self.finish(py, ended)?;

@@ -9,7 +9,7 @@ import _pickle as pickle  # the module around it takes several times as long to 
 
 from shoal._engine import speak_through
 from shoal.reports import streams
-from shoal.reports.levels import Board, levels
+from shoal.reports.levels import levels
 from shoal.reports.warned import portable_filters
 
 TYPE_CHECKING = False
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from shoal.reports.levels import Levels
 
-    # What workers are told: levels of loggers as they are and the board on which they stand later, filters of warnings
-    # (None: they are not wanted), what becomes of output.
-    Settings = tuple[tuple[Levels | None, bytes] | None, list[tuple[Any, ...]] | None, str]
+    # What workers are told: whether records are wanted, and the levels of loggers; the filters of warnings, None if
+    # these are not wanted; what becomes of output.
+    Settings = tuple[bool, Levels | None, list[tuple[Any, ...]] | None, str]
 
-__all__ = ["listen"]
+__all__ = ["listen", "notice"]
 
 
-def listen(logs: bool, warnings: bool, output: bool) -> tuple[Settings, Board | None]:
+def listen(logs: bool, warnings: bool, output: bool) -> Settings:
     """Hear what the workers of a new pool say, from now on.
 
     Args:
@@ -34,7 +34,7 @@ def listen(logs: bool, warnings: bool, output: bool) -> tuple[Settings, Board | 
         output: whether what they print is.
 
     Returns:
-        What they are to be told; and the board that the pool keeps, on which they find the levels when these change.
+        What they are to be told.
 
     Raises:
         TypeError: one of them is neither True nor False.
@@ -44,10 +44,13 @@ def listen(logs: bool, warnings: bool, output: bool) -> tuple[Settings, Board | 
             raise TypeError(f"{name} must be True or False, not {wanted!r}")
     speak_through("reports", _hear)
     streams.listen()
-    board = Board.make() if logs else None
-    told = None if board is None else (levels(), board.handle)
     filters = portable_filters() if warnings else None
-    return (told, filters, streams.way_of(output)), board
+    return logs, levels(), filters, streams.way_of(output)
+
+
+def notice() -> bytes:
+    """What workers are told when levels have changed; see `shoal.reports.levels`."""
+    return pickle.dumps(levels(), 5)
 
 
 def _hear(message: bytes) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _pickle as pickle
 import sys
 
 from shoal._imports import when_imported
 from shoal.reports import streams, warned
-from shoal.reports.levels import Board, set_levels
+from shoal.reports.levels import set_levels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,28 +20,26 @@ if TYPE_CHECKING:
 __all__ = ["settle"]
 
 
-def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[], None]:
+def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[bytes], None]:
     """From now on this worker tells its client what it logs, warns of and prints, as far as that is wanted.
 
     Returns:
-        What to call when the client gives notice that levels have changed.
+        What to call with the client's notice that levels have changed.
 
     Args:
         reporter: the way to the client.
         number: the worker's place in its pool.
         settings: what `client.listen` returned there.
     """
-    told, filters, output = settings
+    logs, wanted, filters, output = settings
     streams.settle(reporter, output)
     warned.settle(reporter, filters)
-    board: Board | None = None
-    wanted: Levels | None = None if told is None else told[0]
     known: Levels | None = None
 
     def settle_logging() -> None:
         from shoal.reports import records
 
-        records.settle(None if told is None else records.Forwarding(reporter, f"shoal-worker-{number}"))
+        records.settle(records.Forwarding(reporter, f"shoal-worker-{number}") if logs else None)
         set_known_levels()
 
     def set_known_levels() -> None:
@@ -49,16 +48,14 @@ def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[], 
             set_levels(wanted, known)
             known = wanted
 
-    def read_levels() -> None:
-        nonlocal board, wanted
-        if told is not None:
-            board = board or Board.open(told[1])
-            wanted = board.read()
-            set_known_levels()
+    def take_notice(notice: bytes) -> None:
+        nonlocal wanted
+        wanted = pickle.loads(notice)
+        set_known_levels()
 
     # Most workers never log: it takes milliseconds to import.
     if "logging" in sys.modules:
         settle_logging()
     else:
         when_imported("logging", settle_logging)
-    return read_levels
+    return take_notice

@@ -93,6 +93,8 @@ pub struct Shared {
     output: Output,
     /// What of `Control::said` was passed on.
     heard: AtomicU64,
+    /// Held by who leaves a notice.
+    noticing: Mutex<()>,
     /// Workers that rest.
     resting: AtomicUsize,
     _setup: PlainBlock,
@@ -253,6 +255,7 @@ impl Pool {
                 limits: config.limits,
                 output: config.output,
                 heard: AtomicU64::new(0),
+                noticing: Mutex::default(),
                 resting: AtomicUsize::new(0),
                 _setup: setup,
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
@@ -297,9 +300,10 @@ impl Pool {
         Ok(pool)
     }
 
-    /// There is a notice for workers: each looks at it before its next task.
-    pub fn give_notice(&self) {
-        self.0.memory.control().notices.fetch_add(1, Ordering::Release);
+    /// Leaves some bytes for workers: each looks at them before its next task, the latest only. `false`: they are too many.
+    pub fn leave_notice(&self, bytes: &[u8]) -> bool {
+        let _one_at_a_time = lock(&self.0.noticing);
+        self.0.memory.control().notice.leave(bytes)
     }
 
     /// Whether workers have said something that is not passed on yet. A look at two words.

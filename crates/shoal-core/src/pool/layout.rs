@@ -12,6 +12,7 @@ use shoal_sys::memory::{self, Mapping};
 use super::account::Account;
 use super::completion_ring::Cursors;
 use super::current::Current;
+use super::notice::Notice;
 use super::task_ring::{Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::sync::bell::Bell;
@@ -55,8 +56,6 @@ pub struct Control {
     pub more: AtomicU32,
     /// Grows when memory is short: workers give back what they have free.
     pub squeezes: AtomicU32,
-    /// Grows when the client has a notice for workers: what it says is the caller's own affair.
-    pub notices: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
     pub idle: AtomicU64,
     /// Grows when a worker has said something: before the task ends in which it did, the task's result comes after it.
@@ -66,7 +65,12 @@ pub struct Control {
     /// How workers hear of tasks.
     pub gate: Gate,
     positions: Positions,
+    /// What the client leaves for workers: the caller's own bytes.
+    pub notice: Notice<NOTICE_WORDS>,
 }
+
+/// Room for a notice, in words of 8 bytes.
+const NOTICE_WORDS: usize = 1024;
 
 /// What a worker writes about itself, and its completion ring's cursors.
 #[repr(C, align(128))]
@@ -136,12 +140,12 @@ impl PoolMemory {
             low_water: AtomicU64::new(0),
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
-            notices: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
             said: AtomicU64::new(0),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
+            notice: Notice::default(),
         };
         // SAFETY: the mapping is long enough (`sizes`), aligned to a page, and nobody else has it yet.
         unsafe { map.as_ptr().cast::<Control>().write(control) };

@@ -2,6 +2,7 @@
 
 pub mod completion_ring;
 pub mod current;
+pub mod notice;
 pub mod task_ring;
 
 #[cfg(not(loom))]

@@ -75,8 +75,8 @@ pub struct Worker {
     laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
-    /// The notices that it has taken.
-    notices: u32,
+    /// The version of the notice that it has seen.
+    noticed: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
     in_flight: VecDeque<(u64, Vec<Lease>)>,
 }
@@ -114,7 +114,7 @@ impl Worker {
             started: 0,
             laps: Laps::default(),
             squeezes: 0,
-            notices: 0,
+            noticed: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -125,10 +125,11 @@ impl Worker {
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
     }
 
-    /// Whether the client has given notice of something since this was asked last.
-    pub fn takes_notice(&mut self) -> bool {
-        let notices = self.memory.control().notices.load(Ordering::Acquire);
-        std::mem::replace(&mut self.notices, notices) != notices
+    /// What the client has left since this was asked last.
+    pub fn notice(&mut self) -> Option<Vec<u8>> {
+        let (version, bytes) = self.memory.control().notice.look(self.noticed)?;
+        self.noticed = version;
+        Some(bytes)
     }
 
     /// How this process tells its client something.
