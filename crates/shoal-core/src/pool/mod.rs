@@ -27,6 +27,7 @@ pub mod messages;
 pub mod packed;
 #[cfg(not(loom))]
 pub mod reporter;
+#[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]
 pub mod tasks;
