@@ -11,7 +11,9 @@ _Q = TypeVar("_Q", bound=RawQueue)
 
 __version__: str
 SPIN_BUDGET_US: int
+LAST_WORD: int
 __all__ = [
+    "LAST_WORD",
     "SPIN_BUDGET_US",
     "Answerer",
     "AsyncResult",
@@ -22,6 +24,7 @@ __all__ = [
     "Inbox",
     "Job",
     "PoolBase",
+    "PoolOutside",
     "Prepared",
     "RawBarrier",
     "RawCondition",
@@ -48,6 +51,7 @@ __all__ = [
     "last_map",
     "limit_memory",
     "machine_memory",
+    "memory_outside",
     "memory_usage",
     "open_block",
     "open_queue",
@@ -61,6 +65,7 @@ __all__ = [
     "speak_through",
     "start_trace",
     "start_zygote",
+    "stay_if_ending",
     "stop_trace",
     "try_collapse",
     "wait_for_threads",
@@ -69,6 +74,7 @@ __all__ = [
 
 def cpu_count() -> int: ...
 def end_threads() -> None: ...
+def stay_if_ending() -> None: ...
 def wait_for_threads() -> None: ...
 def start_zygote(
     program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
@@ -81,6 +87,24 @@ def pool_spent(
 def pool_depth(base: PoolBase) -> tuple[int, int]: ...
 def start_trace(base: PoolBase, most: int) -> bool: ...
 def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+
+@final
+class PoolOutside:
+    def __new__(cls, path: str) -> Self: ...
+    def file(self) -> tuple[int, int]: ...
+    def look(
+        self,
+    ) -> tuple[
+        int,
+        int,
+        bool,
+        int,
+        list[tuple[int, bool, bool, tuple[str | None, int] | None, tuple[int, int, int, int, int, int, int]]],
+    ]: ...
+
+def memory_outside(
+    roster: str, segments: Iterable[str]
+) -> tuple[int, int, int, int, int, int, dict[int, tuple[int, int]]]: ...
 def last_map(
     base: PoolBase,
 ) -> (

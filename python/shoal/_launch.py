@@ -80,7 +80,7 @@ def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
     likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
-    if likely and share.get("OPENBLAS_NUM_THREADS", "1") != "1":
+    if likely and _budget.differs({**os.environ, **_budget.zygote()}, {**os.environ, **share}):
         likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):

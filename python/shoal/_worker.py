@@ -38,6 +38,8 @@ def work(seat: _engine.Seat) -> NoReturn:
         worker = _engine.Seated(seat)
         # Should it crash, the client is to know where: what is written to stderr is kept.
         faulthandler.enable(file=2, all_threads=False)
+        # Told to end by this signal, it says there where it is; the handler before this one, the kernel's, ends it.
+        faulthandler.register(_engine.LAST_WORD, file=2, all_threads=False, chain=True)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)

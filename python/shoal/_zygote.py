@@ -48,6 +48,19 @@ def _preload(name: str) -> None:
         __import__(name)
     except BaseException as error:  # also SystemExit: a module may not end the zygote
         print(f"shoal: preload of {name!r} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if len(os.listdir("/proc/self/task")) > 1:
+    if _threads():
         # What a thread holds at the moment of a fork, it holds in the worker for ever.
         print(f"shoal: {name!r} starts threads when imported, do not preload it: workers may hang", file=sys.stderr)
+
+
+def _threads() -> int:
+    """How many there are beside this one, without that of jemalloc: Arrow brings it along, and it is made for forks."""
+    main = str(os.getpid())
+    others = 0
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as name:
+                others += thread != main and name.read() != "jemalloc_bg_thd\n"
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended meanwhile
+    return others

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
 
+# Where pools run of which nothing is said: `shoal run --cluster` says so. None: on this machine.
+default_cluster: object = None
+
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Called with every new pool.
 _watchers: list[Callable[[Pool], object]] = []
@@ -88,6 +91,12 @@ class Pool(Maps):
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
+        cluster: for the same calls on the machines of a Dask cluster: a `dask.distributed.Client`, a cluster of Dask,
+            or the address of a scheduler. Each Dask worker is a node, with a pool of `processes` workers; by default
+            one for each of its machine's CPUs, which Dask workers on one machine share. Needs `shoal[dask]`. Default:
+            None, this machine.
+        node_timeout: on a cluster, a node that has given no sign of life for so many seconds is given up.
+            Default: 30.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -121,8 +130,12 @@ class Pool(Maps):
         warnings: bool = True,
         output: bool = True,
         kind: str = "process",
+        cluster: object = None,
+        node_timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> None:
+        if node_timeout is not None:
+            raise ValueError("node_timeout is for a pool on a cluster")
         if kind != "process":
             raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         terms = Terms(options)
@@ -160,6 +173,10 @@ class Pool(Maps):
         levels.watch(_levels_changed)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kwargs.get("cluster", None if kind == "thread" else default_cluster) is not None and cls is Pool:
+            from shoal.cluster.pool import ClusterPool
+
+            return object.__new__(ClusterPool)  # type: ignore[return-value]
         if kind == "thread" and cls is Pool:
             from shoal.threads import ThreadPool
 
@@ -434,8 +451,13 @@ class Pool(Maps):
         if hasattr(self, "_base") and self._root is None and self._owner == os.getpid() and self._base.is_open:
             import warnings
 
-            warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.terminate()
+            text = f"unclosed running pool {self!r}"
+            if self._has_tasks():
+                # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them.
+                self._base.close_now()
+            else:
+                self.terminate()
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
@@ -445,6 +467,9 @@ class Pool(Maps):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _has_tasks(self) -> bool:
+        return _engine.pool_depth(self._base)[1] > 0
 
     def _threads(self) -> Callbacks:
         if self._root is not None:

@@ -41,7 +41,7 @@ class Notebook:
             elif kind == "comm_msg" and content["data"].get("method") == "update":
                 self.widgets[content["comm_id"]].update(content["data"]["state"])
 
-        reply = self._client.execute_interactive(cell, output_hook=look, timeout=50, store_history=False)
+        reply = self._client.execute_interactive(cell, output_hook=look, timeout=150, store_history=False)
         assert reply["content"]["status"] == "ok", reply["content"]
         return "".join(printed)
 
@@ -63,7 +63,7 @@ def notebook(tmp_path: Path) -> Iterator[Notebook]:
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=50)
+        client.wait_for_ready(timeout=150)
         yield Notebook(client)
     finally:
         client.stop_channels()

@@ -29,6 +29,11 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
     }
 }
 
+/// The exception for bytes from another process that are not what they should be: somebody has written over them.
+pub fn damaged(what: &'static str) -> PyErr {
+    Python::attach(|py| exception(py, Error::Damaged(what)))
+}
+
 /// Whether an exception met on the way is Ctrl-C or the like, which came while code of the user's was running here, as
 /// items are read, pickled and unpickled by it. It concerns whoever waits, at once, and not the item. (What a task raised
 /// has its remote traceback as the cause.)

@@ -14,10 +14,11 @@ use crate::errors::OrRaise;
 use crate::pool::{Label, PoolBase, name_of};
 use crate::wire::result;
 
-/// Nanoseconds: tasks (a number), busy, decoding, encoding, sending, idle, waiting.
-type Parts = (u64, u64, u64, u64, u64, u64, u64);
+/// What a worker has done, in nanoseconds: tasks (a number), busy, decoding, encoding, sending, idle, waiting.
+pub type Parts = (u64, u64, u64, u64, u64, u64, u64);
 
-fn parts(spent: &Spent) -> Parts {
+/// For Python.
+pub fn parts(spent: &Spent) -> Parts {
     let Spent { tasks, busy, decoding, encoding, sending, idle, waiting } = *spent;
     (tasks, busy, decoding, encoding, sending, idle, waiting)
 }

@@ -20,7 +20,7 @@ use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 use shoal_sys::clock;
 
-use crate::errors::{OrRaise, is_interrupt};
+use crate::errors::{OrRaise, damaged, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
@@ -194,9 +194,10 @@ impl State {
         if chunk.len() == 1 && self.fixed == Some(1) {
             return results.set_item(chunk.start, value);
         }
-        let done = (*units as usize).min(chunk.len());
-        if done < chunk.len() && self.fixed.is_some() {
-            return Err(PyRuntimeError::new_err("damaged result"));
+        // As many as the worker says, which is at least one.
+        let done = value.len()?;
+        if done as u64 != *units || !(1..=chunk.len()).contains(&done) || (done < chunk.len() && self.fixed.is_some()) {
+            return Err(damaged("result"));
         }
         let middle = chunk.start + done;
         self.chunks.measured(done, *nanos);

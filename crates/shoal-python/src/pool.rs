@@ -224,7 +224,7 @@ impl Inside {
 
     /// Does not return if another thread is ending the interpreter: what the calling one waited for was cut off by that,
     /// and nobody wants to hear of it. Only daemon threads are left then.
-    fn stay_if_ending(py: Python<'_>) {
+    pub fn stay_if_ending(py: Python<'_>) {
         if ENDING.get().is_none_or(|thread| *thread == std::thread::current().id()) {
             return;
         }

@@ -18,7 +18,7 @@ use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 use shoal_sys::{process, procfs};
 
 use crate::allocator;
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, damaged};
 use crate::in_flight;
 use crate::items::Items;
 use crate::message::{self, Reader};
@@ -162,7 +162,7 @@ impl Seated {
         let split = bytes
             .split_first_chunk::<8>()
             .and_then(|(len, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?));
-        let (setup, initializer) = split.ok_or_else(|| PyRuntimeError::new_err("damaged setup"))?;
+        let (setup, initializer) = split.ok_or_else(|| damaged("setup"))?;
         Ok((setup.to_vec(), initializer.to_vec()))
     }
 
@@ -334,7 +334,7 @@ impl Seated {
                 let units = results.len() as u64;
                 return Ok((results.into_any(), units));
             }
-            _ => return Err(PyRuntimeError::new_err("damaged task")),
+            _ => return Err(damaged("task")),
         };
         Ok((value, 1))
     }

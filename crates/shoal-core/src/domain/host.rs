@@ -37,6 +37,10 @@ const TRIES: u32 = 10;
 /// and after how long each time.
 const MOMENT: Duration = Duration::from_millis(10);
 
+/// Tells a worker to say where it is, on its standard error, and to end. The kernel does not send it, and nobody else
+/// has a use for it. Who does not handle it just ends.
+pub const LAST_WORD: process::Signal = process::Signal::STKFLT;
+
 /// With more workers than these their standard streams are not listened to.
 const MOST_HEARD: usize = 128;
 
@@ -266,6 +270,11 @@ impl Host {
         self.address
     }
 
+    /// The number of the domain, told to who looks at it from outside.
+    pub fn domain(&self) -> u64 {
+        self.roster.domain()
+    }
+
     /// The heap.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.heap
@@ -470,6 +479,15 @@ impl Host {
     /// The supervisor's plans may have changed: it looks again.
     pub(crate) fn look_again(&self) {
         self.notifier.notify();
+    }
+
+    /// Tells a worker to end, and to say before where it is, by [`LAST_WORD`]. `false`: nobody would hear it.
+    pub(crate) fn ask_where(self: &Arc<Host>, place: Place) -> bool {
+        // The standard error is the first of them.
+        let words = self.state().seats.get(&place).and_then(|seat| seat.words.first().cloned());
+        let Some(words) = words else { return false };
+        self.voice.say(Stream::Err, lock(&words).expect_answer(), self);
+        self.signal(place, LAST_WORD).is_ok()
     }
 
     /// Sends a signal to a worker, if it still is there.

@@ -34,6 +34,9 @@ const BURY: Duration = Duration::from_secs(1);
 /// How long after blocks of theirs were let go of idle workers are woken to see whether they can give memory back.
 const TELL_OWNERS: Duration = Duration::from_secs(5);
 
+/// Packets taken of one peer in a turn: whoever never stops talking is not to keep the others waiting.
+const AT_A_TIME: usize = 256;
+
 /// Who a packet came from.
 #[derive(Clone, Copy, Debug)]
 enum Peer {
@@ -195,6 +198,9 @@ fn hear(host: &Arc<Host>, place: Place, stream: usize) {
 pub(super) fn receive(socket: &Seqpacket) -> Result<Option<Vec<Packet>>> {
     let mut packets = vec![];
     loop {
+        if packets.len() == AT_A_TIME {
+            return Ok(Some(packets));
+        }
         match socket.try_recv() {
             Ok(Some(packet)) => packets.push(packet),
             Ok(None) if packets.is_empty() => return Ok(None),
@@ -212,27 +218,29 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
     let Some(socket) = host.state().zygote.as_ref().map(|zygote| zygote.socket.clone()) else { return Ok(()) };
     let Some(packets) = receive(&socket)? else { return zygote_died(host) };
     for packet in packets {
-        match FromZygote::decode(&packet.bytes)? {
+        // What it says next is not to be relied on either: another one is started.
+        let Ok(said) = FromZygote::decode(&packet.bytes) else { return zygote_died(host) };
+        match said {
             // Good is a zygote only once it has forked: what it imports before that may be its end.
             FromZygote::Ready { .. } => {}
             FromZygote::Forked { place, pid } => {
-                let mut state = host.state();
+                let mut guard = host.state();
+                let state = &mut *guard;
+                let Some(seat) = state.seats.get_mut(&place) else { continue };
+                seat.pid = pid;
+                let epoch = host.roster.line(seat.holder).epoch;
+                host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
+                seat.since = Instant::now();
+                // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
+                // as it is only reaped by the zygote, which says so.
+                let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
+                seat.pidfd = pidfd.map(Arc::new);
                 state.failed_zygotes = 0;
                 if let Some(zygote) = &mut state.zygote {
                     zygote.ready = true;
                 }
                 state.by_pid.insert(pid, place);
-                if let Some(seat) = state.seats.get_mut(&place) {
-                    seat.pid = pid;
-                    let epoch = host.roster.line(seat.holder).epoch;
-                    host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
-                    seat.since = Instant::now();
-                    // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
-                    // as it is only reaped by the zygote, which says so.
-                    let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
-                    seat.pidfd = pidfd.map(Arc::new);
-                }
-                drop(state);
+                drop(guard);
                 if let Some(pool) = host.pool(place.pool) {
                     pool.forked(place, pid);
                 }
@@ -265,6 +273,9 @@ pub(crate) enum Ended {
 
 /// The one way that every dead worker goes.
 fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
+    if !host.state().seats.contains_key(&place) {
+        return;
+    }
     if let Ended::Exited(death) = &mut ended {
         inquire(host, place, death);
     }
@@ -292,10 +303,10 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
     host.forget_reports(death.pid);
     for words in words {
         let mut words = words::lock(&words);
-        let (said, last) = words.end();
-        host.voice.say(words.stream, said, host);
+        let left = words.end();
+        host.voice.say(words.stream, left.said, host);
         if words.stream == Stream::Err {
-            death.words = last;
+            (death.words, death.answer) = (left.last, left.answer);
         }
     }
     if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {

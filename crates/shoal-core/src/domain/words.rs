@@ -35,17 +35,38 @@ pub(super) struct Words {
     line: Vec<u8>,
     /// Of a standard error: what it said last.
     last: VecDeque<u8>,
+    /// What came since it was asked where it is: for who learns of its end, and not passed on.
+    answer: Option<Vec<u8>>,
     ended: bool,
+}
+
+/// What is left of somebody who has died.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// What is still to be passed on.
+    pub(super) said: Vec<u8>,
+    /// Its last words.
+    pub(super) last: Arc<str>,
+    /// What it answered when it was asked where it is.
+    pub(super) answer: Arc<str>,
 }
 
 impl Words {
     pub(super) fn new(stream: Stream, pipe: OwnedFd, wanted: bool) -> Words {
-        Words { stream, pipe: Arc::new(pipe), wanted, line: Vec::new(), last: VecDeque::new(), ended: false }
+        let (line, last) = (Vec::new(), VecDeque::new());
+        Words { stream, pipe: Arc::new(pipe), wanted, line, last, answer: None, ended: false }
     }
 
     /// The pipe, as long as there is somebody to write to it.
     pub(super) fn pipe(&self) -> Option<Arc<OwnedFd>> {
         (!self.ended).then(|| self.pipe.clone())
+    }
+
+    /// It is about to be asked where it is: what it says from now on is its answer. What came before, to be passed on.
+    pub(super) fn expect_answer(&mut self) -> Vec<u8> {
+        let heard = self.listen();
+        self.answer.get_or_insert_default();
+        heard
     }
 
     /// Reads what lies there. What is to be passed on: whole lines.
@@ -69,6 +90,10 @@ impl Words {
     }
 
     fn take_in(&mut self, heard: &[u8]) -> Vec<u8> {
+        if let Some(answer) = &mut self.answer {
+            answer.extend_from_slice(&heard[..heard.len().min(KEPT - answer.len())]);
+            return Vec::new();
+        }
         if self.stream == Stream::Err {
             self.last.extend(heard);
             let excess = self.last.len().saturating_sub(KEPT);
@@ -85,8 +110,8 @@ impl Words {
         std::mem::replace(&mut self.line, rest)
     }
 
-    /// The worker is dead: what is still to be passed on, and its last words.
-    pub(super) fn end(&mut self) -> (Vec<u8>, Arc<str>) {
+    /// The worker is dead: what it has left.
+    pub(super) fn end(&mut self) -> Left {
         let mut said = Vec::new();
         // Not for ever: a process that it started may go on writing to the pipe.
         for _ in 0..BEHIND / GULP {
@@ -98,7 +123,12 @@ impl Words {
             said.extend_from_slice(&rest);
             said.push(b'\n');
         }
-        (said, String::from_utf8_lossy(self.last.make_contiguous()).into())
+        let answer = self.answer.take().unwrap_or_default();
+        Left {
+            said,
+            last: String::from_utf8_lossy(self.last.make_contiguous()).into(),
+            answer: String::from_utf8_lossy(&answer).into(),
+        }
     }
 }
 
@@ -117,7 +147,8 @@ mod tests {
         assert_eq!(words.take_in(b"one\ntw"), b"one\n");
         assert_eq!(words.take_in(b""), b"");
         assert_eq!(words.take_in(b"o\nthree\nfour"), b"two\nthree\n");
-        assert_eq!(words.end(), (b"four\n".to_vec(), "one\ntwo\nthree\nfour".into()));
+        let left = words.end();
+        assert_eq!((left.said, &*left.last), (b"four\n".to_vec(), "one\ntwo\nthree\nfour"));
     }
 
     #[test]
@@ -138,7 +169,7 @@ mod tests {
     fn only_the_last_words_are_kept() {
         let mut words = words();
         (0..10_000).for_each(|n| drop(words.take_in(format!("line {n}\n").as_bytes())));
-        let (_, last) = words.end();
+        let last = words.end().last;
         assert!(last.len() <= KEPT && last.ends_with("line 9999\n"));
     }
 
@@ -147,7 +178,8 @@ mod tests {
         let (pipe, _) = pipe::pipe().expect("a descriptor");
         let mut words = Words::new(Stream::Err, pipe, false);
         assert_eq!(words.take_in(b"one\ntwo"), b"");
-        assert_eq!(words.end(), (vec![], "one\ntwo".into()));
+        let left = words.end();
+        assert_eq!((left.said, &*left.last), (vec![], "one\ntwo"));
     }
 
     #[test]
@@ -157,7 +189,30 @@ mod tests {
         std::io::Write::write_all(&mut std::fs::File::from(theirs), b"farewell").expect("room");
         assert_eq!(words.listen(), b"");
         assert!(words.pipe().is_some());
-        assert_eq!(words.end().1, "farewell".into());
+        assert_eq!(&*words.end().last, "farewell");
         assert!(words.pipe().is_none());
+    }
+
+    #[test]
+    fn an_answer_is_kept_apart_and_not_passed_on() {
+        let (pipe, theirs) = pipe::pipe().expect("descriptors");
+        let mut theirs = std::fs::File::from(theirs);
+        let mut say = |what: &[u8]| std::io::Write::write_all(&mut theirs, what).expect("room");
+        let mut words = Words::new(Stream::Err, pipe, true);
+        say(b"at work\nand");
+        assert_eq!(words.expect_answer(), b"at work\n");
+        say(b"here\n");
+        assert_eq!(words.listen(), b"");
+        say(b"I am");
+        let left = words.end();
+        assert_eq!((left.said, &*left.last, &*left.answer), (b"and\n".to_vec(), "at work\nand", "here\nI am"));
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_cut() {
+        let mut words = words();
+        words.expect_answer();
+        (0..3).for_each(|_| drop(words.take_in(&[b'x'; KEPT / 2 + 1])));
+        assert_eq!(words.end().answer.len(), KEPT);
     }
 }

@@ -10,6 +10,7 @@ mod backlog;
 mod collect;
 mod end;
 mod fate;
+mod lost;
 mod rest;
 mod submit;
 mod watch;
@@ -106,8 +107,10 @@ pub struct Shared {
     /// Where those sleep who wait while somebody else collects.
     followers: (Mutex<u64>, Condvar),
     following: AtomicUsize,
-    /// Set while the supervisor wants the collector lock: whoever has it lets go.
-    wanted: AtomicBool,
+    /// How many want the collector lock at once, as the supervisor does to settle a death: whoever has it lets go.
+    wanted: AtomicU32,
+    /// Set, with the collector lock held, until what a dead worker was at has another place.
+    settling: AtomicBool,
     /// Followers that want to hear of every completion.
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
@@ -128,6 +131,8 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
+    /// Tasks that were put into the ring, so far.
+    pushed: u64,
     backlog: Backlog,
     /// The lowest priority of what was put into the ring since that was empty, or a lower one.
     floor: i32,
@@ -137,6 +142,8 @@ struct Core {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Tasks that are to be stopped.
     stopping: Vec<u64>,
+    /// Workers that were told to end and to say where they are, and until when they may.
+    parting: Vec<(Instant, Seat)>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
     watched: Vec<Watched>,
@@ -244,7 +251,8 @@ impl Pool {
         let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
-        let memory = Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?);
+        let memory =
+            Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at, host.domain())?);
         let idle = config.limits.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
         memory.control().idle.store(idle, Ordering::Relaxed);
         let shared = host.add_pool(&memory.clone(), |number| {
@@ -262,11 +270,13 @@ impl Pool {
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
+                    pushed: 0,
                     backlog: Backlog::default(),
                     floor: 0,
                     mixed: false,
                     later: BinaryHeap::new(),
                     stopping: Vec::new(),
+                    parting: Vec::new(),
                     look_at: None,
                     look_every: None,
                     watched: vec![Watched::default(); config.workers],
@@ -280,7 +290,8 @@ impl Pool {
                 collector: Mutex::default(),
                 followers: Default::default(),
                 following: AtomicUsize::new(0),
-                wanted: AtomicBool::new(false),
+                wanted: AtomicU32::new(0),
+                settling: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
                 backlogged: AtomicUsize::new(0),
@@ -349,6 +360,11 @@ impl Pool {
         self.check()?;
         let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
         let budget = self.0.budget.as_ref();
+        {
+            // One writer at a time.
+            let _core = lock(&self.0.core);
+            self.0.memory.control().names.set(id, name);
+        }
         Ok(Arc::new(Function::new(self.0.host.heap(), id, name, bytes, leases, budget)?))
     }
 
@@ -521,7 +537,7 @@ impl Pool {
                 return if done() { Waited::Done } else { Waited::TimedOut };
             }
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            while self.0.wanted.load(Ordering::SeqCst) {
+            while self.0.wanted.load(Ordering::SeqCst) > 0 {
                 std::thread::sleep(Duration::from_micros(20));
             }
             let ended = match self.0.collector.try_lock() {

@@ -2,6 +2,7 @@
 
 pub mod completion_ring;
 pub mod current;
+pub mod names;
 pub mod notice;
 pub mod task_ring;
 
@@ -15,6 +16,8 @@ pub mod batches;
 pub mod chunks;
 #[cfg(not(loom))]
 pub mod client;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub mod death;
 #[cfg(not(loom))]
@@ -23,6 +26,8 @@ mod in_block;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
+#[cfg(not(loom))]
+pub mod outside;
 #[cfg(not(loom))]
 pub mod packed;
 #[cfg(not(loom))]

@@ -154,6 +154,7 @@ impl Worker {
         let record = self.memory.record(self.me);
         self.started = clock::nanos();
         record.started.store(self.started, Ordering::Relaxed);
+        record.function.store(taken.body.function, Ordering::Relaxed);
         record.current.begin(taken.body.task);
         self.body = ring.release(taken);
         if self.searching {
@@ -320,6 +321,8 @@ impl Worker {
                 std::thread::park();
             }
         }
+        // Before it is sent: whoever has the result finds the task counted.
+        record.account.ended(now, nanos, self.laps.ended(nanos));
         let written = loop {
             match ring.try_write(&head, &places, inline) {
                 Some(end) => break end,
@@ -331,8 +334,6 @@ impl Worker {
             }
         };
         record.current.done();
-        let parts = self.laps.ended(nanos);
-        record.account.ended(now, nanos, parts);
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
         if !leases.is_empty() {

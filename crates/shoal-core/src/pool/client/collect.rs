@@ -2,10 +2,10 @@
 //!
 //! Whoever gets the `collector` lock leads: it reads all rings, for everybody, and sleeps on the bell. The others
 //! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
-//! death, sets `wanted`; then the leader lets go at once.
+//! death, counts itself in `wanted`; then the leader lets go at once.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use shoal_sys::clock;
@@ -73,7 +73,7 @@ impl Shared {
                     let left = until.saturating_duration_since(Instant::now());
                     // All that is rung for is looked at once more, or it could have come just before.
                     let keen = || tone != Tone::Completion && self.keen.load(Ordering::SeqCst) > 0;
-                    let look = || self.calls_for(tone) || keen() || self.wanted.load(Ordering::SeqCst) || done();
+                    let look = || self.calls_for(tone) || keen() || self.wanted.load(Ordering::SeqCst) > 0 || done();
                     let wake = control.bell.wait(tone, look, Some(left));
                     if wake == Wake::Interrupted {
                         return false;
@@ -85,7 +85,7 @@ impl Shared {
             } else {
                 self.tell_followers();
             }
-            if Instant::now() >= until || self.wanted.load(Ordering::SeqCst) {
+            if Instant::now() >= until || self.wanted.load(Ordering::SeqCst) > 0 {
                 return false;
             }
         }
@@ -131,6 +131,15 @@ impl Shared {
             *lock(&self.followers.0) += 1;
             self.followers.1.notify_all();
         }
+    }
+
+    /// The collector lock, from whoever has it: soon.
+    pub(super) fn take_collector(&self) -> MutexGuard<'_, ()> {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        self.memory.control().bell.ring_all();
+        let collecting = lock(&self.collector);
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+        collecting
     }
 
     /// Reads all rings. Only with the collector lock held. Returns how many tasks have ended.
@@ -240,6 +249,9 @@ impl Shared {
                 self.drain();
             }
             self.tell_followers();
+            if wake == Wake::TimedOut {
+                self.look_for_lost();
+            }
         }
     }
 }

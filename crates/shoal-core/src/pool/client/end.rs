@@ -164,10 +164,7 @@ impl Shared {
     /// A worker has died: its tasks are settled. First of all, while its leases still stand.
     pub(crate) fn settle(&self, seat: Seat, ended: &Ended) {
         let worker = seat.worker;
-        self.wanted.store(true, Ordering::SeqCst);
-        self.memory.control().bell.ring_all();
-        let collecting = lock(&self.collector);
-        self.wanted.store(false, Ordering::SeqCst);
+        let collecting = self.take_collector();
         self.drain_one(worker);
         let mut lost = vec![];
         self.memory.tasks().recover(worker, |task| lost.push(task));
@@ -176,6 +173,7 @@ impl Shared {
         record.cursors.reset();
         let started = record.started.load(Ordering::Relaxed);
         record.account.died();
+        self.settling.store(true, Ordering::SeqCst);
         drop(collecting);
         let unknown = Death::of(0, 0);
         let death = if let Ended::Exited(death) = ended { death } else { &unknown };
@@ -187,6 +185,7 @@ impl Shared {
                 lost.iter().for_each(|number| recorder.died(worker, *number, started));
             }
             let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
+            self.settling.store(false, Ordering::SeqCst);
             // Its slots are free again.
             self.move_backlog(&mut core);
             ends

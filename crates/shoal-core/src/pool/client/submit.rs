@@ -48,7 +48,7 @@ impl Shared {
             if core.backlog.len() == 1 {
                 self.set_low_water(core);
             } else {
-                self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+                self.tell_backlog(core);
             }
         }
     }
@@ -86,7 +86,11 @@ impl Shared {
         task.in_ring = true;
         task.position = ring.next_position() as u32;
         match self.body(number, task) {
-            Ok(body) => ring.push(&body),
+            Ok(body) => {
+                let pushed = ring.push(&body);
+                core.pushed += u64::from(pushed);
+                pushed
+            }
             Err(error) => {
                 let outcome = match error {
                     Error::OutOfSharedMemory { wanted, available, limit } => {
@@ -176,9 +180,14 @@ impl Shared {
         }
     }
 
+    fn tell_backlog(&self, core: &Core) {
+        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.memory.control().backlog.0.store(core.backlog.len() as u64, Ordering::Relaxed);
+    }
+
     /// When a worker that takes a task rings: early enough to refill the ring before it is empty.
     pub(super) fn set_low_water(&self, core: &Core) {
-        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.tell_backlog(core);
         let half = self.depth(core) / 2;
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.
