@@ -6,6 +6,9 @@
 
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 ARGS ?=
+SECONDS ?= 120
+SEED ?=
+LIFE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +27,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 # Tools of the virtual environment, for programs that tests start by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-slow test-wheel check docs bench bench-faults wheel clean
+.PHONY: help demo test test-slow torture test-wheel check docs bench bench-faults wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the verbs
@@ -44,6 +47,9 @@ test: $(VENV)/shoal ## all tests but the slow ones: Rust, loom models, Python (A
 
 test-slow: $(VENV)/shoal ## the slow tests: faults by the thousand
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+torture: $(VENV)/shoal ## everything at once, with kills, for SECONDS=120 (SEED=… or LIFE=… plans the same again)
+	$(BIN)/python -m torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(LIFE),--life $(LIFE))
 
 wheel: $(VENV)/shoal ## the wheel for every CPython from 3.11 on, and the source distribution, in dist
 	rm -f dist/shoal-*.tar.gz

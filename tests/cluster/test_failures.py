@@ -17,6 +17,9 @@ from tests.cluster.processes import Machines, machines
 from tests.pool import tasks
 from tests.pool.support import client, ended, eventually
 
+# Each starts processes of Dask's, which takes seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:

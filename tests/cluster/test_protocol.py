@@ -207,6 +207,17 @@ def test_links_end_when_a_closed_pool_has_done_all(engine: Engine) -> None:
     assert engine.nodes.wait_over(0)
 
 
+def test_what_nodes_say_of_tasks_of_a_terminated_pool_changes_nothing(engine: Engine) -> None:
+    link = engine.add("a")
+    (task,) = submit(engine, 1)
+    link.take(task.number)
+    engine.nodes.terminate_now()
+    link.end(task.number, 1)
+    with pytest.raises(shoal.PoolClosed):
+        task.get(0)
+    assert link.closed
+
+
 def test_the_end_of_the_cluster_fails_all_tasks_and_every_later_call(engine: Engine) -> None:
     engine.add("a")
     tasks = submit(engine, 3)
@@ -216,3 +227,20 @@ def test_the_end_of_the_cluster_fails_all_tasks_and_every_later_call(engine: Eng
             task.get(0)
     with pytest.raises(shoal.ShoalError, match="gone"):
         submit(engine, 1)
+
+
+def test_a_question_is_answered_by_its_node_and_by_none_that_is_lost(engine: Engine) -> None:
+    link = engine.add("a")
+    asked: list[Any] = []
+
+    def answer(*items: tuple[Any, ...]) -> None:
+        name, number, what = items[0]
+        asked.append((name, what))
+        link.say("told", number, [(0, 123, "idle", 4, 0.5)])
+
+    link.send = answer  # type: ignore[method-assign]
+    (worker,) = engine.nodes.workers
+    assert asked == [("ask", "workers")]
+    assert (worker.node, worker.pid, worker.state) == ("a", 123, "idle")
+    link.send = lambda *items: link.lose()  # type: ignore[method-assign]
+    assert engine.nodes.workers == ()

@@ -22,7 +22,7 @@ LEFT_OUT = {
 }
 
 
-QUICK = ("pool.test_apply", "pool.test_map")
+QUICK = ("pool.test_apply",)
 SLOW = (
     "faults.test_deaths",
     "faults.test_options",
@@ -35,6 +35,7 @@ SLOW = (
     "pool.test_errors",
     "pool.test_functions",
     "pool.test_imap",
+    "pool.test_map",
     "pool.test_regressions",
     "pool.test_results",
     "pool.test_streaming",

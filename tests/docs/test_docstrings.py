@@ -88,5 +88,6 @@ def given(workers: shoal.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_examples_of_a_docstring_run(example: doctest.DocTest, given: dict[str, object]) -> None:
     example.globs = given
     told: list[str] = []
-    doctest.DocTestRunner().run(example, out=told.append)
+    # Said, or it would look for a -v of pytest's.
+    doctest.DocTestRunner(verbose=False).run(example, out=told.append)
     assert not told, "".join(told)

@@ -21,6 +21,7 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
             raise(py, "ShoalError", (text,))
         }
         Error::Workers { .. } | Error::TooManyHolders(_) => PyValueError::new_err(text),
+        Error::Host(error) => PyOSError::new_err((error.raw_os_error().unwrap_or(0), text)),
         Error::Os(error) if error.kind() == std::io::ErrorKind::BrokenPipe => PyBrokenPipeError::new_err(text),
         Error::Os(error) => match error.raw_os_error() {
             Some(number) => PyOSError::new_err((number, error.to_string())),

@@ -368,7 +368,7 @@ class Nodes:
     def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
         self._printer.say(words)
 
-    def _ontold(self, node: Linked, number: int, answer: Any) -> None:
+    def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
             waiting[1].append(answer)
             waiting[2].set()
@@ -489,6 +489,10 @@ class Nodes:
     def _end_all(self, error: Callable[[], BaseException]) -> None:
         for task in list(self._tasks.values()):
             task.fail(error())
+        for node in self._nodes.values():
+            # What they say of these from now on concerns nobody.
+            node.out.clear()
+            node.taken.clear()
         self._tasks.clear()
         self._queue.clear()
         self._settle()

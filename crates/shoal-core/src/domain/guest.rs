@@ -180,6 +180,7 @@ impl Member {
             }
             FromHost::Gone => Err(Error::Gone),
             FromHost::Refused => Err(Error::Refused),
+            FromHost::Failed { errno } => Err(Error::Host(std::io::Error::from_raw_os_error(errno))),
             answer => understand(answer, fds),
         }
     }

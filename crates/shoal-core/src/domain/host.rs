@@ -22,6 +22,7 @@ use super::registry::{Budget, Local, Registry};
 use super::supervisor;
 use super::voice::{Speaker, Stream, Voice};
 use super::words::{Words, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -386,14 +387,15 @@ impl Host {
         let mut state = self.state();
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
-        let holder = self.claim()?.holder;
-        // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
-        let heard = if state.seats.len() < MOST_HEARD { streams(output) } else { vec![] };
-        let (words, speakers): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
         let reports = match &state.reports {
             Some(reports) => reports.clone(),
             None => state.reports.insert(Arc::new(Reports::new()?)).clone(),
         };
+        let holder = self.claim()?.holder;
+        crash::point("client: claimed");
+        // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
+        let heard = if state.seats.len() < MOST_HEARD { streams(output) } else { vec![] };
+        let (words, speakers): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
         let link = SeatLink {
             holder,
             control: Some(Arc::new(ours)),
@@ -403,14 +405,20 @@ impl Host {
             words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
         };
         state.seats.insert(place, link);
-        state.tell_zygote(
+        let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
             &[theirs.as_fd(), pool, reports.theirs.as_fd()]
                 .into_iter()
                 .chain(self.roster.fds())
                 .chain(speakers.iter().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
-        )?;
+        );
+        if let Err(error) = told {
+            state.seats.remove(&place);
+            self.roster.clear(holder);
+            return Err(error);
+        }
+        crash::point("client: asked");
         self.notifier.notify();
         Ok(())
     }
@@ -492,7 +500,13 @@ impl Host {
 
     /// Sends a signal to a worker, if it still is there.
     pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
-        let pidfd = self.state().seats.get(&place).and_then(|seat| seat.pidfd.clone());
+        let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
+            if seat.pidfd.is_none() && seat.pid != 0 {
+                // There was none free when it was told of.
+                seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
+            }
+            seat.pidfd.clone()
+        });
         match pidfd {
             Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
             None => Ok(()),

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,10 @@ use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::queue;
 use crate::sync::deaths;
 
-/// How many zygotes may fail before they are ready until the pools are given up.
-const ZYGOTE_TRIES: u32 = 2;
+/// How often in a row zygotes may end before they are ready until the pools are given up: so often if they are killed,
+const ZYGOTE_TRIES: u32 = 99;
+/// and a 50th as often if they end by themselves.
+const ZYGOTE_COST: u32 = 50;
 
 /// How often to look whether segments of dead workers are still in use.
 const BURY: Duration = Duration::from_secs(1);
@@ -284,6 +287,7 @@ fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
         // First: completions that lie in the ring carry leases that the client still has to take.
         pool.settle(place, &ended);
     }
+    crash::point("client: settled");
     let seat = host.state().seats.remove(&place);
     if let Some(seat) = seat {
         give_back(host, seat.holder);
@@ -340,9 +344,12 @@ fn zygote_died(host: &Arc<Host>) -> Result<()> {
         // Its socket is closed, so it is dead or about to be; its workers go with it.
         let _ = zygote.child.kill();
         // No status if the client leaves its children to nobody (SIGCHLD ignored) or has waited for it itself.
-        let status = zygote.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let status = zygote.child.wait();
+        // Killed from outside, it says little about whether the next one will get ready.
+        let killed = status.as_ref().is_ok_and(|status| matches!(status.signal(), Some(9 | 15)));
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if !zygote.ready {
-            state.failed_zygotes += 1;
+            state.failed_zygotes += if killed { 1 } else { ZYGOTE_COST };
         }
         let hopeless =
             (state.failed_zygotes >= ZYGOTE_TRIES).then(|| format!("the zygote ended before it was ready ({status})"));
@@ -434,6 +441,7 @@ pub(super) fn answer(
             (FromHost::OutOfMemory { wanted, available, limit }, None)
         }
         Err(Error::Gone) => (FromHost::Gone, None),
+        Err(Error::Os(error)) => (FromHost::Failed { errno: error.raw_os_error().unwrap_or(0) }, None),
         Err(_) => (FromHost::Refused, None),
     };
     let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();

@@ -54,7 +54,7 @@ pub(crate) fn len_of(fd: BorrowedFd<'_>, least: usize, what: &'static str) -> Re
 /// open for writing.
 ///
 /// # Errors
-/// [`Error::Damaged`](crate::Error::Damaged) if a descriptor is of something else, or of another version of shoal.
+/// [`Error::Damaged`] if a descriptor is of something else, or of another version of shoal.
 pub fn look(roster: &OwnedFd, segments: impl IntoIterator<Item = OwnedFd>) -> Result<Look> {
     let (domain, lines) = Roster::lines_outside(roster.as_fd())?;
     let pids: BTreeMap<u16, u32> = lines.into_iter().map(|(holder, line)| (holder, line.pid)).collect();

@@ -12,6 +12,7 @@ mod end;
 mod fate;
 mod lost;
 mod rest;
+mod start;
 mod submit;
 mod watch;
 
@@ -27,6 +28,7 @@ use shoal_sys::process::Signal;
 use shoal_sys::procfs;
 
 use super::account::Spent;
+use super::crew::Crew;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
@@ -153,35 +155,13 @@ struct Core {
     look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
+    /// Workers that could not be had, and when they are asked for again.
+    put_off: Vec<(Instant, Seat)>,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
     remains: Vec<Remains>,
     kill_at: Option<Instant>,
     /// While a record of the tasks is wanted.
     recorder: Option<Box<Recorder>>,
-}
-
-/// What is known of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crew {
-    /// Asked for.
-    Starting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// There.
-    Running {
-        /// Which process of that number.
-        epoch: u32,
-        /// Its process.
-        pid: u32,
-    },
-    /// Ended for want of work.
-    Resting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// Ended, and not to be replaced.
-    Gone,
 }
 
 /// A worker, as told to users.
@@ -283,6 +263,7 @@ impl Pool {
                     weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
+                    put_off: Vec::new(),
                     remains: Vec::new(),
                     kill_at: None,
                     recorder: None,

@@ -145,6 +145,11 @@ pub enum FromHost {
     Refused,
     /// There is no number left.
     Full,
+    /// Its operating system said no, as it may when it has no descriptors left.
+    Failed {
+        /// The number of the error.
+        errno: i32,
+    },
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -308,6 +313,7 @@ impl FromHost {
             Self::Gone => packet(4, &[]),
             Self::Refused => packet(5, &[]),
             Self::Full => packet(7, &[]),
+            Self::Failed { errno } => packet(8, &[&errno.to_le_bytes()]),
         }
     }
 
@@ -330,6 +336,7 @@ impl FromHost {
             4 => Self::Gone,
             5 => Self::Refused,
             7 => Self::Full,
+            8 => Self::Failed { errno: i32::from_le_bytes(reader.take()?) },
             6 => Self::Restored,
             _ => return Err(Error::Damaged("message")),
         };
@@ -381,6 +388,7 @@ mod tests {
                 FromHost::Gone,
                 FromHost::Refused,
                 FromHost::Full,
+                FromHost::Failed { errno: b as i32 },
             ] {
                 prop_assert_eq!(FromHost::decode(&m.encode()).expect("sound"), m);
             }

@@ -1,6 +1,7 @@
 //! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
 
 pub mod completion_ring;
+pub mod crew;
 pub mod current;
 pub mod names;
 pub mod notice;

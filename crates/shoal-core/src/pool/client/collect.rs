@@ -12,6 +12,7 @@ use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
 use super::{Shared, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::{BlockId, Lease};
 use crate::pool::completion_ring::{CompletionRing, IN_BLOCK, Message};
@@ -181,6 +182,7 @@ impl Shared {
             }
             if let Some(task) = core.tasks.remove(number) {
                 let outcome = self.outcome(&message);
+                crash::point("client: leased");
                 if let Some(recorder) = core.recorder.as_mut().filter(|_| !may_retry) {
                     recorder.done(worker, &message.head, outcome.bytes(), now);
                 }
@@ -189,6 +191,7 @@ impl Shared {
             }
         });
         drop(core);
+        crash::point("client: read");
         let found = ended.len();
         for (task, outcome) in ended {
             task.tell(outcome);

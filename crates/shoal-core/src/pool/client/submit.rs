@@ -3,6 +3,7 @@
 use shoal_sys::clock;
 
 use super::{Core, Shared, State};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::pool::task_ring::{Body, INLINE};
 use crate::pool::tasks::{Arguments, Outcome, Task};
@@ -16,11 +17,13 @@ impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
+        crash::point("client: numbered");
         if core.recorder.is_some() && self.quiet_since.load(Ordering::Relaxed) == 0 {
             // One look at the clock for all that are sent together: until workers are told.
             self.quiet_since.store(clock::nanos(), Ordering::Relaxed);
         }
         self.queue(core, number);
+        crash::point("client: queued");
         if let Some(period) = period {
             self.look_every(core, period);
         }

@@ -90,8 +90,10 @@ impl Shared {
             self.queue(&mut core, number);
             begun = true;
         }
+        let due = self.due(&mut core, now);
         let mut victims = self.stop_workers(&mut core);
         let mut next = core.later.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
+        next = earliest([next, core.put_off.iter().map(|(at, _)| at.saturating_duration_since(now)).min()]);
         core.parting.retain(|(until, seat)| {
             let left = until.saturating_duration_since(now);
             if left.is_zero() {
@@ -140,6 +142,7 @@ impl Shared {
         if begun {
             self.announce();
         }
+        self.start_due(due);
         next
     }
 
