@@ -93,6 +93,10 @@ def on_terminal(source: str, directory: Path) -> Iterator[Terminal]:
     script.write_text(textwrap.dedent(source))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # The terminal itself would show what is typed, wherever the cursor is at that moment.
+    attributes = termios.tcgetattr(slave)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     program = subprocess.Popen(
         [sys.executable, str(script)],

@@ -15,6 +15,7 @@ mod numpy;
 mod outside;
 mod pool;
 mod queue;
+mod reporter;
 mod stream;
 mod sync;
 mod terms;
@@ -44,7 +45,7 @@ type Usage = (usize, u64, usize, usize, u64, u64, u64, Option<u64>, Holders);
 /// given back to the system, limit, bytes by holder).
 #[pyfunction]
 fn memory_usage(py: Python<'_>) -> PyResult<Usage> {
-    let usage = py.detach(|| Host::current().map(|host| host.usage())).or_raise(py)?;
+    let usage = pool::Inside::detach(py, || Host::current().map(|host| host.usage())).or_raise(py)?;
     let (mut here, mut workers, mut guests) = (0, vec![], 0);
     for (holder, bytes) in usage.holders {
         match holder {
@@ -114,6 +115,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<worker::Answerer>()?;
+    module.add_class::<reporter::Reporter>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;
