@@ -40,7 +40,8 @@ def kill(world: World, dice: random.Random) -> None:
         if victim is None:
             continue
         if is_zygote(victim.pid):
-            if not world.plan.zygotes:
+            # Seldom, or none would ever get ready.
+            if not world.plan.zygotes or dice.random() < 0.9:
                 continue
             world.zygote_killed = True
             world.tell("zygotes killed")

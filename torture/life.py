@@ -16,7 +16,10 @@ import time
 import traceback
 from collections.abc import Callable
 
+import psutil
+
 import shoal
+from shoal._engine import pool_depth
 
 from . import tasks
 from .acts import ACTS
@@ -100,7 +103,7 @@ class Life:
         world.pool.terminate()
         world.pool.join()
         counts = dict(world.counts)
-        del world.pool, world.begun
+        del world.begun
         # What a handle names that was pickled for somebody else is kept for half a minute, and until the next one.
         kept = counts.get("held by handles", 0)
         deadline = time.monotonic() + LIMIT
@@ -121,6 +124,8 @@ class Life:
         """Tells the story, and ends this process."""
         print(
             f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}",
+            f"Processes: {[(child.pid, child.status()) for child in psutil.Process().children(recursive=True)]}",
+            f"Tasks, queued and under way: {pool_depth(self.world.pool._base)}",
             self.world.story(),
             sep="\n",
             file=sys.stderr,

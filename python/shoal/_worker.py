@@ -10,6 +10,7 @@ import sys
 
 from shoal import _budget, _engine
 from shoal.progress.ordinary import take_over
+from shoal.reports.worker import settle
 from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
@@ -54,7 +55,7 @@ def work(seat: _engine.Seat) -> NoReturn:
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
     global family, screen
-    directory, path, argv, environment, share, cpus, most, most_memory, family, screen = setup
+    directory, path, argv, environment, share, cpus, most, most_memory, told, family, screen = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
@@ -68,6 +69,7 @@ def _serve(worker: _engine.Seated) -> int:
         del os.environ[name]
     os.environ.update(environment)
     _budget.settle(share, zygote)
+    notice = settle(worker.reporter(), worker.number, told)
     take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():
         from shoal.progress.output import install
@@ -85,7 +87,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most, most_memory)
+    worker.run(most, most_memory, notice)
     return 0
 
 

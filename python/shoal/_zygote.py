@@ -10,6 +10,7 @@ import sys
 import shoal.serialize.exceptions  # noqa: F401  (every worker needs it: imported once, here)
 from shoal import _engine
 from shoal._worker import work
+from shoal.reports.streams import prepare
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    prepare()
     zygote = _engine.Zygote(socket)
     zygote.ready()
     while (wish := zygote.next()) is not None:

@@ -53,6 +53,7 @@ class Executor(futures.Executor):
         threads_per_worker, worker_memory_limit, maxmemoryperchild, idle_timeout, affinity, unresponsive_after: what
             workers may take, and where they run. See `Pool`.
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
+        logs, warnings, output: whether what workers log, warn of and print is heard here. See `Pool`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
         cluster: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
         options: the terms of all its tasks, `timeout`, `retries` and so on. See `Pool.options`.
@@ -86,6 +87,9 @@ class Executor(futures.Executor):
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
         seed: Seed | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
         cluster: object = None,
         **options: Unpack[TaskOptions],
@@ -112,6 +116,9 @@ class Executor(futures.Executor):
             affinity=affinity,
             unresponsive_after=unresponsive_after,
             seed=seed,
+            logs=logs,
+            warnings=warnings,
+            output=output,
             kind=kind,
             **many,
             **options,

@@ -19,6 +19,8 @@ from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.maps import Maps
+from shoal.reports import levels
+from shoal.reports.client import listen, notice
 from shoal.results import Callbacks, MapResult, closed
 
 TYPE_CHECKING = False
@@ -82,6 +84,10 @@ class Pool(Maps):
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
         seed: what the random numbers of its tasks depend on, an integer or a sequence of integers, 0 or more; see
             `shoal.rng`. Default: None, others each time.
+        logs: whether records of workers' loggers go to this process's handlers; see `docs/logging.md`. If not, only
+            handlers that a worker has itself get them.
+        warnings: whether warnings of workers are shown here. If not, they are dropped; those that are errors still are.
+        output: whether what workers print is printed here. If not, it is dropped; `WorkerDied` still quotes stderr.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
@@ -120,6 +126,9 @@ class Pool(Maps):
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
         seed: Seed | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
         cluster: object = None,
         node_timeout: float | None = None,
@@ -133,11 +142,13 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
+        told = listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
+            told,
         )
         limits = (
             _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
@@ -157,8 +168,9 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[-1])
         register(self)
+        levels.watch(_levels_changed)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kwargs.get("cluster", None if kind == "thread" else default_cluster) is not None and cls is Pool:
@@ -503,9 +515,20 @@ def register(pool: Pool) -> None:
         watch(pool)
 
 
+def _levels_changed() -> None:
+    """Loggers of this process have other levels: its workers are told."""
+    told = notice()
+    for pool in list(_pools):
+        if pool._owner == os.getpid() and isinstance(pool._base, _engine.PoolBase):
+            pool._base.leave_notice(told)
+
+
 @atexit.register
 def _end_pools() -> None:
-    """At the end of the interpreter workers end. Threads that wait for them, daemons all, are told nothing any more."""
+    """At the end of the interpreter workers end; what they have said till now is heard. Threads that wait for them,
+    daemons all, are told nothing any more."""
+    if _pools:
+        _engine.pass_words_on()
     _engine.end_threads()
     for pool in list(_pools):
         if pool._owner == os.getpid():

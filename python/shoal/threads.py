@@ -67,6 +67,9 @@ class ThreadPool(Pool):
         idle_timeout: float | None = None,
         affinity: object = None,
         unresponsive_after: float | None = 30.0,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "thread",
         **options: Any,
     ) -> None:
@@ -85,6 +88,9 @@ class ThreadPool(Pool):
             unresponsive_after=None if unresponsive_after == 30.0 else unresponsive_after,
         )
         _no_terms(options)
+        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
+            if wanted is not True:
+                raise ValueError(f"{name} is for processes: what threads say is said by this one")
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()

@@ -20,6 +20,7 @@ TRANSLATIONS = {DOCS / "zh" / "tutorial.md": DOCS / "tutorial.md", ROOT / "READM
 # What the examples of a guide print at the end, if anything.
 PRINTED = {
     "how-things-travel.md": "dict travels with 4.0 MB:\n    ['pixels']     4.0 MB  ndarray\n",
+    "logging.md": "shoal-worker-0 0.0 item 7\nMainProcess - here\nraised: careful\n",
     "README.md": "1000000\n",
     "progress.md": "half-way: 1\n",
 }

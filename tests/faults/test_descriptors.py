@@ -1,4 +1,4 @@
-"""A client whose table of descriptors is full: what needs one fails and says so, and goes on when there are some again."""
+"""A client whose table of descriptors is full: what needs one fails and says so, and goes on when there are some."""
 
 from tests.conftest import Run
 

@@ -111,7 +111,7 @@ def test_whatever_is_written_to_the_standard_error_of_a_worker_tears_nothing(tmp
     """
     with on_terminal(program, tmp_path) as terminal:
         lines = terminal.end()
-    assert_not_torn(lines, r"line of \d|child|.*careful.*|  warnings.warn.*| 100%")
+    assert_not_torn(lines, r"line of \d|child|/.*|.*careful.*|  warnings.warn.*| 100%")
     assert [lines.count(text) for text in ("line of 3", "child", " 100%")] == [1, 4, 4]
 
 

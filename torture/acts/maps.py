@@ -9,9 +9,14 @@ from .. import tasks
 from ..world import LIMIT, Violation, World, check
 
 
+def many(world: World, most: int) -> int:
+    """The binary logarithm of how many items there are at most: few where each may take a worker of its own."""
+    return min(most, 7) if world.plan.most or world.plan.kills > 20 else most
+
+
 def maps(world: World, dice: random.Random) -> None:
     """All results, in order; or the death that one of the items met."""
-    count = int(2 ** dice.uniform(0, 14))
+    count = int(2 ** dice.uniform(0, many(world, 14)))
     options = {"chunksize": dice.choice([None, None, 1, 7, 1000])}
     if dice.random() < 0.3:
         options["retries"] = 50
@@ -26,7 +31,7 @@ def maps(world: World, dice: random.Random) -> None:
 
 def streams(world: World, dice: random.Random) -> None:
     """A result or a death for each item, in its place; whoever has enough goes away."""
-    count, ordered = int(2 ** dice.uniform(0, 11)), dice.random() < 0.5
+    count, ordered = int(2 ** dice.uniform(0, many(world, 11))), dice.random() < 0.5
     enough = count + 1 if dice.random() < 0.6 else dice.randint(0, count)
     imap = world.pool.imap if ordered else world.pool.imap_unordered
     options = {"buffersize": dice.choice([None, None, 1, 100])}

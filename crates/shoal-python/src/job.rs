@@ -25,7 +25,7 @@ use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
-use crate::pool::{Inside, Named, PoolBase, cancelled, resolve, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, resolve, wait};
 use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.
@@ -336,6 +336,9 @@ impl Job {
         let taken = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut state = taken.ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         let done = self.advance(py, &mut state, timeout);
+        if let Ok(true) = done {
+            hear_first(py, &self.pool);
+        }
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         done
     }

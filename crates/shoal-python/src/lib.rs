@@ -15,6 +15,7 @@ mod numpy;
 mod outside;
 mod pool;
 mod queue;
+mod reporter;
 mod stream;
 mod sync;
 mod terms;
@@ -114,6 +115,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<worker::Answerer>()?;
+    module.add_class::<reporter::Reporter>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
-use shoal_core::domain::host::{Host, Launch};
+use shoal_core::domain::host::{Host, Launch, Output};
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Limits, Pool, Waited, WorkerInfo, WorkerState as State};
 use shoal_core::pool::tasks::{Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
@@ -27,6 +27,9 @@ use crate::insight::LastMap;
 use crate::message::Reader;
 use crate::terms::{RIDER, Terms};
 use crate::wire::{self, Writer, call, result};
+
+/// How long a result waits for what its task has said, should nobody read that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Functions kept serialized; beyond, all are forgotten and begin anew.
 const FUNCTIONS: usize = 256;
@@ -216,6 +219,15 @@ impl Inside {
         py.detach(act)
     }
 
+    /// As [`enter`](Self::enter), for a thread of the engine's own, which is told that another one is ending the interpreter.
+    pub fn enter_unless_ending(_attached: Python<'_>) -> Option<Inside> {
+        // Counted before it looks: who ends the interpreter marks that, and then looks whom it has to wait for.
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() + 1);
+        let inside = Inside;
+        ENDING.get().is_none_or(|thread| *thread == std::thread::current().id()).then_some(inside)
+    }
+
     /// Does not return if another thread is ending the interpreter: what the calling one waited for was cut off by that,
     /// and nobody wants to hear of it. Only daemon threads are left then.
     pub fn stay_if_ending(py: Python<'_>) {
@@ -287,7 +299,27 @@ pub fn wait(
 /// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
 #[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
-    py.detach(|| Host::existing().inspect(|host| host.pass_on(Duration::from_secs(1))));
+    py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+}
+
+thread_local! {
+    /// Whether this thread is passing on what workers say.
+    static SPEAKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls what passes on the words of workers. What it waits for itself, it does not hear in time.
+pub fn speaking<T>(speak: impl FnOnce() -> T) -> T {
+    SPEAKS.set(true);
+    let spoken = speak();
+    SPEAKS.set(false);
+    spoken
+}
+
+/// Before a result is handed over: what workers have said before is passed on first. Two looks, if they said nothing.
+pub fn hear_first(py: Python<'_>, pool: &Pool) {
+    if pool.has_news() && !SPEAKS.get() {
+        py.detach(|| pool.hear(PATIENCE));
+    }
 }
 
 /// What became of a task, as a value or an exception.
@@ -330,7 +362,7 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -343,8 +375,19 @@ impl PoolBase {
         initializer: &Bound<'_, PyAny>,
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
+        output: &str,
     ) -> PyResult<Self> {
         let _inside = Inside::enter(py);
+        let output = match output {
+            "shared" => Output::Shared,
+            "forwarded" => Output::Forwarded,
+            "unheard" => Output::Unheard,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "output must be shared, forwarded or unheard, not {output:?}"
+                )));
+            }
+        };
         let launch = launch(program, args, envs);
         let host = Host::current().or_raise(py)?;
         let writer = Writer::Setup(host.heap());
@@ -359,7 +402,7 @@ impl PoolBase {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let (private_memory, idle, answer) = limits;
         let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
-        let config = Config { workers, launch, preload, setup, memory_limit, limits };
+        let config = Config { workers, launch, preload, setup, memory_limit, limits, output };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase {
             pool: Arc::new(pool),
@@ -391,6 +434,11 @@ impl PoolBase {
         let cell = Arc::new(TaskCell::default());
         let (named, number) = self.send(func, args, kwargs, terms, Reply::Cell(cell.clone()))?;
         Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
+    }
+
+    /// Leave some bytes for workers: each looks at them before its next task, the latest only. False: they are too many.
+    fn leave_notice(&self, notice: &[u8]) -> bool {
+        self.pool.leave_notice(notice)
     }
 
     /// Take back all tasks that no worker has taken yet.
@@ -558,6 +606,7 @@ impl AsyncResult {
             let error = py.import("multiprocessing")?.getattr("TimeoutError")?;
             return Err(PyErr::from_value(error.call0()?));
         }
+        hear_first(py, &self.label.pool);
         self.resolve(py)
     }
 
@@ -579,7 +628,7 @@ impl AsyncResult {
     fn successful(&self, py: Python<'_>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         if !self.ready(py) {
-            return Err(pyo3::exceptions::PyValueError::new_err(format!("{} not ready", self.label.name)));
+            return Err(PyValueError::new_err(format!("{} not ready", self.label.name)));
         }
         Ok(self.resolve(py).is_ok())
     }

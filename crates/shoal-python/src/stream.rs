@@ -27,7 +27,7 @@ use self::turn::{Turn, Turns};
 use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::pool::{Inside, Named, PoolBase, cancelled, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, wait};
 use crate::wire::{self, Writer, call, result};
 
 /// How often a thread that is handed results sees to it that the workers have tasks.
@@ -354,6 +354,7 @@ impl State {
                 self.interrupted()?;
             }
             if let Some(value) = self.take(py) {
+                hear_first(py, &self.pool);
                 return value.map(Some);
             }
             if self.is_over() {
@@ -522,6 +523,7 @@ impl Kept {
                 }
             }
             if self.state.is_over() {
+                hear_first(py, &self.state.pool);
                 return Ok(true);
             }
             if !self.state.wait(py, Tone::Idle, timeout, started)? {

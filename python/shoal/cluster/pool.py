@@ -54,11 +54,17 @@ class ClusterPool(Pool):
         affinity: Any = None,
         unresponsive_after: float | None = 30.0,
         seed: Any = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
         **options: Any,
     ) -> None:
         if kind != "process":
             raise ValueError(f"kind must be 'process' on a cluster, not {kind!r}")
+        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
+            if wanted is not True:
+                raise ValueError(f"{name} is for pools of one machine: on a cluster it can't be switched off")
         terms = Terms(options)
         start = _checks.initializer(initializer, initargs)
         if affinity is not None:

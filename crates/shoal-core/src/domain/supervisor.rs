@@ -17,6 +17,7 @@ use shoal_sys::socket::{Packet, Seqpacket};
 use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
 use super::host::{Host, Link};
 use super::registry::Budget;
+use super::voice::Stream;
 use super::words;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -46,7 +47,8 @@ enum Peer {
     Listener,
     Zygote,
     Seat(Place),
-    Words(Place),
+    Words(Place, usize),
+    Reports,
     /// What a guest says.
     Guest(u64),
     /// That its process has ended.
@@ -116,8 +118,12 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
             Peer::Listener => welcome(host),
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
-            Peer::Words(place) => {
-                hear(host, place);
+            Peer::Words(place, stream) => {
+                hear(host, place, stream);
+                Ok(())
+            }
+            Peer::Reports => {
+                host.hear_reports();
                 Ok(())
             }
             Peer::Guest(number) => guest_spoke(host, number),
@@ -152,9 +158,14 @@ fn watched(host: &Host) -> Watched {
         if let Some(control) = &seat.control {
             watched.push((Peer::Seat(*place), control.clone()));
         }
-        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| words::lock(words).pipe()) {
-            watched.push((Peer::Words(*place), pipe));
+        for (stream, words) in seat.words.iter().enumerate().filter(|_| listens) {
+            if let Some(pipe) = words::lock(words).pipe() {
+                watched.push((Peer::Words(*place, stream), pipe));
+            }
         }
+    }
+    if let Some(reports) = state.reports.as_ref().filter(|_| listens) {
+        watched.push((Peer::Reports, reports.ours.clone()));
     }
     for (number, guest) in &state.guests {
         watched.push(match &guest.link {
@@ -179,10 +190,10 @@ fn call(host: &Host, number: u64) {
     }
 }
 
-fn hear(host: &Arc<Host>, place: Place) {
-    let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
+fn hear(host: &Arc<Host>, place: Place, stream: usize) {
+    let words = host.state().seats.get(&place).and_then(|seat| seat.words.get(stream).cloned());
     if let Some(words) = words {
-        host.voice.say(words::lock(&words).listen(), host);
+        host.hear(&words);
     }
 }
 
@@ -291,10 +302,16 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
     let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
     let Some((since, words)) = seat else { return };
     death.uptime = since.elapsed();
-    if let Some(words) = words {
-        let left = words::lock(&words).end();
-        host.voice.say(left.said, host);
-        (death.words, death.answer) = (left.last, left.answer);
+    // What it reported before its end, too, is passed on before anybody hears of that.
+    host.hear_reports();
+    host.forget_reports(death.pid);
+    for words in words {
+        let mut words = words::lock(&words);
+        let left = words.end();
+        host.voice.say(words.stream, left.said, host);
+        if words.stream == Stream::Err {
+            (death.words, death.answer) = (left.last, left.answer);
+        }
     }
     if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
         death.cause = Cause::OutOfMemory;

@@ -34,7 +34,7 @@ use super::messages::Place as Seat;
 use super::table::Table;
 use super::tasks::{Function, Remains, Reply, Task};
 use super::trace::{Recorder, Trace};
-use crate::domain::host::{Host, Launch};
+use crate::domain::host::{Host, Launch, Output};
 use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
@@ -56,6 +56,8 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// What each worker may take.
     pub limits: Limits,
+    /// What becomes of what they print.
+    pub output: Output,
 }
 
 /// What a worker may take. The default: as much as it likes.
@@ -91,6 +93,11 @@ pub struct Shared {
     host: Arc<Host>,
     memory: Arc<PoolMemory>,
     limits: Limits,
+    output: Output,
+    /// What of `Control::said` was passed on.
+    heard: AtomicU64,
+    /// Held by who leaves a notice.
+    noticing: Mutex<()>,
     /// Workers that rest.
     resting: AtomicUsize,
     _setup: PlainBlock,
@@ -234,6 +241,9 @@ impl Pool {
                 host: host.clone(),
                 memory,
                 limits: config.limits,
+                output: config.output,
+                heard: AtomicU64::new(0),
+                noticing: Mutex::default(),
                 resting: AtomicUsize::new(0),
                 _setup: setup,
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
@@ -275,11 +285,30 @@ impl Pool {
         });
         let pool = Pool(shared);
         for worker in 0..config.workers as u16 {
-            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd())?;
+            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd(), config.output)?;
         }
         let shared = pool.0.clone();
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         Ok(pool)
+    }
+
+    /// Leaves some bytes for workers: each looks at them before its next task, the latest only. `false`: they are too many.
+    pub fn leave_notice(&self, bytes: &[u8]) -> bool {
+        let _one_at_a_time = lock(&self.0.noticing);
+        self.0.memory.control().notice.leave(bytes)
+    }
+
+    /// Whether workers have said something that is not passed on yet. A look at two words.
+    pub fn has_news(&self) -> bool {
+        self.0.memory.control().said.load(Ordering::Acquire) != self.0.heard.load(Ordering::Relaxed)
+    }
+
+    /// Passes it on, so that a result comes after what its task has said. Waits no longer than `timeout` for it.
+    pub fn hear(&self, timeout: Duration) {
+        // Read first: what is said from now on is the affair of whoever asks next.
+        let said = self.0.memory.control().said.load(Ordering::Acquire);
+        self.0.host.pass_on(timeout);
+        self.0.heard.fetch_max(said, Ordering::Relaxed);
     }
 
     /// The heap of this process, where arguments lie and results are read.

@@ -14,6 +14,7 @@ use super::account::Account;
 use super::completion_ring::Cursors;
 use super::current::Current;
 use super::names::Names;
+use super::notice::Notice;
 use super::task_ring::{Apart, Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::memory::outside;
@@ -67,16 +68,23 @@ pub struct Control {
     pub squeezes: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
     pub idle: AtomicU64,
+    /// Grows when a worker has said something: before the task ends in which it did, the task's result comes after it.
+    pub said: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
     pub gate: Gate,
     positions: Positions,
+    /// What the client leaves for workers: the caller's own bytes.
+    pub notice: Notice<NOTICE_WORDS>,
     /// Tasks that wait for room in the ring. For who looks from outside: the client keeps its own count.
     pub backlog: Apart<AtomicU64>,
     /// What functions are called, likewise.
     pub names: Names,
 }
+
+/// Room for a notice, in words of 8 bytes.
+const NOTICE_WORDS: usize = 1024;
 
 /// What a worker writes about itself, and its completion ring's cursors.
 #[repr(C, align(128))]
@@ -152,9 +160,11 @@ impl PoolMemory {
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
+            said: AtomicU64::new(0),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
+            notice: Notice::default(),
             backlog: Apart::default(),
             names: Names::default(),
         };

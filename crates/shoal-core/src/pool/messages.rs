@@ -21,8 +21,8 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket, the pool's segment, the domain's roster, and mostly what becomes its
-    /// standard error.
+    /// Fork a worker. With it come its control socket, the pool's segment, where it reports, the domain's roster, mostly what
+    /// becomes its standard error, and sometimes what becomes its standard output.
     Fork {
         /// Its place.
         place: Place,

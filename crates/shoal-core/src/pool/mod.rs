@@ -4,6 +4,7 @@ pub mod completion_ring;
 pub mod crew;
 pub mod current;
 pub mod names;
+pub mod notice;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -30,6 +31,8 @@ pub mod messages;
 pub mod outside;
 #[cfg(not(loom))]
 pub mod packed;
+#[cfg(not(loom))]
+pub mod reporter;
 #[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shoal_sys::clock;
@@ -20,6 +20,7 @@ use super::crew;
 use super::in_block;
 use super::layout::{Phase, PoolMemory};
 use super::messages;
+use super::reporter::Reporter;
 use super::task_ring::{Body, Place};
 use crate::crash;
 use crate::domain::guest::Member;
@@ -40,9 +41,12 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
+    pub(super) reports: OwnedFd,
     pub(super) roster: Vec<OwnedFd>,
     /// What becomes its standard error, if somebody listens.
-    pub(super) words: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    /// What becomes its standard output; `None`: it keeps the client's.
+    pub(super) stdout: Option<OwnedFd>,
 }
 
 /// What came of waiting.
@@ -63,6 +67,7 @@ pub struct Worker {
     heap: Arc<Heap>,
     me: u16,
     seat: messages::Place,
+    reports: Arc<Seqpacket>,
     searching: bool,
     /// When it began to search.
     idle_since: u64,
@@ -72,6 +77,8 @@ pub struct Worker {
     laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
+    /// The version of the notice that it has seen.
+    noticed: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
     in_flight: VecDeque<(u64, Vec<Lease>)>,
 }
@@ -84,8 +91,11 @@ impl Worker {
             // The zygote died before the kernel was told to take this process along.
             return Err(Error::Os(std::io::ErrorKind::BrokenPipe.into()));
         }
-        if let Some(words) = &seat.words {
-            pipe::become_stderr(words)?;
+        if let Some(stderr) = &seat.stderr {
+            pipe::become_stderr(stderr)?;
+        }
+        if let Some(stdout) = &seat.stdout {
+            pipe::become_stdout(stdout)?;
         }
         let memory = Arc::new(PoolMemory::open(seat.pool)?);
         let me = seat.place.worker;
@@ -100,12 +110,14 @@ impl Worker {
             heap,
             me,
             seat: seat.place,
+            reports: Arc::new(Seqpacket::from_fd(seat.reports)),
             searching: false,
             idle_since: 0,
             body: Body::EMPTY,
             started: 0,
             laps: Laps::default(),
             squeezes: 0,
+            noticed: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -115,6 +127,23 @@ impl Worker {
         self.memory.record(self.me).account.begin(clock::nanos());
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
         crash::point("worker: ready");
+    }
+
+    /// What the client has left since this was asked last.
+    pub fn notice(&mut self) -> Option<Vec<u8>> {
+        let (version, bytes) = self.memory.control().notice.look(self.noticed)?;
+        self.noticed = version;
+        Some(bytes)
+    }
+
+    /// How this process tells its client something.
+    pub fn reporter(&self) -> Reporter {
+        Reporter {
+            socket: self.reports.clone(),
+            memory: self.memory.clone(),
+            worker: self.me,
+            numbers: AtomicU32::new(0),
+        }
     }
 
     /// The heap of this process: its arena in the client's domain.

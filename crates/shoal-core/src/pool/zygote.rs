@@ -101,13 +101,25 @@ impl Zygote {
                 ToZygote::Fork { place, holder, domain, token } => {
                     let address = Address { domain, token };
                     let mut fds = packet.fds.into_iter();
-                    let (Some(control), Some(pool)) = (fds.next(), fds.next()) else {
+                    let (Some(control), Some(pool), Some(reports)) = (fds.next(), fds.next(), fds.next()) else {
                         return Err(Error::Damaged("message"));
                     };
                     let roster = fds.by_ref().take(Roster::FDS).collect();
-                    let words = fds.next();
+                    let (stderr, stdout) = (fds.next(), fds.next());
+                    let zygote = self.pid;
                     crash::point("zygote: asked");
-                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool, roster, words }))
+                    Ok(Request::Fork(Seat {
+                        place,
+                        holder,
+                        address,
+                        zygote,
+                        control,
+                        pool,
+                        reports,
+                        roster,
+                        stderr,
+                        stdout,
+                    }))
                 }
             };
         }

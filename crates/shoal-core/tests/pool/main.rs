@@ -17,6 +17,7 @@ mod insight;
 mod limits;
 #[cfg(feature = "crash-points")]
 mod points;
+mod reports;
 mod results;
 mod starts;
 
@@ -43,6 +44,7 @@ fn main() {
         ends::TESTS,
         fates::TESTS,
         limits::TESTS,
+        reports::TESTS,
         starts::TESTS,
         #[cfg(feature = "crash-points")]
         points::TESTS,
