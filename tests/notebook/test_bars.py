@@ -42,6 +42,7 @@ def test_a_map_shows_its_bar_in_the_cell(notebook: Notebook) -> None:
 
 def test_without_widgets_bars_are_text(notebook: Notebook) -> None:
     notebook.run("import sys; sys.modules['ipywidgets'] = None; import shoal; pool = shoal.Pool(2)")
-    answer = notebook.answer("pool.map(abs, range(-50, 0), progress={'desc': 'map'}); print('done')")
-    print(repr(answer))
-    assert 0
+    answer = notebook.answer("pool.map(abs, range(-50, 0), progress={'desc': 'map'})[0]")
+    assert answer.printed.rpartition("\r")[2].startswith("map: 100%|██████████| 50/50"), answer.printed
+    assert "Warning" not in answer.printed
+    assert notebook.bars() == []

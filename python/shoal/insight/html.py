@@ -43,7 +43,13 @@ def pool(name: str, state: str, stats: PoolStats) -> str:
     caption = _summary(name, state, of_them, stats.queued, under_way)
     head = ("worker", "pid", "state", "tasks", "used")
     rows = [
-        (str(each.number), "-" if each.pid is None else str(each.pid), each.state, f"{each.tasks:,}", f"{each.used:.0%}")
+        (
+            str(each.number),
+            "-" if each.pid is None else str(each.pid),
+            each.state,
+            f"{each.tasks:,}",
+            f"{each.used:.0%}",
+        )
         for each in stats.workers[:_WORKERS]
     ]
     if (more := stats.workers[_WORKERS:]) != ():
