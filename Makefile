@@ -1,11 +1,14 @@
 # The verbs of the house. CI runs these and nothing else; `make` alone lists them.
 #
-# Needs cargo, CPython 3.11+ with pip, gcc and make. Everything made lands in .venv, dist and target.
+# Needs cargo, CPython 3.11+ with pip, gcc and make. Everything made lands in .venv, dist, site and target.
 # Two stamp files in .venv say what is up to date: the tools (`tools`), and shoal itself (`shoal`), which is built as a
 # wheel and installed, so that tests and demo run what a user gets and never the source tree.
 
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 ARGS ?=
+SECONDS ?= 120
+SEED ?=
+LIFE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,13 +17,17 @@ PIP := $(BIN)/python -m pip
 SOURCES := $(shell find crates python -not -name '*.pyc' -not -name __pycache__) \
     Cargo.toml Cargo.lock README.md LICENSE-MIT LICENSE-APACHE
 
+# Strict (mkdocs.yml): a dead link, a page that the navigation lacks, a docstring that can't be read end it.
+# The theme warns of a future version of mkdocs that it does not admit anyway.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # An extension module takes Python's symbols from the interpreter that loads it. This tells PyO3 not to look for a
 # libpython, in every cargo command alike, so that none of them makes the next one compile PyO3 again.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 # Tools of the virtual environment, for programs that tests start by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-slow test-wheel check bench wheel clean
+.PHONY: help demo test test-slow torture test-wheel check docs bench bench-faults wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the verbs
@@ -41,6 +48,9 @@ test: $(VENV)/shoal ## all tests but the slow ones: Rust, loom models, Python (A
 test-slow: $(VENV)/shoal ## the slow tests: faults by the thousand
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+torture: $(VENV)/shoal ## everything at once, with kills, for SECONDS=120 (SEED=… or LIFE=… plans the same again)
+	$(BIN)/python -m torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(LIFE),--life $(LIFE))
+
 wheel: $(VENV)/shoal ## the wheel for every CPython from 3.11 on, and the source distribution, in dist
 	rm -f dist/shoal-*.tar.gz
 	$(BIN)/maturin sdist --out dist
@@ -60,13 +70,20 @@ check: $(VENV)/shoal ## format, lints, types, documentation
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest shoal._engine
+	$(SITE)
+
+docs: $(VENV)/shoal ## the documentation site, in site: open site/index.html
+	$(SITE)
 
 bench: $(VENV)/shoal $(VENV)/bench ## the measured figures beside those of other tools (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 	cargo bench --locked -p shoal-core --bench arena
 
+bench-faults: $(VENV)/shoal $(VENV)/bench ## what tools do when something goes wrong (ARGS="--write" puts the table into docs/reliability.md)
+	$(BIN)/python -m benchmarks.fault_table $(ARGS)
+
 clean: ## remove everything that was made
-	rm -rf $(VENV) dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

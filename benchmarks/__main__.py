@@ -14,6 +14,7 @@ from . import (
     idle,
     latency,
     memory,
+    nodes,
     objects,
     queues,
     results,
@@ -42,6 +43,7 @@ GROUPS = (
     queues,
     sync,
     bars,
+    nodes,
 )
 
 MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}

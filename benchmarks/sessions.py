@@ -116,22 +116,8 @@ class JoblibSession:
         return parallel(delayed(array, item) for item in items)
 
 
-class MpireSession:
-    """mpire.WorkerPool."""
-
-    def __init__(self, pool: Any) -> None:
-        self.pool = pool
-
-    def call(self, function: Function, item: Any) -> Any:
-        return self.pool.apply(function, (item,))
-
-    def submit(self, function: Function, items: Sequence[Any]) -> list[Any]:
-        submit = self.pool.apply_async
-        return [submit(function, (item,)) for item in items]
-
-    def gather(self, handles: list[Any]) -> None:
-        for handle in handles:
-            handle.get()
+class MpireSession(PoolSession):
+    """mpire.WorkerPool: the same calls, but for what a map is told."""
 
     def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> list[Any]:
         return self.pool.map(function, items, chunk_size=chunksize)

@@ -11,8 +11,8 @@ import pytest
 
 import shoal
 
-# How long an example takes says something about the machine, not about the code.
-hypothesis.settings.register_profile("shoal", deadline=None)
+# How long an example takes says something about the machine, not about the code; so does how long it takes to draw it.
+hypothesis.settings.register_profile("shoal", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shoal")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=50,
+            timeout=150,
         )
 
     return run

@@ -33,6 +33,10 @@ THREADS = (
     "POLARS_MAX_THREADS",
 )
 
+# OpenBLAS's threads look for work for 2^26 cycles before they sleep, some 30 ms, also in a new worker that has none:
+# CPUs that others want. 2^20, half a millisecond, is still long enough for calls that follow each other closely.
+_PATIENCE = ("OPENBLAS_THREAD_TIMEOUT", "20")
+
 # As threadpoolctl calls what it can limit.
 _LOADED = {"openblas": "OPENBLAS_NUM_THREADS", "openmp": "OMP_NUM_THREADS", "mkl": "MKL_NUM_THREADS"}
 
@@ -74,7 +78,7 @@ def share(workers: int, threads: int | None) -> dict[str, str]:
     """
     cpus = str(max(1, cpu_count() // workers))
     # joblib counts CPUs by itself, and reads this.
-    chosen = {_CPUS: cpus, **_unless_user_says("LOKY_MAX_CPU_COUNT", cpus)}
+    chosen = {_CPUS: cpus, **_unless_user_says("LOKY_MAX_CPU_COUNT", cpus), **_unless_user_says(*_PATIENCE)}
     for name in THREADS:
         chosen.update({name: str(threads)} if threads is not None else _unless_user_says(name, cpus))
     return chosen
@@ -82,7 +86,10 @@ def share(workers: int, threads: int | None) -> dict[str, str]:
 
 def zygote() -> dict[str, str]:
     """What is put into the environment of the zygote: one thread, as it must have no more when it forks."""
-    return {name: value for name in THREADS for name, value in _unless_user_says(name, "1").items()}
+    chosen = _unless_user_says(*_PATIENCE)
+    for name in THREADS:
+        chosen.update(_unless_user_says(name, "1"))
+    return chosen
 
 
 def threads() -> set[str]:
@@ -95,18 +102,24 @@ def settle(share: Mapping[str, str], zygote: Mapping[str, str]) -> None:
     os.environ.update(share)
     _given.clear()
     _given.update(share)
-    if "numpy" in sys.modules and any(os.environ.get(name) != zygote.get(name) for name in _LOADED.values()):
+    if "numpy" in sys.modules and differs(zygote, os.environ):
         _limit_loaded()
+
+
+def differs(zygote: Mapping[str, str], worker: Mapping[str, str]) -> bool:
+    """Whether libraries that the zygote has loaded are to have other numbers of threads in a worker."""
+    return any(worker.get(name) != zygote.get(name) for name in _LOADED.values())
 
 
 def _limit_loaded() -> None:
     from threadpoolctl import ThreadpoolController
 
+    loaded = ThreadpoolController()
     for library, name in _LOADED.items():
         # OpenBLAS takes OpenMP's number too, if it has none of its own; so do the others.
         count = os.environ.get(name) or os.environ.get("OMP_NUM_THREADS", "")
         if count.isdigit():
-            ThreadpoolController().select(internal_api=library).limit(limits=int(count))
+            loaded.select(internal_api=library).limit(limits=int(count))
 
 
 def _unless_user_says(name: str, value: str) -> dict[str, str]:

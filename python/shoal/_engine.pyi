@@ -11,7 +11,9 @@ _Q = TypeVar("_Q", bound=RawQueue)
 
 __version__: str
 SPIN_BUDGET_US: int
+LAST_WORD: int
 __all__ = [
+    "LAST_WORD",
     "SPIN_BUDGET_US",
     "Answerer",
     "AsyncResult",
@@ -22,6 +24,7 @@ __all__ = [
     "Inbox",
     "Job",
     "PoolBase",
+    "PoolOutside",
     "Prepared",
     "RawBarrier",
     "RawCondition",
@@ -32,6 +35,7 @@ __all__ = [
     "RawRLock",
     "RawSemaphore",
     "RawTally",
+    "Reporter",
     "Seat",
     "Seated",
     "SmallBlock",
@@ -47,6 +51,7 @@ __all__ = [
     "last_map",
     "limit_memory",
     "machine_memory",
+    "memory_outside",
     "memory_usage",
     "open_block",
     "open_queue",
@@ -60,6 +65,7 @@ __all__ = [
     "speak_through",
     "start_trace",
     "start_zygote",
+    "stay_if_ending",
     "stop_trace",
     "try_collapse",
     "wait_for_threads",
@@ -68,6 +74,7 @@ __all__ = [
 
 def cpu_count() -> int: ...
 def end_threads() -> None: ...
+def stay_if_ending() -> None: ...
 def wait_for_threads() -> None: ...
 def start_zygote(
     program: str, args: Sequence[str], envs: Sequence[tuple[str, str]], preload: Sequence[bytes]
@@ -80,6 +87,24 @@ def pool_spent(
 def pool_depth(base: PoolBase) -> tuple[int, int]: ...
 def start_trace(base: PoolBase, most: int) -> bool: ...
 def stop_trace(base: PoolBase) -> tuple[bytes, dict[int, str], int] | None: ...
+
+@final
+class PoolOutside:
+    def __new__(cls, path: str) -> Self: ...
+    def file(self) -> tuple[int, int]: ...
+    def look(
+        self,
+    ) -> tuple[
+        int,
+        int,
+        bool,
+        int,
+        list[tuple[int, bool, bool, tuple[str | None, int] | None, tuple[int, int, int, int, int, int, int]]],
+    ]: ...
+
+def memory_outside(
+    roster: str, segments: Iterable[str]
+) -> tuple[int, int, int, int, int, int, dict[int, tuple[int, int]]]: ...
 def last_map(
     base: PoolBase,
 ) -> (
@@ -107,7 +132,7 @@ def open_shared(cls: type[_S], handle: bytes) -> _S: ...
 def open_queue(kind: type[_Q], handle: bytes) -> _Q: ...
 def when_readable(fd: int, function: Callable[[], object]) -> None: ...
 def pass_words_on() -> None: ...
-def speak_through(function: Callable[[bytes], object] | None) -> None: ...
+def speak_through(stream: str, function: Callable[[bytes], object] | None) -> None: ...
 
 @final
 class PoolBase:
@@ -122,6 +147,7 @@ class PoolBase:
         initializer: object,
         memory_limit: int | None,
         limits: tuple[int | None, float | None, float | None],
+        output: str,
     ) -> Self: ...
     def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(
@@ -131,6 +157,7 @@ class PoolBase:
         kwargs: dict[str, Any] | None = None,
         terms: Terms | None = None,
     ) -> AsyncResult[_R]: ...
+    def leave_notice(self, notice: bytes) -> bool: ...
     def cancel_queued(self) -> None: ...
     def close_now(self) -> None: ...
     def terminate_now(self, kill: bool = False) -> None: ...
@@ -262,6 +289,13 @@ class Answerer:
 class Seat: ...
 
 @final
+class Reporter:
+    def report(self, message: bytes) -> None: ...
+    def spoke(self) -> None: ...
+    @property
+    def task(self) -> int | None: ...
+
+@final
 class Seated:
     def __new__(cls, seat: Seat) -> Self: ...
     def setup(self) -> object: ...
@@ -269,7 +303,8 @@ class Seated:
     @property
     def number(self) -> int: ...
     def answerer(self) -> Answerer: ...
-    def run(self, most: int | None = None, most_memory: int | None = None) -> None: ...
+    def reporter(self) -> Reporter: ...
+    def run(self, most: int | None, most_memory: int | None, notice: Callable[[bytes], object]) -> None: ...
     def fail_one(self, error: BaseException) -> bool: ...
 
 @final

@@ -8,6 +8,10 @@ import sys
 from shoal import _budget
 from shoal.progress.door import door, home
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shoal.reports.client import Settings
+
 # Everything that `sys.meta_path` holds in an interpreter without import hooks of its own. The hook of setuptools only
 # concerns `import distutils`, that of shoal's workers only tqdm.
 _PLAIN_FINDERS = frozenset(
@@ -17,7 +21,7 @@ _PLAIN_FINDERS = frozenset(
         "PathFinder",
         "DistutilsMetaFinder",
         "ShoalFinder",
-        "TqdmFinder",
+        "ImportWatch",
         "_SixMetaPathImporter",
     }
 )
@@ -50,7 +54,7 @@ def expect_workers() -> None:
 
 
 def setup(
-    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None
+    share: dict[str, str], cpus: list[list[int]], most: int | None, most_memory: int | None, told: Settings
 ) -> tuple[object, ...]:
     """What every worker of a pool is told, for `shoal._worker`: as a forked child it would have inherited it.
 
@@ -59,26 +63,30 @@ def setup(
         cpus: those of each worker, in turn; none for whatever the process may use.
         most: tasks after which a worker is replaced.
         most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
+        told: what it is to report, see `shoal.reports`.
     """
     paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     argv = list(getattr(sys, "argv", [""]))
     # Bars of workers of workers, too, are drawn by the first client.
     screen = home() or door().address
-    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, _family(), screen
+    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, told, _family(), screen
 
 
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     """The modules for the zygote to import.
 
-    What the user names; numpy if the client has it; and what loads code by value if the main module has any.
+    What the user names; numpy if the client has it; what loads code by value if the main module has any; and what sends
+    log records if that imports logging in any case, or the client logs.
     """
     # Not if numpy is to have threads: they would start in the zygote, which must have one when it forks.
     likely = ["numpy"] if "numpy" in sys.modules and _budget.threads() == {"1"} else []
-    if likely and share.get("OPENBLAS_NUM_THREADS", "1") != "1":
+    if likely and _budget.differs({**os.environ, **_budget.zygote()}, {**os.environ, **share}):
         likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
-        likely.append("shoal.serialize.by_value")
+        likely += ["shoal.serialize.by_value", "shoal.reports.records"]
+    elif "logging" in sys.modules and sys.modules["logging"].root.handlers:
+        likely.append("shoal.reports.records")
     if "shoal.multiprocessing.shared_memory" in sys.modules:
         likely.append("shoal.multiprocessing.shared_memory")
     return [name.encode() for name in dict.fromkeys([*likely, *names])]

@@ -53,7 +53,7 @@ class Terms:
 
     def with_(self, options: Mapping[str, Any]) -> Terms:
         """These terms, but for what `options` say."""
-        return Terms({**self.options, **options})
+        return type(self)({**self.options, **options})
 
 
 def _delay(value: object) -> float:

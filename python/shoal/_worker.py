@@ -10,6 +10,7 @@ import sys
 
 from shoal import _budget, _engine
 from shoal.progress.ordinary import take_over
+from shoal.reports.worker import settle
 from shoal.serialize.inherited import run_initializer
 
 TYPE_CHECKING = False  # type checkers know the name; importing it from typing takes time at every start
@@ -37,6 +38,8 @@ def work(seat: _engine.Seat) -> NoReturn:
         worker = _engine.Seated(seat)
         # Should it crash, the client is to know where: what is written to stderr is kept.
         faulthandler.enable(file=2, all_threads=False)
+        # Told to end by this signal, it says there where it is; the handler before this one, the kernel's, ends it.
+        faulthandler.register(_engine.LAST_WORD, file=2, all_threads=False, chain=True)
         code = _serve(worker)
     except SystemExit as exit:
         code = _exit_code(exit)
@@ -52,7 +55,7 @@ def work(seat: _engine.Seat) -> NoReturn:
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
     global family, screen
-    directory, path, argv, environment, share, cpus, most, most_memory, family, screen = setup
+    directory, path, argv, environment, share, cpus, most, most_memory, told, family, screen = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
@@ -66,6 +69,7 @@ def _serve(worker: _engine.Seated) -> int:
         del os.environ[name]
     os.environ.update(environment)
     _budget.settle(share, zygote)
+    notice = settle(worker.reporter(), worker.number, told)
     take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():
         from shoal.progress.output import install
@@ -83,7 +87,7 @@ def _serve(worker: _engine.Seated) -> int:
         error.add_note("raised by the pool's initializer")
         worker.fail_one(error)
         return 0
-    worker.run(most, most_memory)
+    worker.run(most, most_memory, notice)
     return 0
 
 

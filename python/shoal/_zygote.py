@@ -10,6 +10,7 @@ import sys
 import shoal.serialize.exceptions  # noqa: F401  (every worker needs it: imported once, here)
 from shoal import _engine
 from shoal._worker import work
+from shoal.reports.streams import prepare
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    prepare()
     zygote = _engine.Zygote(socket)
     zygote.ready()
     while (wish := zygote.next()) is not None:
@@ -46,6 +48,19 @@ def _preload(name: str) -> None:
         __import__(name)
     except BaseException as error:  # also SystemExit: a module may not end the zygote
         print(f"shoal: preload of {name!r} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if len(os.listdir("/proc/self/task")) > 1:
+    if _threads():
         # What a thread holds at the moment of a fork, it holds in the worker for ever.
         print(f"shoal: {name!r} starts threads when imported, do not preload it: workers may hang", file=sys.stderr)
+
+
+def _threads() -> int:
+    """How many there are beside this one, without that of jemalloc: Arrow brings it along, and it is made for forks."""
+    main = str(os.getpid())
+    others = 0
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as name:
+                others += thread != main and name.read() != "jemalloc_bg_thd\n"
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended meanwhile
+    return others

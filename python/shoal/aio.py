@@ -17,12 +17,17 @@ import functools
 import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal import _checks
 from shoal._engine import AsyncResult
 from shoal.pool import Pool
 from shoal.results import closed
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from shoal._terms import TaskOptions
 
 __all__ = ["AsyncMethods"]
 
@@ -38,6 +43,8 @@ class AsyncMethods:
     Where the coroutine that waits is cancelled, or an `async for` is left, tasks that no worker has taken are
     cancelled; what workers are at, they end, and nobody is told.
 
+    All of them take the options of a task, `timeout`, `retries` and so on, too; see `Pool.options`.
+
     Example:
         >>> async def main():
         ...     squares = await pool.aio.map(lambda x: x * x, range(5))
@@ -49,9 +56,15 @@ class AsyncMethods:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
+    async def apply(
+        self,
+        func: Callable[..., R],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        **options: Unpack[TaskOptions],
+    ) -> R:
         """Call `func(*args, **kwds)` in a worker and wait for its result. As `Pool.apply`, with the same errors."""
-        task = self._pool.apply_async(func, args, kwds)
+        task = self._pool.apply_async(func, args, kwds, **options)
         bell = _Bell()
         try:
             if self._pool._threads().watch(task, bell.ring):
@@ -62,7 +75,11 @@ class AsyncMethods:
         return task.get()
 
     async def map(
-        self, func: Callable[[Any], R], iterable: Iterable[Any] | AsyncIterable[Any], chunksize: int | None = None
+        self,
+        func: Callable[[Any], R],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        chunksize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> list[R]:
         """Apply `func` to each item, in parallel; the results in order. As `Pool.map`, with the same errors.
 
@@ -72,16 +89,20 @@ class AsyncMethods:
             chunksize: items a task. Default: as many as take about a millisecond, found out on the way; 1 of an
                 asynchronous iterable.
         """
-        return await self._map(func, iterable, chunksize, star=False)
+        return await self._on(options)._map(func, iterable, chunksize, star=False)
 
     async def starmap(
         self,
         func: Callable[..., R],
         iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
         chunksize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> list[R]:
         """As `map`, where each item is an iterable of positional arguments."""
-        return await self._map(func, iterable, chunksize, star=True)
+        return await self._on(options)._map(func, iterable, chunksize, star=True)
+
+    def _on(self, options: TaskOptions) -> AsyncMethods:
+        return AsyncMethods(self._pool.options(**options)) if options else self
 
     async def _map(self, func: Callable[..., R], iterable: Any, chunksize: int | None, star: bool) -> list[R]:
         if isinstance(iterable, AsyncIterable):
@@ -108,6 +129,7 @@ class AsyncMethods:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> AsyncGenerator[R, None]:
         """Apply `func` to each item, in parallel; iterate over the results with `async for`, in order.
 
@@ -129,7 +151,7 @@ class AsyncMethods:
             ValueError: a size is less than 1, or the pool is closed.
             SerializationError: `func` can't be pickled.
         """
-        return self._stream(func, iterable, chunksize, buffersize, ordered=True)
+        return self._on(options)._stream(func, iterable, chunksize, buffersize, ordered=True)
 
     def imap_unordered(
         self,
@@ -138,9 +160,10 @@ class AsyncMethods:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> AsyncGenerator[R, None]:
         """As `imap`, with the results in the order in which they arrive."""
-        return self._stream(func, iterable, chunksize, buffersize, ordered=False)
+        return self._on(options)._stream(func, iterable, chunksize, buffersize, ordered=False)
 
     def _stream(
         self, func: Callable[..., R], iterable: Any, chunksize: int, buffersize: int | None, ordered: bool

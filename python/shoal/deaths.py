@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # pid, exit code, seconds it lived, cause, two numbers of that, last words
-    Facts = tuple[int, int, float, str, float, float, str]
+    # pid, exit code, seconds it lived, cause, two numbers of that, last words, answer to the question where it is
+    Facts = tuple[int, int, float, str, float, float, str, str]
 
 __all__ = ["describe", "task_timeout", "worker_died"]
 
@@ -27,6 +27,7 @@ LINES = 20
 FRAMES = 20
 # How faulthandler begins, and with what it ends.
 _FATAL = "Fatal Python error: "
+_STACK = "Stack (most recent call first):"
 _MODULES = "Extension modules: "
 _OURS = os.path.join(os.path.dirname(__file__), "_worker.py")
 
@@ -35,14 +36,14 @@ def worker_died(name: str, call: tuple[str, Any, Any] | None, tries: int, deaths
     """The error of a task whose worker died; the last of `deaths` was that of the last try."""
     task = describe(name, call)
     # Without its last words each: those of the last try are told in full.
-    earlier = tuple(str(_death((*facts[:-1], ""), "")) for facts in deaths[:-1])
+    earlier = tuple(str(_death((*facts[:-2], "", ""), "")) for facts in deaths[:-1])
     return _death(deaths[-1], task, tries, earlier)
 
 
 def task_timeout(name: str, call: tuple[str, Any, Any] | None, tries: int, timeout: float, facts: Facts) -> TaskTimeout:
     """The error of a task that took too long."""
-    pid, *_, words = facts
-    return TaskTimeout(describe(name, call), timeout, pid, tries, _last(words))
+    pid, *_, words, answer = facts
+    return TaskTimeout(describe(name, call), timeout, pid, tries, _last(words), _stack(answer))
 
 
 def describe(name: str, call: tuple[str, Any, Any] | None) -> str:
@@ -64,8 +65,9 @@ def describe(name: str, call: tuple[str, Any, Any] | None) -> str:
 
 
 def _death(facts: Facts, task: str, tries: int = 1, earlier: tuple[str, ...] = ()) -> WorkerDied:
-    pid, code, uptime, cause, one, other, words = facts
+    pid, code, uptime, cause, one, other, words, answer = facts
     said, traceback = _split(words)
+    traceback = traceback or _stack(answer)
     return WorkerDied(pid, code, task, _last(said), _cause(cause, one, other), uptime, traceback, tries, earlier)
 
 
@@ -92,13 +94,24 @@ def _split(words: str) -> tuple[str, str]:
     at = words.rfind(_FATAL)
     if at < 0:
         return words, ""
-    report = [line for line in words[at:].splitlines() if not line.startswith(_MODULES)]
+    return words[:at], _frames(words[at:])
+
+
+def _stack(answer: str) -> str:
+    """Where a worker was when it was told to end."""
+    at = answer.rfind(_STACK)
+    return _frames(answer[at:]) if at >= 0 else ""
+
+
+def _frames(report: str) -> str:
+    """What faulthandler wrote, but for what is always the same."""
+    lines = [line for line in report.splitlines() if not line.startswith(_MODULES)]
     # What called the task is always the same.
-    ours = next((index for index, line in enumerate(report) if _OURS in line), len(report))
-    report = report[:ours]
-    while report and not report[-1].strip():
-        del report[-1]
-    return words[:at], "\n".join(report[:FRAMES])
+    ours = next((index for index, line in enumerate(lines) if _OURS in line), len(lines))
+    lines = lines[:ours]
+    while lines and not lines[-1].strip():
+        del lines[-1]
+    return "\n".join(lines[:FRAMES])
 
 
 def _last(words: str) -> str:

@@ -15,8 +15,9 @@ from shoal.pool import Pool
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, TypeVar
+    from typing import Any, TypeVar, Unpack
 
+    from shoal._terms import TaskOptions
     from shoal.progress import Progress
     from shoal.random import Seed
 
@@ -62,6 +63,7 @@ def map(
     chunksize: int | None = None,
     seed: Seed | None = None,
     progress: Progress = None,
+    **options: Unpack[TaskOptions],
 ) -> list[R]:
     """Apply `func` to the items of `iterables`, on every CPU. As the built-in `map`, but it returns a list.
 
@@ -71,13 +73,14 @@ def map(
         chunksize: items a task. Default: as many as take about a millisecond, found out on the way.
         seed: what the random numbers of each item depend on, besides its place; see `shoal.rng`.
         progress: True, tqdm's arguments or a bar, as for `Pool.map`. Default: None, for no bar.
+        options: `timeout`, `retries` and so on, for each item; see `Pool.options`.
 
     Returns:
         The results, in order.
 
     Raises:
         TypeError: `func` can't be called, or there is no iterable.
-        ValueError: `chunksize` is less than 1.
+        ValueError: `chunksize` is less than 1, or an option is not as described.
         BaseException: the first exception, in the order of the items, that `func` raised.
 
     Example:
@@ -92,8 +95,8 @@ def map(
         chunksize = _checks.chunksize(chunksize)
     pool = default_pool() if seed is None else default_pool().options(seed=seed)
     if len(iterables) == 1:
-        return pool.map(func, iterables[0], chunksize, progress=progress)
-    return pool.starmap(func, zip(*iterables, strict=False), chunksize, progress=progress)
+        return pool.map(func, iterables[0], chunksize, progress=progress, **options)
+    return pool.starmap(func, zip(*iterables, strict=False), chunksize, progress=progress, **options)
 
 
 def _after_fork() -> None:

@@ -21,6 +21,7 @@ _PLAIN = {
     "dtype": "numpy",
     "scalar": "numpy._core.multiarray",
     "restore_array": "shoal._engine",
+    "_frombuffer": "numpy._core.numeric",
 }
 
 

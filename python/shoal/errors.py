@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:
+    # While the interpreter ends, it can't be imported any more. That a pool is closed can be said without it.
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
 __all__ = [
     "LockAbandoned",
@@ -30,10 +35,11 @@ class ShoalError(Exception):
     """The base of all errors that shoal itself raises.
 
     Example:
-        try:
-            pool.map(work, items)
-        except shoal.ShoalError as error:
-            print("shoal could not do it:", error)
+        >>> try:
+        ...     pool.apply(os._exit, (3,))
+        ... except shoal.ShoalError as error:
+        ...     print("shoal could not do it:", type(error).__name__)
+        shoal could not do it: WorkerDied
     """
 
 
@@ -48,17 +54,21 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         stderr: the last lines that the worker wrote to stderr, at most 20.
         cause: why it was killed, if somebody knows: the kernel for want of memory, or the pool for a limit that it has.
         uptime: how long the worker had lived, in seconds; None if it isn't known.
-        traceback: the Python stack at the moment of the crash, as `faulthandler` tells it; empty if there is none.
+        traceback: the Python stack at the moment of the crash, or when it was ended for `worker_memory_limit`, as
+            `faulthandler` tells it; empty if there is none.
         tries: how often the task was tried. More than once, every time or the last times, with `retries`.
         earlier: how earlier tries of it ended their workers, as text.
+        node: where that was, for a pool on a cluster; empty on this machine. `pid` is 0 if all of the node is lost.
 
     All of them are attributes.
 
     Example:
-        try:
-            future.result()
-        except shoal.WorkerDied as death:
-            print(death.pid, death.exitcode, death.task)
+        >>> future = pool.submit(os._exit, 3)
+        >>> try:
+        ...     future.result()
+        ... except shoal.WorkerDied as death:
+        ...     print(death.task, "ended with", death.exitcode)
+        _exit(3) ended with 3
     """
 
     def __init__(
@@ -72,9 +82,10 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         traceback: str = "",
         tries: int = 1,
         earlier: tuple[str, ...] = (),
+        node: str = "",
     ) -> None:
         # The arguments are `args`, which is what an exception pickles.
-        super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier)
+        super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier, node)
         self.pid = pid
         self.exitcode = exitcode
         self.task = task
@@ -84,9 +95,12 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         self.traceback = traceback
         self.tries = tries
         self.earlier = earlier
+        self.node = node
 
     def __str__(self) -> str:
-        text = f"worker {self.pid} {_ending(self.exitcode)}"
+        text = f"worker {self.pid} {_ending(self.exitcode)}" if self.pid else "its node was lost"
+        if self.node:
+            text = f"node {self.node}: {text}"
         if self.uptime is not None:
             text += f" after {self.uptime:.3g} s"
         if self.task:
@@ -126,18 +140,26 @@ class TaskTimeout(ShoalError, TimeoutError):
         pid: the process id of the worker that was ended.
         tries: how often the task was tried.
         stderr: the last lines that the worker wrote to stderr, at most 20.
+        traceback: where the task was, as `faulthandler` tells a Python stack; empty if it isn't known.
 
     All of them are attributes.
 
     Example:
-        try:
-            pool.apply(work, (item,), timeout=10)
-        except shoal.TaskTimeout as error:
-            print(error.task, "took longer than", error.timeout, "s")
+        >>> try:
+        ...     pool.apply(time.sleep, (60,), timeout=0.1)
+        ... except shoal.TaskTimeout as error:
+        ...     print(error.task, "took longer than", error.timeout, "s")
+        sleep(60) took longer than 0.1 s
     """
 
     def __init__(
-        self, task: str, timeout: float | None = None, pid: int | None = None, tries: int = 1, stderr: str = ""
+        self,
+        task: str,
+        timeout: float | None = None,
+        pid: int | None = None,
+        tries: int = 1,
+        stderr: str = "",
+        traceback: str = "",
     ) -> None:
         # A TimeoutError is an OSError, which would take several arguments for an error number and file names.
         super().__init__(task)
@@ -146,9 +168,10 @@ class TaskTimeout(ShoalError, TimeoutError):
         self.pid = pid
         self.tries = tries
         self.stderr = stderr
+        self.traceback = traceback
 
     def __reduce__(self) -> tuple[type[TaskTimeout], tuple[object, ...]]:
-        return type(self), (self.task, self.timeout, self.pid, self.tries, self.stderr)
+        return type(self), (self.task, self.timeout, self.pid, self.tries, self.stderr, self.traceback)
 
     def __str__(self) -> str:
         if self.timeout is None:
@@ -156,6 +179,8 @@ class TaskTimeout(ShoalError, TimeoutError):
         text = f"{self.task} took longer than {self.timeout:g} s and was stopped, with worker {self.pid}"
         if self.tries > 1:
             text += f", at each of {self.tries} tries"
+        if self.traceback:
+            text += f"; it was at:\n{self.traceback.rstrip()}"
         if self.stderr:
             text += f"; its last words on stderr were:\n{self.stderr.rstrip()}"
         return text

@@ -60,7 +60,7 @@ class Condition(RawCondition):
     Example:
         >>> condition = shoal.Condition()
         >>> with condition:
-        ...     condition.wait_for(lambda: total[0] > 0, timeout=0.1)
+        ...     condition.wait_for(lambda: counter.value > 0, timeout=0.1)
         False
     """
 
@@ -81,11 +81,11 @@ class Condition(RawCondition):
             timeout: how long to wait at most, in seconds. Default: None, to wait for ever.
 
         Raises:
-            What `wait` and `predicate` raise.
+            BaseException: what `wait` and `predicate` raise.
 
         Example:
             >>> with condition:
-            ...     condition.wait_for(lambda: total[0] == 0)
+            ...     condition.wait_for(lambda: counter.value == 0)
             True
         """
         result = predicate()
@@ -165,11 +165,12 @@ class Barrier(RawBarrier):
         Raises:
             threading.BrokenBarrierError: the barrier is broken, or was reset while this one waited.
             TypeError: `timeout` is neither a number nor None.
-            What the action raises, for the one that called it.
+            BaseException: what the action raises, for the one that called it.
 
         Example:
             >>> if barrier.wait() == 0:
             ...     print("all are there")
+            all are there
         """
         return self._wait(self._timeout if timeout is None else timeout, self._action)
 

@@ -20,7 +20,9 @@ from shoal.pool import Pool, Worker
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self, Unpack
 
+    from shoal._terms import TaskOptions
     from shoal.random import Seed
 
 __all__ = ["Executor"]
@@ -48,8 +50,13 @@ class Executor(futures.Executor):
         max_tasks_per_child: a worker is replaced after so many tasks. Default: never.
         preload: names of modules that workers will need, imported once before they are forked.
         memory_limit: the most shared memory, in bytes, that tasks may take at a time. See `Pool`.
+        threads_per_worker, worker_memory_limit, maxmemoryperchild, idle_timeout, affinity, unresponsive_after: what
+            workers may take, and where they run. See `Pool`.
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
+        logs, warnings, output: whether what workers log, warn of and print is heard here. See `Pool`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
+        cluster: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
+        options: the terms of all its tasks, `timeout`, `retries` and so on. See `Pool.options`.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -73,22 +80,68 @@ class Executor(futures.Executor):
         max_tasks_per_child: int | None = None,
         preload: Iterable[str] = (),
         memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: str | Iterable[int | Iterable[int]] | None = None,
+        unresponsive_after: float | None = 30.0,
         seed: Seed | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
+        cluster: object = None,
+        **options: Unpack[TaskOptions],
     ) -> None:
         count = _checks.processes(max_workers, "max_workers")
         start = _checks.initializer(initializer, initargs)
         if start is not None:
             initializer, initargs = _initialize, start
         most = _checks.maxtasksperchild(max_tasks_per_child, "max_tasks_per_child")
+        # Each node of a cluster knows for itself how many it can have.
+        many: Any = {} if cluster is None else {"cluster": cluster}
+        self._root: Executor | None = None
         self._pool = Pool(
-            count, initializer, initargs, most, preload=preload, memory_limit=memory_limit, seed=seed, kind=kind
+            max_workers if many else count,
+            initializer,
+            initargs,
+            most,
+            preload=preload,
+            memory_limit=memory_limit,
+            threads_per_worker=threads_per_worker,
+            worker_memory_limit=worker_memory_limit,
+            maxmemoryperchild=maxmemoryperchild,
+            idle_timeout=idle_timeout,
+            affinity=affinity,
+            unresponsive_after=unresponsive_after,
+            seed=seed,
+            logs=logs,
+            warnings=warnings,
+            output=output,
+            kind=kind,
+            **many,
+            **options,
         )
         # Dask reads this one of the standard library's executors.
-        self._max_workers = count
+        self._max_workers = self._pool._base.size
         self._owner = os.getpid()
         _parting[:] = [pool for pool in _parting if not pool._base.wait_over(0)]
         _executors.add(self)
+
+    def options(self, *, seed: Seed | None = None, **options: Unpack[TaskOptions]) -> Self:
+        """This executor, with other terms for the tasks that are submitted through it. As `Pool.options`.
+
+        Example:
+            >>> with shoal.Executor() as executor:
+            ...     executor.options(timeout=60, retries=2).submit(pow, 2, 10).result()
+            1024
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._root = self._root or self
+        view._pool = self._pool.options(seed=seed, **options)
+        return view
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> futures.Future[R]:
         """Call `fn(*args, **kwargs)` in a worker; returns a future at once. As `ProcessPoolExecutor.submit`.
@@ -149,7 +202,7 @@ class Executor(futures.Executor):
             wait: whether to wait until the workers have ended. If not, the interpreter's end waits for them.
             cancel_futures: whether to cancel the tasks that no worker has taken.
         """
-        _executors.discard(self)
+        _executors.discard(self._root or self)
         self._pool.close()
         if cancel_futures:
             self._pool._base.cancel_queued()
@@ -192,7 +245,8 @@ class Executor(futures.Executor):
 
     def __del__(self) -> None:
         # As of the standard library's: what was submitted is done.
-        if hasattr(self, "_owner") and self._owner == os.getpid() and self._pool._base.is_open:
+        mine = hasattr(self, "_owner") and self._root is None and self._owner == os.getpid()
+        if mine and self._pool._base.is_open:
             self.shutdown(wait=False)
 
 
@@ -215,7 +269,7 @@ def _results(
             future.cancel()
         raise
     # As in the standard library, an executor that is forgotten submits no more.
-    more = weakref.ref(executor) if buffersize is not None else lambda: None
+    more = weakref.ref(executor._root or executor) if buffersize is not None else lambda: None
     return _taken(sent, prepared, calls, more, until)
 
 

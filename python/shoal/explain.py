@@ -64,7 +64,7 @@ def why(obj: object) -> Explanation:
         >>> shoal.why({"weights": numpy.zeros((500, 1000)), "bias": numpy.zeros(100_000), "name": "small"})
         dict travels with 4.8 MB:
             ['weights']     4.0 MB  ndarray
-            ['bias']      800.0 kB  ndarray
+            ['bias']      800.1 kB  ndarray
     """
     kind = type(obj).__name__
     stopped = obstacles(obj)

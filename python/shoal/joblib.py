@@ -25,8 +25,9 @@ def register(make_default: bool = False) -> None:
         ImportError: joblib is not installed.
 
     Example:
-        >>> shoal.joblib.register(make_default=True)
-        >>> cross_val_score(estimator, X, y, n_jobs=2)
+        >>> shoal.joblib.register()
+        >>> joblib.Parallel(n_jobs=2, backend="shoal")(joblib.delayed(abs)(x) for x in (-1, 2))
+        [1, 2]
     """
     from joblib.parallel import register_parallel_backend
 

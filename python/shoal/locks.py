@@ -5,15 +5,14 @@ closure, on a queue, to workers that are already running. Wherever one arrives, 
 behind them, and nothing to close.
 
     >>> import shoal
-    >>> lock, done = shoal.Lock(), shoal.Counter()
+    >>> lock, total = shoal.Lock(), shoal.zeros(1)
     >>> def work(item):
     ...     with lock:
-    ...         print("only one of us prints at a time")
-    ...     done.add()
+    ...         total[0] += item
     >>> with shoal.Pool() as pool:
     ...     _ = pool.map(work, range(100))
-    >>> done.value
-    100
+    >>> int(total[0])
+    4950
 
 A copy, too, is the same one: `copy.copy` and `copy.deepcopy` copy the handle, for a lock that was copied along with the
 object that it guards would guard nothing.

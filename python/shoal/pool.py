@@ -19,6 +19,8 @@ from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
 from shoal.maps import Maps
+from shoal.reports import levels
+from shoal.reports.client import listen, notice
 from shoal.results import Callbacks, MapResult, closed
 
 TYPE_CHECKING = False
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "Pool", "Worker"]
+
+# Where pools run of which nothing is said: `shoal run --cluster` says so. None: on this machine.
+default_cluster: object = None
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Called with every new pool.
@@ -79,9 +84,19 @@ class Pool(Maps):
         options: the terms of all its tasks, unless a call says otherwise; see `options`.
         seed: what the random numbers of its tasks depend on, an integer or a sequence of integers, 0 or more; see
             `shoal.rng`. Default: None, others each time.
+        logs: whether records of workers' loggers go to this process's handlers; see `docs/logging.md`. If not, only
+            handlers that a worker has itself get them.
+        warnings: whether warnings of workers are shown here. If not, they are dropped; those that are errors still are.
+        output: whether what workers print is printed here. If not, it is dropped; `WorkerDied` still quotes stderr.
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
+        cluster: for the same calls on the machines of a Dask cluster: a `dask.distributed.Client`, a cluster of Dask,
+            or the address of a scheduler. Each Dask worker is a node, with a pool of `processes` workers; by default
+            one for each of its machine's CPUs, which Dask workers on one machine share. Needs `shoal[dask]`. Default:
+            None, this machine.
+        node_timeout: on a cluster, a node that has given no sign of life for so many seconds is given up.
+            Default: 30.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
@@ -111,20 +126,29 @@ class Pool(Maps):
         affinity: str | Iterable[int | Iterable[int]] | None = None,
         unresponsive_after: float | None = 30.0,
         seed: Seed | None = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "process",
+        cluster: object = None,
+        node_timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> None:
+        if node_timeout is not None:
+            raise ValueError("node_timeout is for a pool on a cluster")
         if kind != "process":
             raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         terms = Terms(options)
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
+        told = listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
             _checks.maxtasksperchild(maxtasksperchild),
             _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
+            told,
         )
         limits = (
             _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
@@ -144,10 +168,15 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits)
+        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[-1])
         register(self)
+        levels.watch(_levels_changed)
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
+        if kwargs.get("cluster", None if kind == "thread" else default_cluster) is not None and cls is Pool:
+            from shoal.cluster.pool import ClusterPool
+
+            return object.__new__(ClusterPool)  # type: ignore[return-value]
         if kind == "thread" and cls is Pool:
             from shoal.threads import ThreadPool
 
@@ -422,8 +451,13 @@ class Pool(Maps):
         if hasattr(self, "_base") and self._root is None and self._owner == os.getpid() and self._base.is_open:
             import warnings
 
-            warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.terminate()
+            text = f"unclosed running pool {self!r}"
+            if self._has_tasks():
+                # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them.
+                self._base.close_now()
+            else:
+                self.terminate()
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
@@ -433,6 +467,9 @@ class Pool(Maps):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _has_tasks(self) -> bool:
+        return _engine.pool_depth(self._base)[1] > 0
 
     def _threads(self) -> Callbacks:
         if self._root is not None:
@@ -478,9 +515,20 @@ def register(pool: Pool) -> None:
         watch(pool)
 
 
+def _levels_changed() -> None:
+    """Loggers of this process have other levels: its workers are told."""
+    told = notice()
+    for pool in list(_pools):
+        if pool._owner == os.getpid() and isinstance(pool._base, _engine.PoolBase):
+            pool._base.leave_notice(told)
+
+
 @atexit.register
 def _end_pools() -> None:
-    """At the end of the interpreter workers end. Threads that wait for them, daemons all, are told nothing any more."""
+    """At the end of the interpreter workers end; what they have said till now is heard. Threads that wait for them,
+    daemons all, are told nothing any more."""
+    if _pools:
+        _engine.pass_words_on()
     _engine.end_threads()
     for pool in list(_pools):
         if pool._owner == os.getpid():

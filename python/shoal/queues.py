@@ -85,8 +85,8 @@ class Queue(RawQueue, Generic[T]):
     Example:
         >>> queue = shoal.Queue(maxsize=100)
         >>> queue.put(numpy.zeros(1000))
-        >>> queue.get(timeout=1.0).sum()
-        0.0
+        >>> queue.get(timeout=1.0).shape
+        (1000,)
     """
 
     def __new__(cls, maxsize: SupportsIndex = 0, *, ctx: object = None, handle: bytes | None = None) -> Queue[T]:
@@ -119,15 +119,16 @@ class JoinableQueue(Queue[T]):
     Who gets an item says when it is done with it, and anybody may wait until all that was put is done.
 
     Example:
-        >>> queue = shoal.JoinableQueue()
+        >>> queue, done = shoal.JoinableQueue(), []
         >>> def work():
         ...     for item in queue:
-        ...         print(item)
+        ...         done.append(item)
         ...         queue.task_done()
         >>> threading.Thread(target=work).start()
         >>> queue.put("hello")
         >>> queue.join()
-        hello
+        >>> done
+        ['hello']
         >>> queue.shutdown()
     """
 

@@ -263,7 +263,8 @@ def _guarded(callback: Callable[..., object], *arguments: object) -> None:
 
 
 def closed() -> Exception:
-    """The error of a pool that takes no more tasks."""
+    """The error of a pool that takes no more tasks. None for a thread that is left when the interpreter ends."""
+    _engine.stay_if_ending()
     from shoal.errors import PoolClosed
 
     return PoolClosed("Pool not running")

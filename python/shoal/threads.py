@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
-from shoal import _checks
+from shoal import _checks, _engine
 from shoal._terms import Terms
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.maps import AT_HAND
@@ -62,7 +62,16 @@ class ThreadPool(Pool):
         memory_limit: int | None = None,
         seed: Any = None,
         threads_per_worker: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: object = None,
+        unresponsive_after: float | None = 30.0,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
         kind: str = "thread",
+        **options: Any,
     ) -> None:
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
@@ -71,6 +80,17 @@ class ThreadPool(Pool):
             raise ValueError("memory_limit is for processes: threads have the memory of this one")
         if threads_per_worker is not None:
             raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
+        _for_processes(
+            worker_memory_limit=worker_memory_limit,
+            maxmemoryperchild=maxmemoryperchild,
+            idle_timeout=idle_timeout,
+            affinity=affinity,
+            unresponsive_after=None if unresponsive_after == 30.0 else unresponsive_after,
+        )
+        _no_terms(options)
+        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
+            if wanted is not True:
+                raise ValueError(f"{name} is for processes: what threads say is said by this one")
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
@@ -102,13 +122,16 @@ class ThreadPool(Pool):
         raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
     def _terms_with(self, options: Mapping[str, Any]) -> Terms:
-        if options:
-            raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+        _no_terms(options)
         return self._terms
 
     def options(self, *, seed: Any = None, **options: Any) -> Any:
         self._terms_with(options)
         return super().options(seed=seed)
+
+    def _has_tasks(self) -> bool:
+        threads: Any = self._base
+        return bool(threads._queue) or any(threads._at)
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -154,6 +177,17 @@ class ThreadPool(Pool):
         return Job(self, func, iterable, size, _checks.buffersize(buffersize), at_hand, star)
 
 
+def _for_processes(**limits: object) -> None:
+    for name, value in limits.items():
+        if value is not None:
+            raise ValueError(f"{name} is for processes: threads come and go with this one")
+
+
+def _no_terms(options: Mapping[str, Any]) -> None:
+    if options:
+        raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+
+
 class Task:
     """The result of a call, when it is there."""
 
@@ -162,7 +196,7 @@ class Task:
     ) -> None:
         self._threads = threads
         self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = (func, args, kwargs or {})
-        # "queued", "running", "ended" or "cancelled": changed under the lock of `Threads`.
+        # "queued", "running", "ended", "cancelled" or "cut off": changed under the lock of `Threads`.
         self._state = "queued"
         self._value: Any = None
         self._error: BaseException | None = None
@@ -178,6 +212,10 @@ class Task:
             from multiprocessing import TimeoutError
 
             raise TimeoutError
+        if self._state == "cut off":
+            from shoal.errors import PoolClosed
+
+            raise PoolClosed("the pool was terminated before the task was done")
         if self._error is not None:
             raise self._error
         return self._value
@@ -186,16 +224,18 @@ class Task:
         """Wait until the task has ended, at most `timeout` seconds."""
         if self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             self._latch.release()
+        # As from the engine.
+        _engine.stay_if_ending()
 
     def ready(self) -> bool:
         """Whether the task has ended."""
-        return self._state in ("ended", "cancelled")
+        return self._state in ("ended", "cancelled", "cut off")
 
     def successful(self) -> bool:
         """Whether the task ended without an exception. ValueError if it has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
-        return self._error is None
+        return self._state == "ended" and self._error is None
 
     def cancel(self, *, running: bool = False) -> bool:
         """Take the task back, unless a thread has taken it or it has ended: then False, also if `running`."""
@@ -222,20 +262,17 @@ class Task:
             self._watching = inbox, tag
             return True
 
-    def _run(self, broken: BaseException | None) -> None:
+    def _run(self) -> tuple[Any, BaseException | None]:
+        """What the function returns, and what it raises."""
         assert self._call is not None
         func, args, kwargs = self._call
-        value, error = None, broken
-        if broken is None:
-            try:
-                value = func(*args, **kwargs)
-            except BaseException as raised:
-                error = raised
-        with self._threads.changed:
-            if self._state == "running":
-                self._end("ended", value, error)
-        # An exception knows this frame.
-        del error, broken, value, func, args, kwargs
+        try:
+            return func(*args, **kwargs), None
+        except BaseException as error:
+            return None, error
+        finally:
+            # An exception knows this frame.
+            del func, args, kwargs
 
     def _end(self, state: str, value: Any = None, error: BaseException | None = None) -> None:
         """Under the lock: tell everybody. A task that is cut off ends before its function does."""
@@ -299,12 +336,15 @@ class Threads:
         left = 1 if broken is not None else self._most
         while left != 0 and (task := self._next(number)) is not None:
             started = time.perf_counter()
-            task._run(broken)
-            del task
+            value, raised = (None, broken) if broken is not None else task._run()
             with self.changed:
+                # Counted when anybody hears of its end.
                 self._at[number] = None
                 tasks, busy = self._counts[number]
                 self._counts[number] = tasks + 1, busy + time.perf_counter() - started
+                if task._state == "running":
+                    task._end("ended", value, raised)
+            del task, value, raised
             if left is not None:
                 left -= 1
         with self.changed:
@@ -335,11 +375,11 @@ class Threads:
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         task = Task(self, func, args, kwargs)
         with self.changed:
-            if self._state != "open":
-                raise closed()
-            self._queue.append(task)
-            self.changed.notify()
-        return task
+            if self._state == "open":
+                self._queue.append(task)
+                self.changed.notify()
+                return task
+        raise closed()
 
     def cancel_queued(self) -> None:
         """Take back all tasks that no thread has taken yet."""
@@ -355,20 +395,21 @@ class Threads:
 
     def terminate_now(self, kill: bool = False) -> None:
         """No more tasks, and those that have not ended end now. What a thread is at can't be stopped."""
-        from shoal.errors import PoolClosed
-
         with self.changed:
             self._state = "terminated"
             for task in (*self._at, *self._queue):
                 if task is not None and not task.ready():
-                    task._end("ended", error=PoolClosed("the pool was terminated before the task was done"))
+                    # Its error is made by who asks for it: at the end of the interpreter it can't be imported any more.
+                    task._end("cut off")
             self._queue.clear()
             self.changed.notify_all()
 
     def wait_over(self, timeout: float | None = None) -> bool:
         """Wait until all threads of a closed pool have ended."""
         with self.changed:
-            return self.changed.wait_for(lambda: not any(self._threads), timeout)
+            over = self.changed.wait_for(lambda: not any(self._threads), timeout)
+        _engine.stay_if_ending()
+        return over
 
     @property
     def is_open(self) -> bool:

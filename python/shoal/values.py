@@ -178,6 +178,7 @@ def copy(obj: Any) -> Any:
         TypeError: `obj` is something else.
 
     Example:
+        >>> from shoal.multiprocessing.sharedctypes import copy
         >>> copy(shoal.RawValue("i", 5)).value
         5
     """
@@ -200,6 +201,7 @@ def synchronized(obj: Any, lock: Any = None, ctx: object = None) -> Any:
         TypeError: `obj` is something else.
 
     Example:
+        >>> from shoal.multiprocessing.sharedctypes import synchronized
         >>> synchronized(shoal.RawArray("i", 3))[:]
         [0, 0, 0]
     """

@@ -34,7 +34,7 @@ def test_a_worker_that_already_runs_sees_what_the_caller_writes(pool: shoal.Pool
     while array[1] == 0:
         pass
     array[0] = 1
-    result.get(timeout=50)
+    result.get(timeout=150)
 
 
 def test_a_worker_returns_a_shared_array_of_its_own(pool: shoal.Pool) -> None:
@@ -93,7 +93,7 @@ def test_a_process_of_multiprocessing_shares_it(method: str) -> None:
 def test_a_stranger_that_receives_the_handle_shares_it() -> None:
     array = shoal.zeros(1000, "int32")
     program = "import pickle, sys; pickle.load(sys.stdin.buffer)[:] = 7"
-    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(array[10:20]), check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(array[10:20]), check=True, timeout=150)
     assert array[10:20].tolist() == [7] * 10
     assert not array[:10].any() and not array[20:].any()
 

@@ -10,7 +10,7 @@ from shoal.cli import COMMANDS
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "shoal", *arguments], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-m", "shoal", *arguments], capture_output=True, text=True, timeout=150)
 
 
 def test_help_names_every_command_and_shows_a_program() -> None:

@@ -132,7 +132,7 @@ def doctor(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     import os
 
     command = [sys.executable, "-m", "shoal", "doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=50)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=150)
 
 
 def test_here_a_pool_is_really_started_and_an_array_shared() -> None:

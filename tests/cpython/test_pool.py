@@ -3,10 +3,11 @@
 import os
 import unittest
 from typing import Any
+from unittest import mock
 
 import shoal
 import shoal.threads
-from tests.cpython.harness import install, suite
+from tests.cpython.harness import PATIENCE, install, suite
 
 
 class Worker:
@@ -36,7 +37,11 @@ install(
     globals(),
     ["_TestPool", "_TestPoolWorkerErrors", "_TestPoolWorkerLifetime", "TestInitializers"],
     replaced={"Pool": Pool},
-    patched={"multiprocessing.Pool": Pool, "multiprocessing.pool.RemoteTraceback": shoal.RemoteTraceback},
+    patched={
+        "multiprocessing.Pool": Pool,
+        "multiprocessing.pool.RemoteTraceback": shoal.RemoteTraceback,
+        "DELTA": PATIENCE,
+    },
     deviations={
         "_TestPool.test_map_unplicklable": "expects what the object raises: that is the cause of a SerializationError",
         "_TestPool.test_resource_warning": "makes a terminated pool look like a running one",
@@ -60,5 +65,6 @@ class TestPoolThreads(suite._TestPool, suite.ThreadsMixin, unittest.TestCase):  
     """The same tests, of a pool of threads."""
 
     Pool = staticmethod(Threads)
+    test_release_task_refs = mock.patch.object(suite, "DELTA", PATIENCE)(suite._TestPool.test_release_task_refs)
     test_terminate = None  # sleeps for minutes in a task: `join` waits for threads, which can't be ended
     test_resource_warning = None  # makes a terminated pool look like a running one

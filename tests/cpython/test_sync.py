@@ -1,10 +1,13 @@
 """CPython's tests of locks, semaphores, conditions, events and barriers, of values and arrays, pass with shoal's."""
 
+import os
+import signal
 from typing import Any
 
 import shoal
 from shoal.values import copy
 from tests.cpython.harness import install
+from tests.pool.support import eventually
 
 PRIMITIVES = {
     name: getattr(shoal, name)
@@ -20,6 +23,14 @@ class Waiting:
 
     def check_invariant(self: Any, cond: Any) -> None:
         self.assertEqual(cond._waiting, 0)
+
+    @classmethod
+    def _test_wait_result(cls, cond: Any, pid: int) -> None:
+        """The original interrupts the other after a second, in which that may not have come to wait again."""
+        with cond:
+            cond.notify()
+        assert eventually(lambda: cond._waiting == 1)
+        os.kill(pid, signal.SIGINT)
 
 
 install(

@@ -81,3 +81,22 @@ def test_the_long_run_asks_for_the_most_at_once_and_is_the_same_each_time() -> N
     assert drawn == sizes(1_000, 1_000_000) and len(drawn) == 1_000
     assert drawn[0] == (1_000_000, 1_000_000)
     assert max(drawn[FIRST:]) < drawn[0] and min(min(pair) for pair in drawn) >= 1
+
+
+def test_the_table_of_faults_tells_what_each_tool_makes_of_each() -> None:
+    command = [sys.executable, "-m", "benchmarks.fault_table", "--only", "exit,client", "--tools", "shoal,executor"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    head, rule, *lines = done.stdout.splitlines()
+    cells = [line.strip("| ").split(" | ") for line in (head, *lines[:2])]
+    assert [len(line) for line in cells] == [2, 3, 3] and set(rule) == {"|", "-"}
+    assert cells[1][:2] == ["a task calls `os._exit`", "`WorkerDied`"]
+    assert cells[1][2].startswith("`BrokenProcessPool`; ")
+    assert cells[2][:2] == ["the program is killed (SIGKILL)", "ends"]
+
+
+def test_a_fault_that_there_is_not_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks.fault_table", "--only", "flood"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "no fault is called 'flood'; there are lambda, killed" in done.stderr

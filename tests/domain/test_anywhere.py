@@ -31,8 +31,8 @@ class Things:
 
     def used(self) -> bool:
         """What `use` does has been done."""
-        item = self.queue.get(timeout=50)
-        assert self.event.wait(50)
+        item = self.queue.get(timeout=150)
+        assert self.event.wait(100)
         return bool((self.array == 1).all() and self.counter.value == 1 and (item == 3).all())
 
 
@@ -45,7 +45,7 @@ def use(things: Any) -> None:
 
 
 def use_what_comes(channel: Any) -> None:
-    use(channel.get(timeout=50))
+    use(channel.get(timeout=150))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -86,7 +86,7 @@ def test_to_a_pool_of_multiprocessing(method: str) -> None:
 def test_to_a_program_that_gets_bytes() -> None:
     things = Things()
     program = "import pickle, sys; from tests.domain.test_anywhere import use; use(pickle.load(sys.stdin.buffer))"
-    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(things), check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(things), check=True, timeout=150)
     assert things.used()
 
 
@@ -97,7 +97,7 @@ def test_to_a_program_that_reads_a_file(tmp_path: Path) -> None:
     program = (
         "import pickle, sys; from tests.domain.test_anywhere import use; use(pickle.load(open(sys.argv[1], 'rb')))"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(file)], check=True, timeout=50)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(file)], check=True, timeout=150)
     assert things.used()
 
 

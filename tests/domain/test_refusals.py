@@ -28,7 +28,7 @@ import array, random, socket, sys
 name, token = (bytes.fromhex(word) for word in sys.argv[1:])
 def connected():
     broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    broker.settimeout(50)
+    broker.settimeout(100)
     broker.connect(b"\\0shoal-" + name.hex().encode())
     return broker
 """
@@ -42,7 +42,7 @@ def talk(run: Run, thing: Any, source: str) -> None:
 def resolves(thing: Any) -> bool:
     program = "import pickle, sys; pickle.load(sys.stdin.buffer).add()"
     before = thing.value
-    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(thing), check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(thing), check=True, timeout=150)
     return bool(thing.value == before + 1)
 
 
@@ -63,7 +63,7 @@ except shoal.ShoalError as error:
 """
     before = descriptors()
     command = [sys.executable, "-c", program]
-    answers = [subprocess.run(command, input=pickle.dumps(counter), capture_output=True, timeout=50) for _ in range(3)]
+    answers = [subprocess.run(command, input=pickle.dumps(counter), capture_output=True, timeout=150) for _ in range(3)]
     for answer in answers:
         assert answer.stderr == b""
         assert answer.stdout.startswith(b"ShoalError the process that has the shared memory")

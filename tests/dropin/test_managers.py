@@ -43,7 +43,8 @@ class Sum:
 def test_what_shoal_has_needs_no_server(manager: SyncManager, name: str, arguments: tuple[int, ...]) -> None:
     before = children()
     assert type(getattr(manager, name)(*arguments)) is getattr(shoal, name)
-    assert children() == before
+    # Those of other tests may be ending.
+    assert children() <= before
 
 
 def test_a_queue_of_a_manager_goes_to_a_pool(manager: SyncManager, pool: shoal.Pool) -> None:
@@ -72,7 +73,7 @@ def test_a_dict_starts_the_server_which_ends_with_the_manager(pool: shoal.Pool) 
 
         pool.apply(work)
         assert (counts.copy(), items[:], space.x) == ({"a": 1, "b": 2}, [1, 2], 3)
-    assert children() == before
+    assert children() <= before
 
 
 def test_things_of_shoal_may_lie_in_a_dict_of_the_server(manager: SyncManager) -> None:
@@ -106,7 +107,7 @@ def test_an_initializer_starts_the_server_at_once() -> None:
     manager.start(os.getpid)
     assert len(children() - before) == 1
     manager.shutdown()
-    assert children() == before
+    assert children() <= before
 
 
 def test_a_manager_that_was_not_started_gives_nothing() -> None:
@@ -140,7 +141,7 @@ def test_segments_of_a_manager_go_with_it() -> None:
     before = children()
     with SharedMemoryManager() as manager:
         segment, values = manager.SharedMemory(100), manager.ShareableList([1, 2])
-        assert children() == before
+        assert children() <= before
         names = [segment.name, values.shm.name]
         assert all(os.path.exists(f"/dev/shm/{name}") for name in names)
     assert not any(os.path.exists(f"/dev/shm/{name}") for name in names)

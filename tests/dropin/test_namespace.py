@@ -103,7 +103,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.stderr) == ("context has already been set\n", "")
 
 
@@ -113,7 +113,7 @@ def test_processes_take_queues_and_locks(method: str) -> None:
     queue, lock = context.Queue(), context.Lock()
     process = context.Process(target=put, args=(queue, lock))
     process.start()
-    assert queue.get(timeout=30) == "hello"
+    assert queue.get(timeout=100) == "hello"
     process.join()
     assert process.exitcode == 0
 
@@ -125,5 +125,5 @@ def put(queue: "shoal.Queue[str]", lock: shoal.Lock) -> None:
 
 def test_importing_it_imports_nothing_else() -> None:
     source = "import sys, shoal.multiprocessing.shared_memory; print('multiprocessing' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=100)
     assert done.stdout == "False\n"

@@ -63,7 +63,7 @@ def test_a_result_that_is_late_raises_a_time_out_and_can_be_asked_for_again(pool
             ask(timeout=0.01)
     assert not future.done()
     gate.open()
-    assert future.result(timeout=50) == "late"
+    assert future.result(timeout=150) == "late"
 
 
 def test_a_time_out_that_the_task_raised_is_its_exception(pool):
@@ -71,7 +71,7 @@ def test_a_time_out_that_the_task_raised_is_its_exception(pool):
         raise TimeoutError("of the task")
 
     with pytest.raises(TimeoutError, match="of the task"):
-        pool.submit(late).result(timeout=50)
+        pool.submit(late).result(timeout=150)
 
 
 def test_a_worker_that_dies_fails_its_future_alone(pool):

@@ -119,7 +119,7 @@ def test_terminating_ends_tasks_though_a_function_goes_on(gate):
         assert eventually(running.running)
     for future in (running, queued):
         with pytest.raises(shoal.PoolClosed, match="terminated"):
-            future.result(timeout=50)
+            future.result(timeout=150)
     gate.open()
     pool.join()
     assert all(worker.state == "gone" for worker in pool.workers)

@@ -43,12 +43,27 @@ def hang_at_first(path: Path, times: int) -> int:
     return number
 
 
+def die_at_first_of(path: Path) -> int:
+    return die_at_first(path, 1)
+
+
 def spoil_and_fail_at_first(path: Path, items: list[int]) -> list[int]:
     """Changes its argument, and fails the first time."""
     items.append(len(items))
     if call_number(path) == 1:
         raise ConnectionError
     return items
+
+
+def stop_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def be_deaf() -> None:
+    """Heeds no signal that it can ignore, and does not end."""
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_IGN)
+    time.sleep(3600)
 
 
 def die_by(signum: int, *_: object, **__: object) -> NoReturn:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 # As long as it may take on a busy machine; only a failing test meets it.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Terminal:

@@ -112,14 +112,15 @@ def test_ctrl_c_at_the_prompt_of_the_interpreter_leaves_a_pool_that_works(tmp_pa
         shown.reads(">>> ")
         shown.type("pool = shoal.Pool(2)\n")
         shown.reads(">>> ")
-        for _ in range(3):
-            (tmp_path / "ready").unlink(missing_ok=True)
-            shown.type("pool.map(lambda _: (Path('ready').touch(), time.sleep(0.3)), range(10))\n")
+        for turn in range(3):
+            wait = f"[time.sleep(0.01) for _ in iter(Path('go{turn}').exists, True)]"
+            shown.type(f"pool.map(lambda _: (Path('ready{turn}').touch(), {wait}), range(10))\n")
             shown.reads("range(10))")
-            assert eventually((tmp_path / "ready").exists)
+            assert eventually((tmp_path / f"ready{turn}").exists)
             shown.type("\x03")
             said = shown.reads(">>> ")
             assert (said.count("Traceback"), said.count("KeyboardInterrupt")) == (1, 1), said
+            (tmp_path / f"go{turn}").touch()
         shown.type("pool.map(abs, [-3, -4])\n")
         assert "[3, 4]" in shown.reads(">>> ")
         remains = Remains(shown.program.pid)
@@ -146,7 +147,7 @@ def test_a_signal_that_ends_the_program_ends_all_of_it(tmp_path: Path, work: str
     with client(PROGRAM + WORK[work], tmp_path) as program:
         remains = Remains(program.pid)
         program.send_signal(signum)
-        assert program.communicate(timeout=30) == ("", "")
+        assert program.communicate(timeout=100) == ("", "")
         assert program.returncode == -signum
         assert remains.are_gone()
 
@@ -157,7 +158,7 @@ def test_a_handler_that_exits_is_heard_at_once(tmp_path: Path, work: str) -> Non
     with client(PROGRAM + handler + WORK[work], tmp_path) as program:
         remains = Remains(program.pid)
         program.terminate()
-        assert program.communicate(timeout=30) == ("", "")
+        assert program.communicate(timeout=100) == ("", "")
         assert program.returncode == 3
         assert remains.are_gone()
 
@@ -190,7 +191,7 @@ def test_a_program_that_ends_with_work_in_flight_says_only_what_it_has_to(tmp_pa
     with client(PROGRAM + wait + source, tmp_path) as program:
         remains = Remains(program.pid)
         (tmp_path / "go").touch()
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         last = errors.strip().splitlines()[-1:] or [""]
         assert (program.returncode, output, last[0].split(":")[0]) == (code, "", said), errors
         assert errors.count("Traceback") == (said == "ZeroDivisionError"), errors
@@ -216,6 +217,8 @@ def test_a_program_that_becomes_another_leaves_its_workers_and_memory(tmp_path: 
 def test_the_child_of_a_fork_ends_without_a_word_and_the_parent_goes_on(tmp_path: Path) -> None:
     forks = """
 results = pool.map_async(rest, [ready] * 2)
+while not Path("go").exists():
+    time.sleep(0.01)
 children = []
 for way in ("return", "exit", "raise"):
     child = os.fork()
@@ -234,7 +237,8 @@ else:
 """
     with client(PROGRAM + forks, tmp_path) as program:
         remains = Remains(program.pid)
-        assert program.communicate(timeout=30) == ("[0, 0, 0] 2\n", "")
+        (tmp_path / "go").touch()
+        assert program.communicate(timeout=100) == ("[0, 0, 0] 2\n", "")
         assert program.returncode == -signal.SIGTERM
         assert remains.are_gone()
 
@@ -271,7 +275,7 @@ def test_ctrl_c_beside_a_thread_that_waits_ends_the_program(tmp_path: Path) -> N
     with client(PROGRAM + waits, tmp_path) as program:
         remains = Remains(program.pid)
         os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         assert (output, errors.count("Traceback"), errors.count("KeyboardInterrupt")) == ("", 1, 1), errors
         assert program.returncode == -signal.SIGINT
         assert remains.are_gone()

@@ -38,6 +38,7 @@ def test_a_worker_with_too_much_memory_is_ended_and_its_task_says_so() -> None:
             pool.apply(hoard_and_wait, (600,))
         assert caught.value.exitcode == -signal.SIGKILL
         assert "memory to itself" in caught.value.cause
+        assert "in hoard" in caught.value.traceback
         assert pool.map(square, range(10)) == [x * x for x in range(10)]
 
 
@@ -138,20 +139,27 @@ def test_native_code_that_holds_the_interpreter_is_told_apart_from_a_busy_one(ru
         import time, shoal
 
         def loop():
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
+            while True:
                 pass
 
         with shoal.Pool(3, unresponsive_after=0.2) as pool:
             native = pool.apply_async(sum, (range(10**12),))
             python = pool.apply_async(loop)
-            asleep = pool.apply_async(time.sleep, (60,))
-            deadline = time.monotonic() + 30
-            while "unresponsive" not in [worker.state for worker in pool.workers]:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            asleep = pool.apply_async(time.sleep, (3600,))
+
+            def until(states):
+                deadline = time.monotonic() + 60
+                while sorted(worker.state for worker in pool.workers) != states:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+
+            until(["busy", "busy", "unresponsive"])
+            # The others are asked as often.
             time.sleep(2)
-            print(sorted(worker.state for worker in pool.workers))
+            until(["busy", "busy", "unresponsive"])
+            print("told apart")
     """)
-    assert result.stdout == "['busy', 'busy', 'unresponsive']\n", result.stderr
-    assert result.stderr.count("does not answer: it runs native code that does not come back") == 1
+    assert result.stdout == "told apart\n", result.stderr
+    # One that a busy machine keeps from answering in time answers later.
+    complaints = result.stderr.count("does not answer: it runs native code that does not come back")
+    assert complaints - result.stderr.count("answers again") == 1

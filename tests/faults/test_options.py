@@ -1,10 +1,16 @@
 """The options of tasks: where they may be given, and what is refused at once."""
 
+import asyncio
+import gc
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import shoal
+from tests.faults import tasks
 from tests.pool.tasks import square
 
 WRONG = [
@@ -77,7 +83,67 @@ def test_the_keyword_arguments_of_submit_are_the_functions(pool: shoal.Pool) -> 
     assert pool.options(timeout=60).submit(dict, timeout=3).result() == {"timeout": 3}
 
 
+def test_executors_have_them_too(tmp_path: Path) -> None:
+    with shoal.Executor(1, retries=2) as executor:
+        assert executor.submit(tasks.die_at_first, tmp_path / "one", 2).result() == 3
+        assert list(executor.map(tasks.die_at_first, [tmp_path / "two"], [1])) == [2]
+        once = executor.options(retries=0)
+        with pytest.raises(shoal.WorkerDied):
+            once.submit(tasks.die_at_first, tmp_path / "three", 1).result()
+        with pytest.raises(shoal.WorkerDied):
+            next(once.map(tasks.die_at_first, [tmp_path / "four"], [1], buffersize=1))
+        del once
+        assert executor.submit(square, 3).result() == 9
+    with pytest.raises(ValueError, match="timeout must be"):
+        shoal.Executor(1, timeout=-1)
+
+
+def test_an_executor_lives_as_long_as_it_is_seen_with_options() -> None:
+    view = shoal.Executor(1).options(retries=1)
+    gc.collect()
+    assert view.submit(square, 3).result() == 9
+    view.shutdown()
+    with pytest.raises(shoal.PoolClosed):
+        view.submit(square, 3)
+
+
+def test_limits_of_workers_may_be_given_to_an_executor() -> None:
+    cpus = sorted(os.sched_getaffinity(0))[:1]
+    with shoal.Executor(
+        1, affinity=[cpus], threads_per_worker=3, idle_timeout=60, worker_memory_limit=1 << 40
+    ) as executor:
+        assert executor.submit(os.sched_getaffinity, 0).result() == set(cpus)
+        assert executor.submit(os.getenv, "OMP_NUM_THREADS").result() == "3"
+
+
+def test_the_map_of_the_module_has_them_too(tmp_path: Path) -> None:
+    assert shoal.map(tasks.die_at_first, [tmp_path / "one"], [1], retries=1) == [2]
+    with pytest.raises(shoal.TaskTimeout):
+        shoal.map(time.sleep, [0, 3600], timeout=0.2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tiemout'"):
+        shoal.map(square, [3], tiemout=3)  # type: ignore[call-arg]
+
+
+def test_asyncio_has_them_too(pool: shoal.Pool, tmp_path: Path) -> None:
+    async def main() -> list[object]:
+        died, aio = tasks.die_at_first, pool.aio
+        return [
+            await aio.apply(died, (tmp_path / "one", 1), retries=1),
+            await aio.starmap(died, [(tmp_path / "two", 1)], retries=1),
+            await aio.map(tasks.die_at_first_of, [tmp_path / "three"], retries=1),
+            [x async for x in aio.imap(tasks.die_at_first_of, [tmp_path / "four"], retries=1)],
+            [x async for x in aio.imap_unordered(tasks.die_at_first_of, [tmp_path / "five"], retries=1)],
+        ]
+
+    assert asyncio.run(main()) == [2, [2], [2], [2], [2]]
+
+
 def test_threads_have_none_of_them_as_they_cannot_be_stopped() -> None:
+    for option in ({"timeout": 3}, {"worker_memory_limit": 1 << 30}, {"idle_timeout": 3}, {"affinity": "spread"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is for processes"):
+            shoal.Pool(1, kind="thread", **option)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is for processes"):
+            shoal.Executor(1, kind="thread", **option)  # type: ignore[arg-type]
     with shoal.Pool(1, kind="thread") as pool:
         with pytest.raises(ValueError, match="timeout is for processes"):
             pool.apply(square, (3,), timeout=3)

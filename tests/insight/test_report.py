@@ -1,12 +1,14 @@
 """`Pool.explain()`: the reason is the one that the figures show."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import shoal
 from shoal.insight.report import MapReport, Threads, reasons
+from tests.pool.support import eventually
 
 ONE_EACH = Threads(1, 4)
 
@@ -56,9 +58,13 @@ def nap(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def meet(barrier: shoal.Barrier) -> None:
+    barrier.wait()
+
+
 def warm_up(pool: shoal.Pool) -> None:
     """Both workers have imported this module."""
-    pool.map(nap, [0.1] * 4, chunksize=1)
+    pool.map(meet, [shoal.Barrier(2)] * 2, chunksize=1)
 
 
 def test_a_map_that_keeps_all_workers_at_it_has_nothing_in_its_way(pool: shoal.Pool) -> None:
@@ -75,12 +81,16 @@ def test_a_map_that_keeps_all_workers_at_it_has_nothing_in_its_way(pool: shoal.P
 
 def test_one_long_item_at_the_end_is_found(pool: shoal.Pool) -> None:
     warm_up(pool)
-    pool.map(nap, [0.01, 0.01, 1.0], chunksize=1)
-    told = pool.explain()
-    assert told.longest >= 1.0
-    assert told.longest_items == 1
-    assert told.idle > told.user / 2
-    assert "while one item took" in told.reasons[0]
+
+    def is_found() -> bool:
+        pool.map(nap, [0.01, 0.01, 1.0], chunksize=1)
+        told = pool.explain()
+        assert told.longest >= 1.0
+        assert told.longest_items == 1
+        return told.idle > told.user / 2 and "while one item took" in told.reasons[0]
+
+    # There may be other reasons on a busy machine.
+    assert eventually(is_found)
 
 
 def test_a_slow_input_is_found(pool: shoal.Pool) -> None:
@@ -91,22 +101,30 @@ def test_a_slow_input_is_found(pool: shoal.Pool) -> None:
             time.sleep(0.02)
             yield item
 
-    for take in (lambda: pool.map(abs, slowly()), lambda: list(pool.imap(abs, slowly()))):
+    def is_found(take: Callable[[], object]) -> bool:
         take()
         told = pool.explain()
         assert told.items == 20
         assert told.reading >= 0.4
-        assert "The input gave its items slowly" in told.reasons[0]
+        return "The input gave its items slowly" in told.reasons[0]
+
+    # There may be other reasons on a busy machine.
+    assert eventually(lambda: is_found(lambda: pool.map(abs, slowly())))
+    assert eventually(lambda: is_found(lambda: list(pool.imap(abs, slowly()))))
 
 
 def test_large_arguments_are_found(pool: shoal.Pool) -> None:
     numpy = pytest.importorskip("numpy")
     pool.apply(numpy.zeros, (1,))
     arrays = [numpy.full(4_000_000, float(number)) for number in range(4)]
-    pool.map(len, arrays, chunksize=1)
-    told = pool.explain()
-    assert told.bytes >= 4 * 32_000_000
-    assert told.sending > told.user
+
+    def are_found() -> bool:
+        pool.map(len, arrays, chunksize=1)
+        told = pool.explain()
+        assert told.bytes >= 4 * 32_000_000
+        return told.sending > told.user
+
+    assert eventually(are_found)
 
 
 def test_without_a_map_there_is_nothing_to_explain(pool: shoal.Pool) -> None:

@@ -46,8 +46,8 @@ def test_calls_of_several_functions_with_keywords_go_together() -> None:
 
 
 def test_workers_stay_for_the_next_call() -> None:
-    first = pids()
-    assert pids() <= first
+    # Not each of them may have come to a task at once.
+    assert len(pids() | pids()) <= 2
 
 
 def test_workers_are_as_if_they_were_forked_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 
-def eventually(condition: Callable[[], object], within: float = 30.0) -> bool:
+def eventually(condition: Callable[[], object], within: float = 60.0) -> bool:
     """Waits until the condition holds; tells whether it did. The limit is generous: only a failing test meets it."""
     deadline = time.monotonic() + within
     while not condition():

@@ -1,6 +1,7 @@
 """One budget of CPUs: workers, threads of libraries in them and pools they make divide what there is."""
 
 import os
+import textwrap
 from typing import Any
 
 import pytest
@@ -75,6 +76,23 @@ def test_the_pool_may_say_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with shoal.Pool(1, threads_per_worker=3) as pool:
         assert pool.apply(variables) == ("3",) * 3
+
+
+def test_openblas_is_told_to_let_its_threads_sleep_unless_the_user_says_otherwise(run: Run) -> None:
+    program = """
+        import os, numpy, shoal
+
+        def told():
+            zygote = open(f"/proc/{os.getppid()}/environ").read().split("\\0")
+            [patience] = [entry for entry in zygote if entry.startswith("OPENBLAS_THREAD_TIMEOUT=")]
+            return patience.split("=")[1], os.environ["OPENBLAS_THREAD_TIMEOUT"]
+
+        with shoal.Pool(1, threads_per_worker=2) as pool:
+            print(*pool.apply(told), os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+        """
+    assert run(program).stdout == "20 20 None\n"
+    said = "import os; os.environ['OPENBLAS_THREAD_TIMEOUT'] = '25'\n" + textwrap.dedent(program)
+    assert run(said).stdout == "25 25 25\n"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

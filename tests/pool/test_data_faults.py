@@ -113,7 +113,7 @@ def check(expected: int, array: NDArray[np.int64]) -> None:
 
 
 def test_a_worker_killed_at_its_data_fails_its_task_and_spoils_no_other() -> None:
-    stress(workers=2, kills=15, patience=40)
+    stress(workers=2, kills=15, patience=120)
 
 
 @pytest.mark.slow

@@ -77,8 +77,8 @@ def test_a_call_that_failed_keeps_nothing_of_its_caller(pool: shoal.Pool, call: 
             pool.map(fail, [1]) if call == "map" else result.get()
 
     failing()
-    gc.collect()
-    assert [witness() for witness in witnesses] == [None]
+    # A thread of the pool may just be letting go of it.
+    assert eventually(lambda: gc.collect() >= 0 and witnesses[0]() is None)
 
 
 def test_threads_that_submit_what_needs_a_reducer_do_not_wait_for_each_other(pool: shoal.Pool) -> None:
@@ -95,7 +95,7 @@ def test_threads_that_submit_what_needs_a_reducer_do_not_wait_for_each_other(poo
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(150)
     assert sorted(done) == [0, 1, 2, 3]
 
 

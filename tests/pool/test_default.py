@@ -1,10 +1,12 @@
 """The pool of the process: there when it is needed, warm the next time, gone with the process."""
 
+import psutil
 import pytest
 
 import shoal
 from tests.conftest import Run
 from tests.pool import tasks
+from tests.pool.support import ended, eventually
 
 
 def test_map_is_the_built_in_one_on_every_cpu() -> None:
@@ -60,7 +62,7 @@ def test_it_ends_with_the_process_without_a_word(run: Run) -> None:
     )
     answer, _, pids = program.stdout.partition("] ")
     assert (answer, program.stderr, program.returncode) == ("[1, 2, 3", "", 0)
-    assert not [pid for pid in pids.split() if _is_alive(int(pid))]
+    assert eventually(lambda: not [pid for pid in pids.split() if _is_alive(int(pid))])
 
 
 def test_a_fork_makes_its_own(run: Run) -> None:
@@ -83,6 +85,7 @@ def test_importing_shoal_starts_nothing(run: Run) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    import psutil
-
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return not ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False

@@ -10,6 +10,7 @@ import pytest
 
 import shoal
 from tests.pool import tasks
+from tests.pool.support import eventually
 
 
 class Meter:
@@ -79,9 +80,9 @@ def test_next_waits_no_longer_than_its_timeout(pool: shoal.Pool, tmp_path: Path,
     with pytest.raises(multiprocessing.TimeoutError):
         results.next(timeout=0.01)
     gate.touch()
-    assert results.next(timeout=50) is None
+    assert results.next(timeout=150) is None
     with pytest.raises(StopIteration):
-        results.next(timeout=50)
+        results.next(timeout=150)
     with pytest.raises(StopIteration):
         next(results)
 
@@ -91,7 +92,7 @@ def test_an_endless_input_is_read_only_a_bounded_way_ahead(pool: shoal.Pool, met
     meter = Meter()
     results = getattr(pool, method)(tasks.square, meter)
     assert len([next(results) for _ in range(10)]) == 10
-    assert meter.at_rest()
+    assert eventually(meter.at_rest)
     assert meter.taken < 10_000
 
 

@@ -4,6 +4,7 @@ import gc
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -213,6 +214,46 @@ def test_a_pool_that_is_forgotten_ends_its_workers_and_warns() -> None:
     assert eventually(lambda: all(ended(worker) for worker in workers))
 
 
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_who_has_a_result_of_a_forgotten_pool_gets_it(kind: str, tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+
+    def forgotten() -> list[Any]:
+        pool = shoal.Pool(1, kind=kind)
+        first = pool.apply_async(tasks.touch_and_wait, (started, gate))
+        tasks.wait_for(started)
+        return [first, pool.apply_async(tasks.process_id), pool.submit(tasks.process_id)]
+
+    with pytest.warns(ResourceWarning, match="unclosed running pool"):
+        running, called, submitted = forgotten()
+        gc.collect()
+    gate.touch()
+    assert running.get() is None
+    assert called.get() == submitted.result()
+
+
+def test_who_has_the_result_of_a_map_of_a_forgotten_pool_gets_it() -> None:
+    with pytest.warns(ResourceWarning, match="unclosed running pool"):
+        result = shoal.Pool(1).map_async(tasks.square, range(10_000))
+        gc.collect()
+    assert result.get() == [x * x for x in range(10_000)]
+
+
+def test_nobody_waits_for_a_forgotten_pool_whose_results_are_forgotten_too(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with pytest.warns(ResourceWarning, match="unclosed running pool"):
+        pool = shoal.Pool(1)
+        result = pool.apply_async(tasks.touch_and_wait, (started, tmp_path / "never"))
+        tasks.wait_for(started)
+        worker = psutil.Process(pool.workers[0].pid)
+        del pool
+        gc.collect()
+    assert not ended(worker)
+    del result
+    gc.collect()
+    assert eventually(lambda: ended(worker))
+
+
 def test_a_pool_that_was_closed_is_forgotten_without_a_warning() -> None:
     """Warnings are errors in these tests."""
     pool = shoal.Pool(2)
@@ -271,3 +312,14 @@ def test_a_preloaded_module_that_starts_threads_is_told_of(run: Run) -> None:
     )
     assert program.stdout == "1\n"
     assert "'threaded' starts threads" in program.stderr
+
+
+def test_the_thread_of_an_allocator_that_is_made_for_forks_is_not_told_of(run: Run) -> None:
+    program = run(
+        """
+        import shoal
+        with shoal.Pool(1, preload=["pyarrow"], threads_per_worker=1) as pool:
+            print(pool.apply(lambda: __import__("pyarrow").array([1, 2]).to_pylist()))
+        """
+    )
+    assert (program.stdout, program.stderr) == ("[1, 2]\n", "")

@@ -70,7 +70,7 @@ def test_an_interrupt_ends_the_wait(tmp_path: Path, call: str) -> None:
     with client(source, tmp_path) as program:
         family = psutil.Process(program.pid).children(recursive=True)
         program.send_signal(signal.SIGINT)
-        assert program.communicate(timeout=30) == ("interrupted\n", "")
+        assert program.communicate(timeout=100) == ("interrupted\n", "")
         assert program.returncode == 0
         assert eventually(lambda: all(ended(process) for process in family))
 
@@ -81,7 +81,7 @@ def test_ctrl_c_at_the_terminal_leaves_one_traceback_and_no_process(tmp_path: Pa
     with client(CLIENT + BUSY[work], tmp_path) as program:
         family = psutil.Process(program.pid).children(recursive=True)
         os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=30)
+        output, errors = program.communicate(timeout=100)
         assert program.returncode == -signal.SIGINT
         assert (output, errors.count("Traceback"), errors.count("KeyboardInterrupt")) == ("", 1, 1)
         assert eventually(lambda: all(ended(process) for process in family))
@@ -140,18 +140,22 @@ def test_a_pool_goes_on_after_an_interrupt(run: Run) -> None:
         """
         import os, shoal, signal, time
 
+        ready, noticed = shoal.Event(), shoal.Event()
+
         def interrupt(client):
+            ready.wait(40)
             os.kill(client, signal.SIGINT)
-            time.sleep(0.2)
+            noticed.wait(40)
             return "done"
 
         with shoal.Pool(2) as pool:
             result = pool.apply_async(interrupt, (os.getpid(),))
             try:
+                ready.set()
                 result.get()
-                time.sleep(50)
             except KeyboardInterrupt:
                 print("interrupted")
+            noticed.set()
             print(result.get(), pool.map(abs, [-1, -2]))
         """
     )
@@ -242,9 +246,13 @@ def test_an_idle_pool_uses_no_cpu(pool: shoal.Pool) -> None:
         times = [process.cpu_times() for process in (psutil.Process(), *workers)]
         return sum(time.user + time.system for time in times)
 
-    before, began = used(), time.monotonic()
-    time.sleep(1)
-    assert used() - before < 0.1 * (time.monotonic() - began)
+    def spends_little() -> bool:
+        before, began = used(), time.monotonic()
+        time.sleep(1)
+        return used() - before < 0.1 * (time.monotonic() - began)
+
+    # What came before may take its time to end on a busy machine.
+    assert eventually(spends_little)
     assert pool.apply(tasks.square, (3,)) == 9
 
 

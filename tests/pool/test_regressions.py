@@ -35,14 +35,27 @@ def test_asking_a_map_whether_it_is_ready_is_enough_to_see_its_end(pool: shoal.P
     assert result.get() == [x * x for x in range(10)]
 
 
-def test_tasks_behind_a_full_ring_run_though_all_before_them_died(pool: shoal.Pool) -> None:
-    """More deaths than the task ring holds: none of them writes a completion."""
-    results = [pool.apply_async(os._exit, (3,)) for _ in range(1100)]
-    last = pool.apply_async(tasks.square, (3,))
-    for result in results:
-        with pytest.raises(shoal.WorkerDied):
-            result.get()
-    assert last.get() == 9
+def test_tasks_behind_a_full_ring_run_though_all_before_them_died(run: Run) -> None:
+    """More deaths than the task ring holds: none of them writes a completion.
+
+    In a small program: a worker is forked the sooner the less there is of it.
+    """
+    program = run(
+        """
+        import os, shoal
+        with shoal.Pool(2) as pool:
+            results = [pool.apply_async(os._exit, (3,)) for _ in range(1100)]
+            last = pool.apply_async(abs, (-3,))
+            died = 0
+            for result in results:
+                try:
+                    result.get()
+                except shoal.WorkerDied:
+                    died += 1
+            print(died, last.get())
+        """
+    )
+    assert (program.stdout, program.stderr) == ("1100 3\n", "")
 
 
 def in_a_fork(run: Run, source: str) -> str:
@@ -95,7 +108,7 @@ pool = shoal.Pool(2)
 results = [pool.apply_async(abs, (-i,)) for i in range(50)]
 time.sleep(0.3)
 forked(lambda: [result.ready() for result in results])
-print(sum(result.get(30) for result in results))
+print(sum(result.get(100) for result in results))
 pool.terminate()
 """
     assert in_a_fork(run, source) == "1225\n"
@@ -202,6 +215,80 @@ def test_daemon_threads_in_the_engine_do_not_disturb_the_end(run: Run) -> None:
     assert program.returncode == 0, program.stderr
 
 
+WAITS = {
+    "map": "pool.map(work, range(100))",
+    "starmap over an iterator": "pool.starmap(work, ((n,) for n in range(100)))",
+    "imap": "list(pool.imap(work, range(100)))",
+    "imap_unordered": "list(pool.imap_unordered(work, range(100)))",
+    "apply": "pool.apply(work, (1,))",
+    "a callback": "pool.apply_async(work, (1,), callback=str).get()",
+    "a future": "pool.submit(work, 1).result()",
+    "map_array": "pool.map_array(abs, [1, 2, 3])",
+    "asyncio": "asyncio.run(pool.aio.map(work, range(10)))",
+    "join": "pool.apply_async(time.sleep, (3600,)); pool.close(); pool.join(); 1 / 0",
+}
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_daemon_threads_hear_nothing_of_what_the_end_cuts_off(run: Run, kind: str) -> None:
+    """Threads that wait in each way, and begin again when they need no longer: the end comes anywhere."""
+    program = run(
+        f"""
+        import asyncio, atexit, threading, time
+        # At the very end, as the last to come is the first: time to say something.
+        atexit.register(time.sleep, 0.5)
+        import shoal
+
+        def work(n):
+            time.sleep(0.001)
+            return n
+
+        def wait(pool, wait):
+            while True:
+                exec(wait)
+                rounds.release()
+
+        rounds = threading.Semaphore(0)
+        waits = {list(WAITS.values())!r}
+        pools = [shoal.Pool(2, kind={kind!r}) for _ in waits]
+        for pool, each in zip(pools, waits):
+            threading.Thread(target=wait, args=(pool, each), daemon=True).start()
+        for _ in range(50):
+            rounds.acquire()
+        """
+    )
+    assert (program.returncode, program.stdout, program.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_whoever_ends_the_interpreter_is_told_that_its_pools_are_closed(run: Run, kind: str) -> None:
+    program = run(
+        f"""
+        import atexit
+
+        @atexit.register
+        def last():
+            for call in (lambda: pool.apply(abs, (1,)), lambda: pool.map(abs, [1]), under_way.get):
+                try:
+                    call()
+                except ValueError as error:
+                    print(type(error).__name__)
+
+        import shoal, time
+        pool = shoal.Pool(1, kind={kind!r})
+        under_way = pool.apply_async(time.sleep, (3600,))
+        """
+    )
+    assert (program.stdout, program.stderr) == ("PoolClosed\n" * 3, "")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_no_worker_outlives_a_client_whose_fork_lives_on(run: Run) -> None:
     program = run(
         """
@@ -213,14 +300,13 @@ def test_no_worker_outlives_a_client_whose_fork_lives_on(run: Run) -> None:
             sys.stdout.close()
             os.close(1)
             os.close(2)
-            time.sleep(20)
-            os._exit(0)
+            time.sleep(3600)
         print(child, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     *workers, child = (int(pid) for pid in program.stdout.split())
     try:
-        assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in workers))
+        assert eventually(lambda: all(is_gone(pid) for pid in workers))
     finally:
         os.kill(child, signal.SIGKILL)

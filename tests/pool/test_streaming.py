@@ -66,7 +66,7 @@ ITEMS = st.lists(st.integers() | st.text(max_size=8) | st.floats(allow_nan=False
 ODD = st.sampled_from(["fail", "slow", None, 0, 1])
 SIZES = st.none() | st.integers(1, 70)
 
-examples = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @examples
@@ -110,18 +110,16 @@ def test_cheap_items_travel_together_and_dear_ones_alone(pool: shoal.Pool) -> No
     def ended() -> int:
         return sum(worker.tasks for worker in pool.workers)
 
-    def sends(
-        func: Callable[[int], object], count: int, chunksize: int | None, expected: Callable[[int], bool]
-    ) -> bool:
+    def sent(func: Callable[[int], object], count: int, chunksize: int | None) -> int:
         before = ended()
         collections.deque(pool.imap(func, range(count), chunksize), maxlen=0)
-        # A worker counts a task when its result is already on the way.
-        return eventually(lambda: expected(ended() - before), within=5)
+        return ended() - before
 
-    assert sends(functools.partial(tasks.square, wait=0.003), 100, None, lambda number: number == 100)
-    assert sends(tasks.same, 500, 1, lambda number: number == 500)
-    assert sends(tasks.same, 500, 50, lambda number: number == 10)
-    assert sends(tasks.same, 50_000, None, lambda number: 0 < number < 5000)
+    assert sent(functools.partial(tasks.square, wait=0.003), 100, None) == 100
+    assert sent(tasks.same, 500, 1) == 500
+    assert sent(tasks.same, 500, 50) == 10
+    # Items that a busy machine made wait look dear.
+    assert eventually(lambda: 0 < sent(tasks.same, 50_000, None) < 5000)
 
 
 @pytest.mark.parametrize("chunksize", [None, 1])
@@ -332,9 +330,8 @@ def test_a_stream_that_is_let_go_reads_no_more_and_leaves_nothing(pool: shoal.Po
         results.close()
         assert list(results) == []
     del results
-    gc.collect()
-    assert stream() is None
-    assert closed == [True]
+    # A thread of the pool may just be letting go of it.
+    assert eventually(lambda: gc.collect() >= 0 and stream() is None and closed == [True])
     assert meter.at_rest()
     assert eventually(lambda: (pool.apply(tasks.square, (1,)), shoal.memory().leases <= before.leases)[1])
     assert pool.map(tasks.square, range(10)) == [x * x for x in range(10)]
@@ -352,8 +349,7 @@ def test_a_stream_in_a_cycle_with_its_input_is_collected(pool: shoal.Pool) -> No
     source.stream = pool.imap(tasks.same, source)
     gone = weakref.ref(source)
     del source
-    gc.collect()
-    assert gone() is None
+    assert eventually(lambda: gc.collect() >= 0 and gone() is None)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -374,9 +370,9 @@ def test_a_stream_keeps_its_pool(pool: shoal.Pool) -> None:
 
     results = stream()
     assert [next(results) for _ in range(100)] == [x * x for x in range(100)]
-    with pytest.warns(ResourceWarning, match=r"(?i)pool"):
+    with pytest.warns(ResourceWarning, match=r"(?i)pool") as warned:
         assert list(results) == []
-        gc.collect()
+        assert eventually(lambda: gc.collect() >= 0 and len(warned))
 
 
 # ---- sudden ends -----------------------------------------------------------------------------------------------------

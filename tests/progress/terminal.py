@@ -31,7 +31,6 @@ class Terminal:
         self._screen = pyte.HistoryScreen(80, 24, history=1000)
         self._stream = pyte.ByteStream(self._screen)
         self._guard = threading.Lock()
-        self._seen: list[list[str]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -40,12 +39,6 @@ class Terminal:
         """What is on it, from the first line that was ever written: without the empty lines at the end."""
         with self._guard:
             return self._lines()
-
-    @property
-    def states(self) -> list[list[str]]:
-        """What was on it after each piece that was written."""
-        with self._guard:
-            return list(self._seen)
 
     def shows(self, what: Callable[[list[str]], object]) -> bool:
         """Waits until the lines are as wanted; tells whether they were."""
@@ -57,10 +50,16 @@ class Terminal:
 
     def end(self) -> list[str]:
         """Waits until the program has ended, without an error; the lines that it leaves."""
-        code = self.program.wait(timeout=50)
-        self._reader.join(timeout=50)
+        code = self.program.wait(timeout=150)
+        self._reader.join(timeout=150)
         assert code == 0, "\n".join(self.lines)
         return self.lines
+
+    def close(self) -> None:
+        """Lets go of it when nobody has it open any more: the number of its descriptor may soon be another's."""
+        self._reader.join(timeout=100)
+        assert not self._reader.is_alive(), "a process that the program has started is still there"
+        os.close(self._master)
 
     def _lines(self) -> list[str]:
         gone = ["".join(line[at].data for at in range(80)).rstrip() for line in self._screen.history.top]
@@ -75,7 +74,16 @@ class Terminal:
             while data := os.read(self._master, 65536):
                 with self._guard:
                     self._stream.feed(data)
-                    self._seen.append(self._lines())
+
+
+def seen(written: str) -> list[str]:
+    """What is to be seen of it on a wide terminal: without the empty lines at the end."""
+    screen = pyte.Screen(400, 100)
+    pyte.Stream(screen).feed(written.replace("\n", "\r\n"))
+    lines = [line.rstrip() for line in screen.display]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 @contextlib.contextmanager
@@ -85,6 +93,10 @@ def on_terminal(source: str, directory: Path) -> Iterator[Terminal]:
     script.write_text(textwrap.dedent(source))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # The terminal itself would show what is typed, wherever the cursor is at that moment.
+    attributes = termios.tcgetattr(slave)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     program = subprocess.Popen(
         [sys.executable, str(script)],
@@ -97,9 +109,10 @@ def on_terminal(source: str, directory: Path) -> Iterator[Terminal]:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is its own
     )
     os.close(slave)
+    terminal = Terminal(program, master)
     try:
-        yield Terminal(program, master)
+        yield terminal
     finally:
         program.kill()
         program.wait()
-        os.close(master)
+        terminal.close()

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import io
+import pickle
+import sys
 import threading
 from fractions import Fraction
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from tqdm.auto import tqdm as ordinary_tqdm
 
 import shoal
+from shoal.progress.shared import Shared
 from tests.pool.support import eventually
+from tests.progress.terminal import seen
 
 THREAD = "shoal-bars"
 
@@ -194,6 +198,8 @@ def test_a_bar_that_is_dropped_is_closed(file: io.StringIO) -> None:
 
 
 def test_one_thread_draws_all_bars_and_ends_with_the_last_of_them() -> None:
+    # That of the bars before may be about to end.
+    assert eventually(lambda: gc.collect() >= 0 and not renderers())
     bars = [shoal.tqdm(total=5, file=io.StringIO()) for _ in range(5)]
     assert len(renderers()) == 1
     assert renderers()[0].daemon
@@ -225,6 +231,41 @@ def test_a_bar_that_cannot_be_drawn_does_not_stop_the_others(file: io.StringIO) 
             assert eventually(lambda: f"{bar.n}/5" in last_line(file))
         with pytest.raises(OSError, match="No space"):
             broken.close()
+
+
+def test_text_that_comes_while_a_bar_is_being_made_comes_above_it(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn, written = threading.Event(), threading.Event()
+
+    class Slow(shoal.tqdm[Any]):
+        def refresh(self, *args: Any, **kwargs: Any) -> Any:
+            super().refresh(*args, **kwargs)
+            if not drawn.is_set():
+                drawn.set()
+                # Whoever writes waits until the bar is made; if it does not, it has the time to.
+                written.wait(0.3)
+
+    def write() -> None:
+        drawn.wait()
+        shoal.tqdm.write("text", file=sys.stderr)
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with Slow(total=5):
+        writer.join()
+    text, bar = seen(capsys.readouterr().err)
+    assert text == "text" and "0/5" in bar
+
+
+def test_text_that_comes_while_a_bar_is_closed_elsewhere_comes_above_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with shoal.tqdm(total=5) as bar:
+        there = pickle.loads(pickle.dumps(bar)).shared.parts
+        with bar.get_lock():  # type: ignore[no-untyped-call]  # the thread can't take it off the screen yet
+            Shared(*there).change({"disable": True})
+            shoal.tqdm.write("text", file=sys.stderr)
+        assert eventually(lambda: bar.disable)
+    text, line = seen(capsys.readouterr().err)
+    assert text == "text" and "0/5" in line
 
 
 def test_threads_update_together(file: io.StringIO) -> None:

@@ -29,7 +29,7 @@ class Bomb:
 
 def knock(*data: bytes) -> socket.socket:
     visitor = socket.socket(socket.AF_UNIX)
-    visitor.settimeout(30)
+    visitor.settimeout(100)
     visitor.connect(door().address.name)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # shown out in the midst of it
         for part in data:
@@ -92,7 +92,7 @@ def test_another_user_is_not_let_in(run: Run) -> None:
         import os, socket
         os.setuid(65534)
         with socket.socket(socket.AF_UNIX) as visitor:
-            visitor.settimeout(30)
+            visitor.settimeout(100)
             visitor.connect({name!r})
             try:
                 visitor.sendall({token!r})
@@ -142,7 +142,7 @@ def test_a_function_is_called_once_when_there_is_something_to_read() -> None:
         there.send(b"y")
         gone = threading.Event()
         when_readable(here.fileno(), gone.set)
-        assert gone.wait(30)
+        assert gone.wait(100)
         assert len(called) == 1
 
 
@@ -156,7 +156,7 @@ def test_what_such_a_function_raises_is_told_and_stops_nothing(run: Run) -> None
         when_readable(r, lambda: 1 / 0)
         done = threading.Event()
         when_readable(r, done.set)
-        print(done.wait(30))
+        print(done.wait(100))
     """)
     assert program.stdout == "True\n"
     assert "ZeroDivisionError" in program.stderr

@@ -23,7 +23,7 @@ STRANGER = "import pickle, sys; bar = pickle.load(sys.stdin.buffer); exec(sys.ar
 
 def elsewhere(bar: Any, code: str, stderr: int | None = None) -> None:
     """Runs `code` in a process that has nothing of this one's but the pickled bar."""
-    subprocess.run([sys.executable, "-c", STRANGER, code], input=pickle.dumps(bar), check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", STRANGER, code], input=pickle.dumps(bar), check=True, timeout=150)
 
 
 def last_line(file: io.StringIO) -> str:
@@ -240,7 +240,7 @@ def test_a_process_that_drops_it_or_ends_leaves_it_as_it_is(bar: Any, file: io.S
 
 def test_a_bar_whose_owner_has_ended_counts_and_does_no_harm() -> None:
     owner = "import pickle, shoal, sys; sys.stdout.buffer.write(pickle.dumps(shoal.tqdm(total=5)))"
-    made = subprocess.run([sys.executable, "-c", owner], capture_output=True, check=True, timeout=50)
+    made = subprocess.run([sys.executable, "-c", owner], capture_output=True, check=True, timeout=150)
     with pytest.raises(shoal.ShoalError):
         pickle.loads(made.stdout)
 

@@ -142,7 +142,7 @@ def test_whatever_kind_it_is_elsewhere_it_is_one_of_shoals(pool: shoal.Pool) -> 
     for bar in (shoal.progress.std.tqdm(total=3, disable=True), tqdm.std.tqdm(total=3, disable=True)):
         assert pool.apply(lambda bar: (isinstance(bar, shoal.tqdm), bar.total), (bar,)) == (True, 3)
         code = "import pickle, sys; pickle.load(sys.stdin.buffer).update(2)"
-        subprocess.run([sys.executable, "-c", code], input=pickle.dumps(bar), check=True, timeout=50)
+        subprocess.run([sys.executable, "-c", code], input=pickle.dumps(bar), check=True, timeout=150)
         assert bar.n == 2
 
 

@@ -170,7 +170,7 @@ def test_the_bar_of_a_map_in_the_background_is_drawn_and_ended_while_nobody_wait
 def test_an_iterator_has_the_methods_of_imap(pool: shoal.Pool, file: io.StringIO) -> None:
     results: Any = pool.imap(square, endless(), progress={"file": file}, buffersize=4)
     assert next(results) == 0
-    assert results.next(timeout=30) == 1
+    assert results.next(timeout=100) == 1
     results.close()
     assert file.getvalue().endswith("\n")
     with pytest.raises(StopIteration):

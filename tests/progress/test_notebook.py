@@ -41,7 +41,7 @@ class Notebook:
             elif kind == "comm_msg" and content["data"].get("method") == "update":
                 self.widgets[content["comm_id"]].update(content["data"]["state"])
 
-        reply = self._client.execute_interactive(cell, output_hook=look, timeout=50, store_history=False)
+        reply = self._client.execute_interactive(cell, output_hook=look, timeout=150, store_history=False)
         assert reply["content"]["status"] == "ok", reply["content"]
         return "".join(printed)
 
@@ -63,7 +63,7 @@ def notebook(tmp_path: Path) -> Iterator[Notebook]:
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=50)
+        client.wait_for_ready(timeout=150)
         yield Notebook(client)
     finally:
         client.stop_channels()
@@ -103,3 +103,25 @@ def test_a_map_shows_its_bar_in_the_cell(notebook: Notebook) -> None:
     printed = notebook.run("print(pool.map(abs, range(-50, 0), progress={'desc': 'map'})[0])")
     assert printed == "50\n"
     assert notebook.bars() == [("map", 50, 50)]
+
+
+def test_what_workers_print_log_and_warn_of_comes_in_the_cell_before_the_result(notebook: Notebook) -> None:
+    notebook.run("""
+        import logging, subprocess, sys, warnings
+        import shoal
+
+        logging.basicConfig(level="INFO", stream=sys.stdout, format="logged %(message)s")
+        pool = shoal.Pool(2)
+
+        def work(i):
+            print("printed", i)
+            print("complained", i, file=sys.stderr)
+            logging.info("%d", i)
+            warnings.warn("careful")
+    """)
+    for _ in range(2):
+        printed = notebook.run("pool.map(work, range(3), chunksize=1); print('done')").splitlines()
+        expected = [f"{what} {i}" for what in ("complained", "logged", "printed") for i in range(3)]
+        assert sorted(line for line in printed if line in expected) == expected
+        assert printed[-1] == "done"
+    assert "careful" in notebook.run("pool.apply(lambda: warnings.warn('careful'))")

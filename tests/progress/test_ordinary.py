@@ -158,7 +158,7 @@ def test_the_programs_that_people_write_first_work(run: Run) -> None:
         bar = tqdm.tqdm(total=5000)
         with shoal.Pool(2) as pool:
             for result in [pool.apply_async(step, (bar, 50)) for _ in range(100)]:
-                result.get(30)
+                result.get(100)
         assert bar.n == 5000, bar.n
         bar.close()
         print("done")

@@ -8,7 +8,7 @@ import pytest
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_an_error_of_the_program_is_told_as_always() -> None:
 
 
 def test_ctrl_c_ends_a_program_with_an_open_bar() -> None:
-    program = "import shoal, time\nbar = shoal.tqdm(total=9)\nprint('ready', flush=True)\ntime.sleep(50)"
+    program = "import shoal, time\nbar = shoal.tqdm(total=9)\nprint('ready', flush=True)\ntime.sleep(500)"
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=50)
+    _, stderr = process.communicate(timeout=150)
     assert process.returncode == -signal.SIGINT
     assert stderr.count("Traceback") == 1
 
@@ -89,7 +89,7 @@ def test_the_child_of_a_fork_counts_on_the_bar_and_its_own_bars_are_drawn_by_its
         "bar = shoal.tqdm(total=9, bar_format='{n} parent', mininterval=1e6)\n"
         "if (pid := os.fork()) == 0:\n"
         "    bar.update(3)\n"
-        "    with shoal.tqdm(total=9, bar_format='{n} child') as own: own.update(5)\n"
+        "    with shoal.tqdm(total=9, bar_format='{n} child', mininterval=1e6) as own: own.update(5)\n"
         "    sys.exit(7)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7\n"
         "bar.update()\n"

@@ -68,7 +68,7 @@ def test_on_a_queue() -> None:
 def test_to_a_program_that_gets_the_bytes() -> None:
     line = shoal.Queue[Any]()
     with program("objects[0].put(('hello', __import__('numpy').arange(100_000)))", line) as process:
-        text, array = line.get(timeout=50)
+        text, array = line.get(timeout=150)
     assert process.returncode == 0
     assert text == "hello" and array.sum() == 4999950000
     array += 1
@@ -82,7 +82,7 @@ def test_to_a_process_of_multiprocessing(method: str) -> None:
     process = context.Process(target=exec, args=("back.put(line.get() * 2)", scope))
     process.start()
     line.put(21)
-    assert back.get(timeout=50) == 42
+    assert back.get(timeout=150) == 42
     process.join()
     assert process.exitcode == 0
 
@@ -115,7 +115,7 @@ def test_to_forks_while_other_threads_put_and_get() -> None:
             finally:
                 os._exit(0)
         children.append(child)
-    got = [line.get(timeout=50)[:2] for _ in range(500)]
+    got = [line.get(timeout=150)[:2] for _ in range(500)]
     for n in range(10):
         assert [i for of, i in got if of == n] == list(range(50))
     for child in children:
@@ -139,11 +139,11 @@ os._exit(0)
     with program(source, line):
         pass
     for i in range(100):
-        assert line.get(timeout=50) == i
-        array = line.get(timeout=50)
+        assert line.get(timeout=150) == i
+        array = line.get(timeout=150)
         assert (array == i).all()
         array += 1
-        assert line.get(timeout=50) == "x" * 5000
+        assert line.get(timeout=150) == "x" * 5000
 
 
 def test_shared_things_live_as_long_as_they_lie_in_a_queue_though_the_worker_has_ended() -> None:
@@ -159,11 +159,11 @@ def test_shared_things_live_as_long_as_they_lie_in_a_queue_though_the_worker_has
     pool.join()
     before = shoal.memory().segments
     for n in range(10):
-        array, lock, counter, inner = line.get(timeout=50)
+        array, lock, counter, inner = line.get(timeout=150)
         assert type(array) is shoal.SharedArray and (array == n).all()
         with lock:
             assert counter.add(1) == n + 1
-        assert inner.get(timeout=50) == n
+        assert inner.get(timeout=150) == n
     del array, lock, counter, inner
     assert eventually(lambda: shoal.memory().segments < before)
 
@@ -177,7 +177,7 @@ def test_what_a_killed_worker_has_put_is_there(pool: shoal.Pool) -> None:
 
     with pytest.raises(shoal.WorkerDied):
         pool.apply(work)
-    shared, own = line.get(timeout=50)
+    shared, own = line.get(timeout=150)
     assert (shared == 5).all() and not own.any()
 
 
@@ -194,7 +194,7 @@ results.put(got)
         with program(put, line, results, 2), program(put, line, results, 3):
             pass
         line.shutdown()
-    taken = [results.get(timeout=50) for _ in range(2)]
+    taken = [results.get(timeout=150) for _ in range(2)]
     assert sorted(taken[0] + taken[1]) == [(n, i) for n in (2, 3) for i in range(5000)]
     for got in taken:
         for n in (2, 3):
@@ -226,7 +226,7 @@ while True:
     def take() -> None:
         nonlocal taken
         while True:
-            item = line.get(timeout=50)
+            item = line.get(timeout=150)
             if item is None:
                 return
             assert (item == numpy.arange(len(item))).all()

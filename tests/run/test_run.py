@@ -17,7 +17,7 @@ Shoal = Callable[..., Done]
 
 
 def call(directory: Path, *command: str) -> Done:
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_processes_run_and_take_queues(shoal_run: Shoal, method: str) -> None:
             queue, lock = multiprocessing.Queue(), multiprocessing.Lock()
             process = multiprocessing.Process(target=work, args=(queue, lock), name="child")
             process.start()
-            print(queue.get(timeout=30))
+            print(queue.get(timeout=100))
             process.join()
             print(process.exitcode)
         """
@@ -226,14 +226,14 @@ def test_a_daemon_thread_that_waits_for_a_queue_does_not_disturb_the_end(shoal_r
     done = shoal_run(
         """
         import multiprocessing, threading
-        queue = multiprocessing.Manager().Queue()
+        queue, printed = multiprocessing.Manager().Queue(), threading.Event()
         def drain():
             while True:
                 print(queue.get(), flush=True)
+                printed.set()
         threading.Thread(target=drain, daemon=True).start()
         queue.put("hello")
-        while not queue.empty():
-            pass
+        printed.wait()
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("hello\n", "", 0)
@@ -291,7 +291,7 @@ def test_ctrl_c_ends_the_program_as_it_ends_under_the_interpreter(tmp_path: Path
     assert program.stdout is not None
     program.stdout.readline()
     program.send_signal(signal.SIGINT)
-    _, error = program.communicate(timeout=30)
+    _, error = program.communicate(timeout=100)
     assert error.startswith("Traceback (most recent call last):\n") and error.endswith("\nKeyboardInterrupt\n")
     assert error.count("File") == 1
     assert program.returncode == -signal.SIGINT

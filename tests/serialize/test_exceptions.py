@@ -249,3 +249,30 @@ def test_what_needs_a_way_of_its_own_has_it_inside_an_exception() -> None:
         with arrived:
             arrived.send("hello")
         assert reader.recv() == "hello"
+
+
+def test_what_tblib_registers_for_all_exceptions_is_not_used_and_what_the_user_registers_is(run_script: Run) -> None:
+    """tblib comes with distributed. Its way rebuilds exceptions without what their classes keep beside attributes."""
+    printed = run_script("""
+        import copyreg
+        import tblib.pickling_support
+        from shoal import OutOfSharedMemory
+        from shoal.serialize import dump_exception, load_exception
+
+        class Mine(Exception):
+            pass
+
+        known = OutOfSharedMemory, Mine
+        tblib.pickling_support.install()
+        for exc in (OutOfSharedMemory("no room"), UnicodeDecodeError("a", b"", 0, 1, "x"), OSError(2, "gone"), Mine(1)):
+            print(repr(load_exception(dump_exception(exc))))
+        copyreg.pickle(Mine, lambda exc: (Mine, ("registered",)))
+        print(repr(load_exception(dump_exception(Mine(1)))))
+    """)
+    assert printed.splitlines() == [
+        "OutOfSharedMemory('no room')",
+        "UnicodeDecodeError('a', b'', 0, 1, 'x')",
+        "FileNotFoundError(2, 'gone')",
+        "Mine(1)",
+        "Mine('registered')",
+    ]

@@ -44,7 +44,7 @@ class Stranger:
 
     def ends(self) -> int:
         """Waits until it ends by itself; its exit code."""
-        return self._process.wait(50)
+        return self._process.wait(150)
 
     def stop(self) -> None:
         """Ends it in any case."""
@@ -64,7 +64,7 @@ def stranger(program: str, things: Any) -> Iterator[Stranger]:
 
 def killed_in(program: str, things: Any, point: int = 1) -> None:
     """Runs such a program until it has reached a point, and kills it there."""
-    with stranger(program + "\ntime.sleep(50)", things) as process:
+    with stranger(program + "\ntime.sleep(500)", things) as process:
         process.reaches(point)
         process.kill()
 
@@ -76,13 +76,13 @@ import os, shoal, signal, sys, threading
 def interrupt():
     threading.Event().wait(0.2)
     os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt).start()
 try:
+    threading.Thread(target=interrupt).start()
 {textwrap.indent(textwrap.dedent(wait).strip(), "    ")}
 except KeyboardInterrupt:
     print("interrupted")
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
     assert (result.stderr, result.returncode) == ("", 0)
     return result.stdout.strip()
 
@@ -105,5 +105,5 @@ def threads(count: int, act: Callable[[], Any]) -> Iterator[list[Any]]:
         thread.start()
     yield results
     for thread in running:
-        thread.join(50)
+        thread.join(150)
     assert not any(thread.is_alive() for thread in running)

@@ -1,11 +1,13 @@
 """What all things of synchronisation have in common: they go anywhere, at any time, and are the same ones there."""
 
+import contextlib
 import copy
 import ctypes
 import multiprocessing
 import os
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -130,7 +132,7 @@ def test_a_stranger_that_gets_the_bytes_has_it(case: Case) -> None:
     thing = make()
     before = look(thing)
     program = (
-        f"from tests.sync.test_anywhere import CASES\nCASES[{_name(case)!r}][1](things)\nreached.add()\ntime.sleep(50)"
+        f"from tests.sync.test_anywhere import CASES\nCASES[{_name(case)!r}][1](things)\nreached.add()\ntime.sleep(500)"
     )
     with stranger(program, thing) as process:
         process.reaches()
@@ -151,7 +153,16 @@ def test_many_thousand_cost_no_descriptors_of_their_own() -> None:
 
 
 def test_nothing_has_a_name_in_dev_shm() -> None:
-    before = set(os.listdir("/dev/shm"))
+    def used() -> set[str]:
+        """What this process has open or mapped there: what is there may be others'."""
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        found = {line.split(maxsplit=5)[-1] for line in maps if "/dev/shm/" in line}
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/self/fd/{number}"))
+        return {name for name in found if name.startswith("/dev/shm/")}
+
+    before = used()
     things = [make() for make, _, _ in CASES.values()]
-    assert set(os.listdir("/dev/shm")) <= before
+    assert used() <= before
     assert len(things) == len(CASES)

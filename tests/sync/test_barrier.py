@@ -78,7 +78,7 @@ def test_who_loses_patience_breaks_it_for_all_until_it_is_reset(make: Any) -> No
         barrier.wait()
     barrier.reset()
     assert not barrier.broken
-    with threads(2, lambda: barrier.wait(50)) as numbers:
+    with threads(2, lambda: barrier.wait(100)) as numbers:
         pass
     assert sorted(numbers) == [0, 1]
 
@@ -107,7 +107,7 @@ def test_a_party_that_is_killed_while_it_waits_breaks_it_and_the_others_are_told
 
 
 def test_a_party_that_is_killed_in_the_action_breaks_it() -> None:
-    program = "barrier = shoal.events._barrier(shoal.Barrier, lambda: (reached.add(), time.sleep(50)), None, things)\n"
+    program = "barrier = shoal.events._barrier(shoal.Barrier, lambda: (reached.add(), time.sleep(500)), None, things)\n"
     barrier = shoal.Barrier(2)
     with (
         stranger("import shoal.events\n" + program + "barrier.wait()", barrier._to_handle()) as process,
@@ -120,11 +120,11 @@ def test_a_party_that_is_killed_in_the_action_breaks_it() -> None:
 
 def test_a_party_that_is_killed_after_it_went_on_breaks_nothing() -> None:
     barrier, dead = shoal.Barrier(2), shoal.Lock()
-    with stranger("things[1].acquire()\nthings[0].wait()\nreached.add()\ntime.sleep(50)", (barrier, dead)) as process:
+    with stranger("things[1].acquire()\nthings[0].wait()\nreached.add()\ntime.sleep(500)", (barrier, dead)) as process:
         barrier.wait()
         process.reaches()
         process.kill()
-    assert dead.acquire(timeout=50) and dead.abandoned, "its death has been noticed"
+    assert dead.acquire(timeout=150) and dead.abandoned, "its death has been noticed"
     assert not barrier.broken
 
 

@@ -39,7 +39,7 @@ def test_all_go_on_processes_too(pool: shoal.Pool) -> None:
         assert waiting(condition, 4)
         with condition:
             condition.notify_all()
-    assert waited == [True, True] and [result.get(50) for result in results] == [True, True]
+    assert waited == [True, True] and [result.get(100) for result in results] == [True, True]
 
 
 def test_the_time_may_be_up() -> None:
@@ -59,7 +59,7 @@ def test_who_waits_does_not_have_the_lock_and_has_it_again_afterwards(lock: Any)
     assert not condition._lock.locked()
     with threads(1, lambda: wait(condition)) as waited:
         assert waiting(condition, 1)
-        assert condition.acquire(timeout=50)
+        assert condition.acquire(timeout=150)
         condition.notify()
         assert not waited
         condition.release()
@@ -99,7 +99,7 @@ def test_wait_for_waits_until_it_is_so(pool: shoal.Pool) -> None:
 
     with condition:
         result = pool.apply_async(step)
-        assert condition.wait_for(lambda: state.value == 4 and "all of them", timeout=50) == "all of them"
+        assert condition.wait_for(lambda: state.value == 4 and "all of them", timeout=150) == "all of them"
         assert condition.wait_for(lambda: state.value == 5, timeout=0.01) is False
     result.get()
 
@@ -138,7 +138,7 @@ def test_a_killed_waiter_takes_no_notification_with_it() -> None:
         process.reaches()
         assert waiting(condition, 1)
         process.kill()
-        assert dead.acquire(timeout=50) and dead.abandoned, "its death has been noticed"
+        assert dead.acquire(timeout=150) and dead.abandoned, "its death has been noticed"
         assert waiting(condition, 0)
     with threads(1, lambda: wait(condition)) as waited:
         assert waiting(condition, 1)
@@ -160,7 +160,7 @@ def test_other_deaths_do_not_disturb_who_waits() -> None:
     with threads(1, lambda: wait(condition)) as waited:
         assert waiting(condition, 1)
         killed_in("things[1].acquire()\nwith things[0]: pass\nreached.add()", (condition, dead))
-        assert dead.acquire(timeout=50) and dead.abandoned, "its death has been noticed"
+        assert dead.acquire(timeout=150) and dead.abandoned, "its death has been noticed"
         assert not waited and condition._waiting == 1
         with condition:
             condition.notify()

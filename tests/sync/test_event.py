@@ -41,28 +41,26 @@ def test_all_who_wait_go_on() -> None:
 
 
 def test_who_waits_does_not_miss_an_event_that_is_cleared_at_once() -> None:
-    event, entered = shoal.Event(), shoal.Counter()
-    with stranger("reached.add()\nthings[0].wait()\nthings[1].set()", (event, answer := shoal.Event())) as process:
+    event, answer = shoal.Event(), shoal.Event()
+    with stranger("reached.add()\nthings[0].wait()\nthings[1].set()", (event, answer)) as process:
         process.reaches()
 
         # It may not have come to the wait yet: a pulse now and then gets it in any case.
         def pulse() -> bool:
             event.set()
             event.clear()
-            entered.add()
-            return answer.wait(0.05)
+            return answer.wait(0.5)
 
+        # Caught asleep, and not by chance in between: that would take many thousand pulses.
         assert eventually(pulse)
         assert process.ends() == 0
-        # Caught asleep, and not by chance in between, or it would take many thousand pulses.
-        assert entered.value < 100
 
 
 def test_workers_wait_for_the_client_and_the_client_for_workers(pool: shoal.Pool) -> None:
     start, done = shoal.Event(), shoal.Event()
     results = [pool.apply_async(lambda: start.wait() and done.set()) for _ in range(2)]
     start.set()
-    assert done.wait(50)
+    assert done.wait(100)
     assert [result.get() for result in results] == [None, None]
 
 
@@ -76,14 +74,16 @@ def test_a_killed_waiter_takes_nothing_with_it() -> None:
 
 
 def test_a_timeout_is_kept_to_a_few_milliseconds() -> None:
-    # The best of some: a busy machine may be late with all but one.
-    event, late = shoal.Event(), []
-    for _ in range(20):
+    event = shoal.Event()
+
+    def late() -> float:
         start = time.monotonic()
         assert not event.wait(0.02)
-        late.append(time.monotonic() - start - 0.02)
-    assert min(late) >= 0
-    assert min(late) < 0.02
+        return time.monotonic() - start - 0.02
+
+    assert late() >= 0
+    # One of many: a busy machine may be late with the others.
+    assert eventually(lambda: late() < 0.01)
 
 
 def test_it_says_whether_it_is_set() -> None:

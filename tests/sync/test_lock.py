@@ -94,7 +94,7 @@ def test_it_says_whose_it_is() -> None:
     assert repr(lock) == "<Lock(owner=None)>"
     with lock:
         assert repr(lock) == "<Lock(owner=MainProcess)>"
-    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(500)", lock) as process:
         process.reaches()
         assert repr(lock) == "<Lock(owner=SomeOtherProcess)>"
 
@@ -157,7 +157,7 @@ def test_the_lock_of_a_killed_holder_passes_on_and_says_so() -> None:
     with lock:
         assert not lock.abandoned
     killed_in("things.acquire()\nreached.add()", lock)
-    assert lock.acquire(timeout=50)
+    assert lock.acquire(timeout=150)
     assert lock.abandoned
     lock.release()
     with lock:
@@ -166,7 +166,7 @@ def test_the_lock_of_a_killed_holder_passes_on_and_says_so() -> None:
 
 def test_who_waits_gets_the_lock_of_a_killed_holder() -> None:
     lock = shoal.Lock()
-    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(500)", lock) as process:
         process.reaches()
         with threads(3, lambda: lock.acquire() and (lock.abandoned, lock.release())) as acquired:
             process.kill()
@@ -193,7 +193,7 @@ def test_a_strict_one_refuses_itself_until_it_is_repaired() -> None:
 
 def test_all_who_wait_for_a_strict_one_are_told() -> None:
     lock = shoal.Lock(raise_abandoned=True)
-    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(500)", lock) as process:
         process.reaches()
         with threads(3, lock.acquire) as acquired:
             process.kill()
@@ -204,7 +204,7 @@ def test_the_lock_of_a_killed_worker_passes_on(pool: shoal.Pool) -> None:
     lock = shoal.Lock()
     with pytest.raises(shoal.WorkerDied):
         pool.apply(lambda: lock.acquire() and os.kill(os.getpid(), signal.SIGKILL))
-    assert lock.acquire(timeout=50) and lock.abandoned
+    assert lock.acquire(timeout=150) and lock.abandoned
 
 
 def test_ctrl_c_interrupts_the_waiting() -> None:

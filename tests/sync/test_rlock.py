@@ -69,7 +69,7 @@ def test_another_does_not_wait_for_ever(args: Any) -> None:
 def test_the_lock_of_a_killed_holder_passes_on_whole_and_says_so() -> None:
     lock = shoal.RLock()
     killed_in("things.acquire()\nthings.acquire()\nreached.add()", lock)
-    assert lock.acquire(timeout=50) and lock.abandoned
+    assert lock.acquire(timeout=150) and lock.abandoned
     assert repr(lock) == "<RLock(MainProcess, 1)>"
     lock.release()
     with lock:
@@ -80,7 +80,7 @@ def test_a_strict_one_refuses_itself_until_it_is_repaired() -> None:
     lock = shoal.RLock(raise_abandoned=True)
     killed_in("things.acquire()\nreached.add()", lock)
     with pytest.raises(shoal.LockAbandoned):
-        lock.acquire(timeout=50)
+        lock.acquire(timeout=150)
     assert lock.repair() is True
     with lock:
         pass
@@ -111,7 +111,7 @@ def test_it_says_whose_it_is() -> None:
         with threads(1, lambda: repr(lock)) as other:
             pass
         assert other == ["<RLock(SomeOtherThread, nonzero)>"]
-    with stranger("things.acquire()\nreached.add()\ntime.sleep(50)", lock) as process:
+    with stranger("things.acquire()\nreached.add()\ntime.sleep(500)", lock) as process:
         process.reaches()
         assert repr(lock) == "<RLock(SomeOtherProcess, nonzero)>"
 
@@ -133,5 +133,5 @@ lock = shoal.RLock()
 lock.acquire()
 threading.Thread(target=lock.acquire, daemon=True).start()
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
     assert (result.stderr, result.returncode) == ("", 0)

@@ -18,7 +18,7 @@ def main() -> None:
     try:
         client.wait_for_ready()
         for cell in cells:
-            client.execute_interactive(cell, timeout=50, output_hook=show)
+            client.execute_interactive(cell, timeout=150, output_hook=show)
     finally:
         client.stop_channels()
         manager.shutdown_kernel()

@@ -33,7 +33,7 @@ PROGRAM = "".join(BLOCKS)
 
 def _run(directory: Path, *command: str, given: str = "") -> str:
     done = subprocess.run(
-        [sys.executable, *command], input=given, capture_output=True, text=True, cwd=directory, timeout=55
+        [sys.executable, *command], input=given, capture_output=True, text=True, cwd=directory, timeout=150
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

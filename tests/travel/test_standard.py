@@ -44,7 +44,7 @@ def test_an_event_is_the_same_event(pool: shoal.Pool) -> None:
 
 def test_a_barrier_is_the_same_barrier(pool: shoal.Pool) -> None:
     barrier = SPAWN.Barrier(2)
-    assert sorted(pool.map(lambda _: barrier.wait(30), range(2), 1)) == [0, 1]
+    assert sorted(pool.map(lambda _: barrier.wait(100), range(2), 1)) == [0, 1]
 
 
 def test_a_queue_is_the_same_queue(pool: shoal.Pool) -> None:

@@ -2,11 +2,14 @@
 //!
 //! Code that has to survive a death at any instruction says where its steps are: `crash::point("put: begun")`. Built
 //! without the feature `crash-points` that is nothing at all. With it, a process that has the name in its environment
-//! as [`VARIABLE`] is killed by SIGKILL when it comes there; and a test can have a thread do whatever it likes at
-//! each point, such as to stop there for ever, which is how a death looks to everybody else.
+//! as [`VARIABLE`] is killed by SIGKILL when it comes there. With a file as [`CHARGE`], only while that is there, and only
+//! the first of several: it takes the file away. And a test can have a thread do whatever it likes at each point, such as to stop there for ever, which is
+//! how a death looks to everybody else.
 
 /// The environment variable that names the point at which a process is killed.
 pub const VARIABLE: &str = "SHOAL_CRASH_POINT";
+/// The environment variable that names a file: only whoever takes it away is killed.
+pub const CHARGE: &str = "SHOAL_CRASH_CHARGE";
 
 /// A step is done, or about to be: a process may be killed here.
 #[cfg(not(feature = "crash-points"))]
@@ -21,7 +24,7 @@ mod armed {
     use std::cell::RefCell;
     use std::sync::OnceLock;
 
-    use super::VARIABLE;
+    use super::{CHARGE, VARIABLE};
 
     type Hook = Box<dyn FnMut(&'static str)>;
 
@@ -43,7 +46,9 @@ mod armed {
     /// A step is done, or about to be: a process may be killed here.
     pub fn point(name: &'static str) {
         static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
-        if CHOSEN.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name) {
+        let chosen = || CHOSEN.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name);
+        let is_charged = || std::env::var(CHARGE).map_or(true, |file| std::fs::remove_file(file).is_ok());
+        if chosen() && is_charged() {
             die();
         }
         // Taken: the hook may come by points itself.

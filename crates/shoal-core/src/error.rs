@@ -49,6 +49,9 @@ pub enum Error {
     /// More processes than one client's memory can be shared by.
     #[error("at most {0} processes can share one client's memory")]
     TooManyHolders(usize),
+    /// The operating system said no, to the process that makes shared memory for this one.
+    #[error("the process that makes shared memory for this one could not: {0}")]
+    Host(io::Error),
     /// The operating system said no.
     #[error(transparent)]
     Os(#[from] io::Error),

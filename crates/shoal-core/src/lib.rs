@@ -16,6 +16,8 @@ pub mod memory;
 pub mod pool;
 pub mod queue;
 pub mod sync;
+#[cfg(all(test, not(loom)))]
+mod testing;
 
 #[cfg(not(loom))]
 pub use error::{Error, Result};

@@ -13,6 +13,7 @@ use shoal_core::memory::lease::{Kind, VALUE};
 
 use crate::errors::{OrRaise, raise};
 use crate::in_flight;
+use crate::pool::Inside;
 
 /// What `__reduce__` of a handle returns.
 pub type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
@@ -27,7 +28,7 @@ pub fn reduce<'py>(py: Python<'py>, lease: &Lease, open: &str) -> PyResult<Reduc
 /// A lease on what a handle names, which must be of that kind.
 pub fn resolve(py: Python<'_>, handle: &[u8], kind: Kind) -> PyResult<Lease> {
     let handle = Handle::from_bytes(handle).or_raise(py)?;
-    let lease = py.detach(|| domain::resolve(&handle)).or_raise(py)?;
+    let lease = Inside::detach(py, || domain::resolve(&handle)).or_raise(py)?;
     match lease.kind() {
         Some(found) if found == kind => Ok(lease),
         _ => Err(raise(py, "ShoalError", ("the handle names something else",))),
@@ -54,7 +55,7 @@ impl Block {
     #[staticmethod]
     #[pyo3(signature = (nbytes, zero = true))]
     fn allocate(py: Python<'_>, nbytes: u64, zero: bool) -> PyResult<Block> {
-        let lease = py.detach(|| {
+        let lease = Inside::detach(py, || {
             let lease = domain::heap()?.allocate(nbytes)?;
             if zero {
                 let address = lease.address()?;
@@ -120,7 +121,7 @@ pub struct SmallBlock(Lease);
 impl SmallBlock {
     #[new]
     fn new(py: Python<'_>) -> PyResult<SmallBlock> {
-        py.detach(|| domain::heap()?.allocate_cell(Kind::Value)).map(SmallBlock).or_raise(py)
+        Inside::detach(py, || domain::heap()?.allocate_cell(Kind::Value)).map(SmallBlock).or_raise(py)
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {

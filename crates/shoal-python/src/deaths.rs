@@ -49,7 +49,7 @@ fn task_timeout_of<'py>(
     make.call1((name, call_of(py, heap, failed), failed.tries(), limit.as_secs_f64(), death))
 }
 
-/// (pid, exit code, seconds it lived, cause, two numbers of that, last words).
+/// (pid, exit code, seconds it lived, cause, two numbers of that, last words, answer to the question where it is).
 fn facts<'py>(py: Python<'py>, death: &Death) -> PyResult<Bound<'py, PyTuple>> {
     let (cause, one, other) = match death.cause {
         Cause::Unknown => ("", 0.0, 0.0),
@@ -57,7 +57,8 @@ fn facts<'py>(py: Python<'py>, death: &Death) -> PyResult<Bound<'py, PyTuple>> {
         Cause::TimedOut(limit) => ("timeout", limit.as_secs_f64(), 0.0),
         Cause::MemoryLimit { used, limit } => ("memory", used as f64, limit as f64),
     };
-    (death.pid, death.code, death.uptime.as_secs_f64(), cause, one, other, &*death.words).into_pyobject(py)
+    let uptime = death.uptime.as_secs_f64();
+    (death.pid, death.code, uptime, cause, one, other, &*death.words, &*death.answer).into_pyobject(py)
 }
 
 /// The arguments of the task, as ("call", args, kwargs) or ("items", items); None if they can't be had: what matters is

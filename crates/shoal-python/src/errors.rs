@@ -5,6 +5,8 @@ use pyo3::exceptions::{PyBrokenPipeError, PyException, PyOSError, PyRuntimeError
 use pyo3::prelude::*;
 use shoal_core::Error;
 
+use crate::pool::Inside;
+
 /// An exception of `shoal.errors`, made from its arguments.
 pub fn raise<'py>(py: Python<'py>, name: &str, args: impl PyCallArgs<'py>) -> PyErr {
     let made = py.import("shoal.errors").and_then(|errors| errors.getattr(name)?.call1(args));
@@ -16,17 +18,26 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::OutOfSharedMemory { .. } => raise(py, "OutOfSharedMemory", (text,)),
-        Error::PoolClosed | Error::Forked => raise(py, "PoolClosed", (text,)),
+        Error::PoolClosed | Error::Forked => {
+            Inside::stay_if_ending(py);
+            raise(py, "PoolClosed", (text,))
+        }
         Error::CannotStart(_) | Error::Gone | Error::Refused | Error::Damaged(_) | Error::Inherited => {
             raise(py, "ShoalError", (text,))
         }
         Error::Workers { .. } | Error::TooManyHolders(_) => PyValueError::new_err(text),
+        Error::Host(error) => PyOSError::new_err((error.raw_os_error().unwrap_or(0), text)),
         Error::Os(error) if error.kind() == std::io::ErrorKind::BrokenPipe => PyBrokenPipeError::new_err(text),
         Error::Os(error) => match error.raw_os_error() {
             Some(number) => PyOSError::new_err((number, error.to_string())),
             None => PyRuntimeError::new_err(text),
         },
     }
+}
+
+/// The exception for bytes from another process that are not what they should be: somebody has written over them.
+pub fn damaged(what: &'static str) -> PyErr {
+    Python::attach(|py| exception(py, Error::Damaged(what)))
 }
 
 /// Whether an exception met on the way is Ctrl-C or the like, which came while code of the user's was running here, as

@@ -11,13 +11,14 @@ use shoal_core::pool::trace::Record;
 use shoal_sys::clock;
 
 use crate::errors::OrRaise;
-use crate::pool::{Label, PoolBase, name_of};
+use crate::pool::{Inside, Label, PoolBase, name_of};
 use crate::wire::result;
 
-/// Nanoseconds: tasks (a number), busy, decoding, encoding, sending, idle, waiting.
-type Parts = (u64, u64, u64, u64, u64, u64, u64);
+/// What a worker has done, in nanoseconds: tasks (a number), busy, decoding, encoding, sending, idle, waiting.
+pub type Parts = (u64, u64, u64, u64, u64, u64, u64);
 
-fn parts(spent: &Spent) -> Parts {
+/// For Python.
+pub fn parts(spent: &Spent) -> Parts {
     let Spent { tasks, busy, decoding, encoding, sending, idle, waiting } = *spent;
     (tasks, busy, decoding, encoding, sending, idle, waiting)
 }
@@ -50,7 +51,7 @@ type Recorded<'py> = (Bound<'py, PyBytes>, HashMap<u32, String>, u64);
 /// End the record; None if there is none.
 #[pyfunction]
 pub fn stop_trace<'py>(py: Python<'py>, base: &PoolBase) -> Option<Recorded<'py>> {
-    let (bytes, names, left_out) = py.detach(|| {
+    let (bytes, names, left_out) = Inside::detach(py, || {
         let trace = base.pool.stop_trace()?;
         let bytes: Vec<u8> = trace.records().flat_map(packed).collect();
         let names = trace.names.into_iter().map(|(id, name)| (id, name.into())).collect();

@@ -20,12 +20,12 @@ use shoal_core::pool::tasks::{Inbox, Outcome, Reply};
 use shoal_core::sync::bell::Tone;
 use shoal_sys::clock;
 
-use crate::errors::{OrRaise, is_interrupt};
+use crate::errors::{OrRaise, damaged, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
-use crate::pool::{Inside, Named, PoolBase, cancelled, resolve, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, resolve, wait};
 use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.
@@ -194,9 +194,10 @@ impl State {
         if chunk.len() == 1 && self.fixed == Some(1) {
             return results.set_item(chunk.start, value);
         }
-        let done = (*units as usize).min(chunk.len());
-        if done < chunk.len() && self.fixed.is_some() {
-            return Err(PyRuntimeError::new_err("damaged result"));
+        // As many as the worker says, which is at least one.
+        let done = value.len()?;
+        if done as u64 != *units || !(1..=chunk.len()).contains(&done) || (done < chunk.len() && self.fixed.is_some()) {
+            return Err(damaged("result"));
         }
         let middle = chunk.start + done;
         self.chunks.measured(done, *nanos);
@@ -285,6 +286,7 @@ impl Job {
         chunksize: Option<usize>,
         star: bool,
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
         if chunksize == Some(0) {
             return Err(PyValueError::new_err("chunksize must be 1 or more, not 0"));
         }
@@ -316,6 +318,7 @@ impl Job {
 
     /// Send the first pieces; all of them if `everything`. Whether there is more to send.
     fn start(&self, py: Python<'_>, everything: bool) -> PyResult<bool> {
+        let _inside = Inside::enter(py);
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = guard.as_mut().ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         let then = clock::nanos();
@@ -333,6 +336,9 @@ impl Job {
         let taken = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut state = taken.ok_or_else(|| PyRuntimeError::new_err("the map is being waited for"))?;
         let done = self.advance(py, &mut state, timeout);
+        if let Ok(true) = done {
+            hear_first(py, &self.pool);
+        }
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         done
     }
@@ -341,7 +347,7 @@ impl Job {
     /// CancelledError. What workers are at is waited for as ever.
     fn stop(&self, py: Python<'_>) {
         self.stopped.store(true, Ordering::SeqCst);
-        py.detach(|| self.pool.wake());
+        Inside::detach(py, || self.pool.wake());
     }
 
     /// The results, or the first exception.

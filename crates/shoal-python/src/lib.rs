@@ -12,8 +12,10 @@ mod job;
 mod machine;
 mod message;
 mod numpy;
+mod outside;
 mod pool;
 mod queue;
+mod reporter;
 mod stream;
 mod sync;
 mod terms;
@@ -23,7 +25,7 @@ mod worker;
 mod zygote;
 
 use pyo3::prelude::*;
-use shoal_core::domain::host::Host;
+use shoal_core::domain::host::{Host, LAST_WORD};
 use shoal_core::memory::heap::Holder;
 use shoal_core::sync::spin;
 
@@ -43,7 +45,7 @@ type Usage = (usize, u64, usize, usize, u64, u64, u64, Option<u64>, Holders);
 /// given back to the system, limit, bytes by holder).
 #[pyfunction]
 fn memory_usage(py: Python<'_>) -> PyResult<Usage> {
-    let usage = py.detach(|| Host::current().map(|host| host.usage())).or_raise(py)?;
+    let usage = pool::Inside::detach(py, || Host::current().map(|host| host.usage())).or_raise(py)?;
     let (mut here, mut workers, mut guests) = (0, vec![], 0);
     for (holder, bytes) in usage.holders {
         match holder {
@@ -71,6 +73,13 @@ fn end_threads() {
     pool::Inside::end();
 }
 
+/// Does not return if another thread is ending the interpreter: for whoever is about to hear, outside of the engine, of what
+/// that has cut off.
+#[pyfunction]
+fn stay_if_ending(py: Python<'_>) {
+    pool::Inside::stay_if_ending(py);
+}
+
 /// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
@@ -92,6 +101,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     shoal_sys::atfork::around(nothing_to_do, nothing_to_do, in_child)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;
+    module.add("LAST_WORD", LAST_WORD.as_raw())?;
     module.add_class::<pool::PoolBase>()?;
     module.add_function(wrap_pyfunction!(pool::start_zygote, module)?)?;
     module.add_class::<pool::AsyncResult>()?;
@@ -105,6 +115,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::WorkerState>()?;
     module.add_class::<worker::Seated>()?;
     module.add_class::<worker::Answerer>()?;
+    module.add_class::<reporter::Reporter>()?;
     module.add_class::<zygote::Zygote>()?;
     module.add_class::<zygote::Seat>()?;
     module.add_class::<block::Block>()?;
@@ -122,6 +133,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(message::restore_array, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_count, module)?)?;
     module.add_function(wrap_pyfunction!(end_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(stay_if_ending, module)?)?;
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
@@ -130,6 +142,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;
     module.add_function(wrap_pyfunction!(insight::stop_trace, module)?)?;
     module.add_function(wrap_pyfunction!(insight::last_map, module)?)?;
+    module.add_class::<outside::PoolOutside>()?;
+    module.add_function(wrap_pyfunction!(outside::memory_outside, module)?)?;
     module.add_function(wrap_pyfunction!(machine::control_groups, module)?)?;
     module.add_function(wrap_pyfunction!(machine::machine_memory, module)?)?;
     module.add_function(wrap_pyfunction!(machine::try_collapse, module)?)?;

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
-use shoal_core::domain::host::{Host, Launch};
+use shoal_core::domain::host::{Host, Launch, Output};
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Limits, Pool, Waited, WorkerInfo, WorkerState as State};
 use shoal_core::pool::tasks::{Function, Inbox as CoreInbox, Outcome, Reply, TaskCell};
@@ -27,6 +27,9 @@ use crate::insight::LastMap;
 use crate::message::Reader;
 use crate::terms::{RIDER, Terms};
 use crate::wire::{self, Writer, call, result};
+
+/// How long a result waits for what its task has said, should nobody read that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Functions kept serialized; beyond, all are forgotten and begin anew.
 const FUNCTIONS: usize = 256;
@@ -210,9 +213,24 @@ impl Inside {
         Inside
     }
 
+    /// Acts detached from the interpreter, as a thread that is counted.
+    pub fn detach<T: Send>(py: Python<'_>, act: impl FnOnce() -> T + Send) -> T {
+        let _inside = Inside::enter(py);
+        py.detach(act)
+    }
+
+    /// As [`enter`](Self::enter), for a thread of the engine's own, which is told that another one is ending the interpreter.
+    pub fn enter_unless_ending(_attached: Python<'_>) -> Option<Inside> {
+        // Counted before it looks: who ends the interpreter marks that, and then looks whom it has to wait for.
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() + 1);
+        let inside = Inside;
+        ENDING.get().is_none_or(|thread| *thread == std::thread::current().id()).then_some(inside)
+    }
+
     /// Does not return if another thread is ending the interpreter: what the calling one waited for was cut off by that,
     /// and nobody wants to hear of it. Only daemon threads are left then.
-    fn stay_if_ending(py: Python<'_>) {
+    pub fn stay_if_ending(py: Python<'_>) {
         if ENDING.get().is_none_or(|thread| *thread == std::thread::current().id()) {
             return;
         }
@@ -281,7 +299,27 @@ pub fn wait(
 /// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
 #[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
-    py.detach(|| Host::existing().inspect(|host| host.pass_on(Duration::from_secs(1))));
+    py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+}
+
+thread_local! {
+    /// Whether this thread is passing on what workers say.
+    static SPEAKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls what passes on the words of workers. What it waits for itself, it does not hear in time.
+pub fn speaking<T>(speak: impl FnOnce() -> T) -> T {
+    SPEAKS.set(true);
+    let spoken = speak();
+    SPEAKS.set(false);
+    spoken
+}
+
+/// Before a result is handed over: what workers have said before is passed on first. Two looks, if they said nothing.
+pub fn hear_first(py: Python<'_>, pool: &Pool) {
+    if pool.has_news() && !SPEAKS.get() {
+        py.detach(|| pool.hear(PATIENCE));
+    }
 }
 
 /// What became of a task, as a value or an exception.
@@ -301,7 +339,10 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         }
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
-        Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
+        Outcome::Terminated => {
+            Inside::stay_if_ending(py);
+            Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",)))
+        }
         Outcome::Cancelled => Err(cancelled(py, name)),
     }
 }
@@ -321,7 +362,7 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -334,7 +375,19 @@ impl PoolBase {
         initializer: &Bound<'_, PyAny>,
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
+        output: &str,
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
+        let output = match output {
+            "shared" => Output::Shared,
+            "forwarded" => Output::Forwarded,
+            "unheard" => Output::Unheard,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "output must be shared, forwarded or unheard, not {output:?}"
+                )));
+            }
+        };
         let launch = launch(program, args, envs);
         let host = Host::current().or_raise(py)?;
         let writer = Writer::Setup(host.heap());
@@ -349,7 +402,7 @@ impl PoolBase {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let (private_memory, idle, answer) = limits;
         let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
-        let config = Config { workers, launch, preload, setup, memory_limit, limits };
+        let config = Config { workers, launch, preload, setup, memory_limit, limits, output };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase {
             pool: Arc::new(pool),
@@ -363,6 +416,7 @@ impl PoolBase {
     /// Serialize `func`, for many calls that are to use it as it is now, and on these terms.
     #[pyo3(signature = (func, terms = None))]
     fn prepare(&self, func: &Bound<'_, PyAny>, terms: Option<&Bound<'_, Terms>>) -> PyResult<Prepared> {
+        let _inside = Inside::enter(func.py());
         Ok(Prepared(self.named_on(func, terms)?))
     }
 
@@ -382,20 +436,25 @@ impl PoolBase {
         Py::new(py, AsyncResult { cell, number, label: named.label.clone(), resolved: Mutex::new(Resolved::Not) })
     }
 
+    /// Leave some bytes for workers: each looks at them before its next task, the latest only. False: they are too many.
+    fn leave_notice(&self, notice: &[u8]) -> bool {
+        self.pool.leave_notice(notice)
+    }
+
     /// Take back all tasks that no worker has taken yet.
     fn cancel_queued(&self, py: Python<'_>) {
-        py.detach(|| self.pool.cancel_queued());
+        Inside::detach(py, || self.pool.cancel_queued());
     }
 
     /// Close: no more tasks.
     fn close_now(&self, py: Python<'_>) {
-        py.detach(|| self.pool.close());
+        Inside::detach(py, || self.pool.close());
     }
 
     /// End the workers now; with SIGKILL at once, if `kill`.
     #[pyo3(signature = (kill = false))]
     fn terminate_now(&self, py: Python<'_>, kill: bool) {
-        py.detach(|| if kill { self.pool.kill() } else { self.pool.terminate() });
+        Inside::detach(py, || if kill { self.pool.kill() } else { self.pool.terminate() });
     }
 
     /// Wait until all workers of a closed pool have ended; false if the time was up.
@@ -547,6 +606,7 @@ impl AsyncResult {
             let error = py.import("multiprocessing")?.getattr("TimeoutError")?;
             return Err(PyErr::from_value(error.call0()?));
         }
+        hear_first(py, &self.label.pool);
         self.resolve(py)
     }
 
@@ -559,7 +619,7 @@ impl AsyncResult {
     /// Whether the task has ended.
     fn ready(&self, py: Python<'_>) -> bool {
         if !self.cell.is_done() {
-            py.detach(|| self.label.pool.collect());
+            Inside::detach(py, || self.label.pool.collect());
         }
         self.cell.is_done()
     }
@@ -568,7 +628,7 @@ impl AsyncResult {
     fn successful(&self, py: Python<'_>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         if !self.ready(py) {
-            return Err(pyo3::exceptions::PyValueError::new_err(format!("{} not ready", self.label.name)));
+            return Err(PyValueError::new_err(format!("{} not ready", self.label.name)));
         }
         Ok(self.resolve(py).is_ok())
     }
@@ -579,7 +639,7 @@ impl AsyncResult {
     #[pyo3(signature = (*, running = false))]
     fn cancel(&self, py: Python<'_>, running: bool) -> bool {
         let pool = &self.label.pool;
-        py.detach(|| if running { pool.stop(self.number) } else { pool.cancel(self.number) })
+        Inside::detach(py, || if running { pool.stop(self.number) } else { pool.cancel(self.number) })
     }
 
     /// Whether the task was taken back.
@@ -589,7 +649,7 @@ impl AsyncResult {
 
     /// Whether no worker has taken the task yet.
     fn queued(&self, py: Python<'_>) -> bool {
-        !self.cell.is_done() && py.detach(|| self.label.pool.is_queued(self.number))
+        !self.cell.is_done() && Inside::detach(py, || self.label.pool.is_queued(self.number))
     }
 
     /// Have `inbox` told of the end, with `tag`. False if it has ended already: then nobody is told.
@@ -646,7 +706,7 @@ pub fn start_zygote(
 ) -> PyResult<()> {
     let host = Host::current().or_raise(py)?;
     let launch = launch(program, args, envs);
-    py.detach(|| host.prepare(&launch, &preload)).or_raise(py)
+    Inside::detach(py, || host.prepare(&launch, &preload)).or_raise(py)
 }
 
 fn launch(program: String, args: Vec<String>, envs: Vec<(String, String)>) -> Launch {

@@ -27,7 +27,7 @@ use self::turn::{Turn, Turns};
 use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::pool::{Inside, Named, PoolBase, cancelled, wait};
+use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, wait};
 use crate::wire::{self, Writer, call, result};
 
 /// How often a thread that is handed results sees to it that the workers have tasks.
@@ -354,6 +354,7 @@ impl State {
                 self.interrupted()?;
             }
             if let Some(value) = self.take(py) {
+                hear_first(py, &self.pool);
                 return value.map(Some);
             }
             if self.is_over() {
@@ -443,6 +444,7 @@ impl IMapIterator {
 
     /// Read no more of the input and let go of all results. What workers are at, they end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
             drop(state.close());
         }
@@ -521,6 +523,7 @@ impl Kept {
                 }
             }
             if self.state.is_over() {
+                hear_first(py, &self.state.pool);
                 return Ok(true);
             }
             if !self.state.wait(py, Tone::Idle, timeout, started)? {
@@ -544,6 +547,7 @@ impl StreamJob {
         buffersize: Option<usize>,
         star: bool,
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(py);
         let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
         let state = State::new(pool, None, &plan)?;
         let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
@@ -574,11 +578,12 @@ impl StreamJob {
     /// sent is waited for as ever.
     fn stop(&self, py: Python<'_>) {
         self.stopped.store(true, Ordering::SeqCst);
-        py.detach(|| self.pool.wake());
+        Inside::detach(py, || self.pool.wake());
     }
 
     /// The results; or what the input raised, or the first exception of an item.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let _inside = Inside::enter(py);
         let Turn::Mine(kept) = self.kept.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
         match kept.state.last.as_ref().or(kept.error.as_ref()) {
             Some(error) => Err(error.clone_ref(py)),

@@ -7,10 +7,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use shoal_core::domain::host::Host;
-use shoal_core::domain::words::Speaker;
+use shoal_core::domain::voice::{Speaker, Stream};
 
 use crate::errors::OrRaise;
-use crate::pool::Inside;
+use crate::pool::{Inside, speaking};
 
 /// Call `function()`, once, on a thread of its own, when the descriptor `fd` is readable. The descriptor is duplicated.
 #[pyfunction]
@@ -40,23 +40,32 @@ fn call(function: Py<PyAny>) {
     });
 }
 
-/// Have what workers write to their standard error written by `function(bytes)`, which tells whether it could; no more
-/// with None. It is called in a thread of the engine.
+/// Have what workers say on `stream` passed on by `function(bytes)`, which tells whether it could; no more with None. It is
+/// called in a thread of the engine. Streams are "stdout" and "stderr", of which whole lines come, and "reports".
 #[pyfunction]
-#[pyo3(signature = (function))]
-pub fn speak_through(py: Python<'_>, function: Option<Py<PyAny>>) -> PyResult<()> {
-    let speaker = function.map(|function| -> Speaker { Arc::new(move |bytes: &[u8]| speak(&function, bytes)) });
-    Host::current().or_raise(py)?.speak_through(speaker);
+#[pyo3(signature = (stream, function))]
+pub fn speak_through(py: Python<'_>, stream: &str, function: Option<Py<PyAny>>) -> PyResult<()> {
+    let stream = match stream {
+        "stdout" => Stream::Out,
+        "stderr" => Stream::Err,
+        "reports" => Stream::Report,
+        _ => return Err(PyValueError::new_err(format!("stream must be stdout, stderr or reports, not {stream:?}"))),
+    };
+    let speaker = function.map(|function| -> Speaker {
+        Arc::new(move |bytes: &[u8]| speaking(|| speak(&function, bytes)).unwrap_or(false))
+    });
+    Host::current().or_raise(py)?.speak_through(stream, speaker);
     Ok(())
 }
 
-fn speak(function: &Py<PyAny>, bytes: &[u8]) -> bool {
-    let spoken = Python::try_attach(|py| {
-        let _inside = Inside::enter(py);
-        function.call1(py, (PyBytes::new(py, bytes),)).and_then(|could| could.is_truthy(py)).unwrap_or_else(|error| {
+/// `None` of an interpreter that is ending.
+fn speak(function: &Py<PyAny>, bytes: &[u8]) -> Option<bool> {
+    Python::try_attach(|py| {
+        let _inside = Inside::enter_unless_ending(py)?;
+        let could = function.call1(py, (PyBytes::new(py, bytes),)).and_then(|could| could.is_truthy(py));
+        Some(could.unwrap_or_else(|error| {
             error.write_unraisable(py, Some(function.bind(py)));
             false
-        })
-    });
-    spoken.unwrap_or(false)
+        }))
+    })?
 }

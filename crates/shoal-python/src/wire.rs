@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 use shoal_core::Error;
@@ -13,6 +12,7 @@ use shoal_core::Error;
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::Pool;
 
+use crate::errors;
 use crate::message::{self, Pickled, Reader};
 
 /// First byte of a value.
@@ -156,7 +156,7 @@ pub fn pickle_in(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The object of a value.
 pub fn decode<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let damaged = || PyValueError::new_err("damaged value");
+    let damaged = || errors::damaged("value");
     let (tag, rest) = bytes.split_first().ok_or_else(damaged)?;
     let eight = || rest.try_into().map_err(|_| damaged());
     Ok(match *tag {

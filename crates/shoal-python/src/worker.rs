@@ -18,12 +18,13 @@ use shoal_core::pool::worker::{Waited, Worker as CoreWorker};
 use shoal_sys::{process, procfs};
 
 use crate::allocator;
-use crate::errors::OrRaise;
+use crate::errors::{OrRaise, damaged};
 use crate::in_flight;
 use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
 use crate::pool::kind_of;
+use crate::reporter::Reporter;
 use crate::terms;
 use crate::wire::{self, EACH_HEAD, Writer, call, result};
 use crate::zygote::Seat;
@@ -112,13 +113,27 @@ impl Seated {
         Answerer(Box::new(self.worker.answerer()))
     }
 
+    /// How this process tells its client something.
+    fn reporter(&self) -> Reporter {
+        Reporter(self.worker.reporter())
+    }
+
     /// Run tasks until the pool is over, or `most` are done, or after one the process has more than `most_memory` bytes to
-    /// itself. SystemExit of a task is raised.
-    #[pyo3(signature = (most = None, most_memory = None))]
-    fn run(&mut self, py: Python<'_>, most: Option<u64>, most_memory: Option<u64>) -> PyResult<()> {
+    /// itself. `notice(bytes)` is called before a task if the client has left something. SystemExit of a task is raised.
+    #[pyo3(signature = (most, most_memory, notice))]
+    fn run(
+        &mut self,
+        py: Python<'_>,
+        most: Option<u64>,
+        most_memory: Option<u64>,
+        notice: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         self.worker.ready();
         let mut left = most.unwrap_or(u64::MAX);
         while left > 0 && self.next(py)? {
+            if let Some(bytes) = self.worker.notice() {
+                notice.call1((PyBytes::new(py, &bytes),))?;
+            }
             let ended = self.perform(py);
             self.finish(py, ended)?;
             left -= 1;
@@ -147,7 +162,7 @@ impl Seated {
         let split = bytes
             .split_first_chunk::<8>()
             .and_then(|(len, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?));
-        let (setup, initializer) = split.ok_or_else(|| PyRuntimeError::new_err("damaged setup"))?;
+        let (setup, initializer) = split.ok_or_else(|| damaged("setup"))?;
         Ok((setup.to_vec(), initializer.to_vec()))
     }
 
@@ -319,7 +334,7 @@ impl Seated {
                 let units = results.len() as u64;
                 return Ok((results.into_any(), units));
             }
-            _ => return Err(PyRuntimeError::new_err("damaged task")),
+            _ => return Err(damaged("task")),
         };
         Ok((value, 1))
     }

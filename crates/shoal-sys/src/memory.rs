@@ -6,23 +6,26 @@
 
 mod available;
 mod copy;
+mod huge;
 mod mapping;
 mod private;
 
 pub use available::{available_memory, total_memory};
 pub use copy::{LARGE_COPY, copy};
+pub use huge::prefer_large_pages;
 pub use mapping::Mapping;
 pub use private::{PrivateMapping, page_faults};
 
 use available::Memory;
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, Mode, SealFlags, fallocate, fchmod, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
-    memfd_create,
+    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fchmod, fcntl_add_seals, fcntl_get_seals, fstat,
+    ftruncate, memfd_create, open,
 };
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// The size of a huge page, where a base page has 4 KiB.
 pub const HUGE_PAGE: usize = 2 << 20;
@@ -149,6 +152,22 @@ pub fn release(fd: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> 
             done => return Ok(done?),
         }
     }
+}
+
+/// Opens the segment that another process of this user has under a descriptor, by its path `/proc/<pid>/fd/<number>`, for
+/// reading only.
+///
+/// That number may mean another file by now: what is opened is not waited for, and whether it is a segment,
+/// [`sealed_len`] tells.
+pub fn open_of_another(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(open(path, flags, Mode::empty())?)
+}
+
+/// Tells a file from all others: its device and its number there.
+pub fn file_of(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let status = fstat(fd)?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 /// The length of a segment that came from another process, once it is sure that nobody can change it.

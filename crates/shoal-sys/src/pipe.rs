@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A pipe's two ends: one to read from without waiting, one to write to.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -37,23 +37,36 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Read> {
     }
 }
 
+/// Makes `fd` the standard output of this process and of those that it starts.
+pub fn become_stdout(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdout(fd)?)
+}
+
 /// Makes `fd` the standard error of this process and of those that it starts.
 pub fn become_stderr(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(fd)?)
 }
 
-/// Writes all of `bytes` to the standard error, waiting for as long as it takes.
+/// Writes all of `bytes` to the standard output, waiting for as long as it takes.
 ///
 /// Past the lock that the standard library has on it: another thread may hold that for ever.
-pub fn write_to_stderr(mut bytes: &[u8]) -> io::Result<()> {
-    let stderr = rustix::stdio::stderr();
+pub fn write_to_stdout(bytes: &[u8]) -> io::Result<()> {
+    write_all(rustix::stdio::stdout(), bytes)
+}
+
+/// Writes all of `bytes` to the standard error, as [`write_to_stdout`].
+pub fn write_to_stderr(bytes: &[u8]) -> io::Result<()> {
+    write_all(rustix::stdio::stderr(), bytes)
+}
+
+fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::write(stderr, bytes) {
+        match rustix::io::write(stream, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
                 // Somebody has made it one that does not wait: wait here.
-                let mut room = [rustix::event::PollFd::from_borrowed_fd(stderr, rustix::event::PollFlags::OUT)];
+                let mut room = [rustix::event::PollFd::from_borrowed_fd(stream, rustix::event::PollFlags::OUT)];
                 match rustix::event::poll(&mut room, None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
@@ -81,6 +94,19 @@ mod tests {
         assert_eq!(&buffer[..5], b"words");
         drop(theirs);
         assert_eq!(read(&ours, &mut buffer).unwrap(), Read::End);
+    }
+
+    #[test]
+    fn a_process_prints_where_it_was_told_to() {
+        let (ours, theirs) = pipe().unwrap();
+        in_child(|| {
+            become_stdout(&theirs).unwrap();
+            write_to_stdout(b"a result\n").is_ok()
+        })
+        .assert_ok();
+        let mut buffer = [0; 32];
+        assert_eq!(read(&ours, &mut buffer).unwrap(), Read::Bytes(9));
+        assert_eq!(&buffer[..9], b"a result\n");
     }
 
     #[test]

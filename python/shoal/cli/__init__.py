@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from . import demo, doctor, run
+from . import demo, doctor, run, top
 
-COMMANDS = (run, demo, doctor)
+COMMANDS = (run, top, doctor, demo)
 
 DESCRIPTION = """\
 Python on every core: worker processes over shared memory, called as multiprocessing is."""

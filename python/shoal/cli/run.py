@@ -25,11 +25,17 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="run a program with shoal in the place of multiprocessing",
         description="Run a Python program as it is, with shoal in the place of multiprocessing, of process executors "
         "and of joblib's default backend.",
-        usage="shoal run [-h] [--stats] [--trace PATH] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
+        usage="shoal run [-h] [--stats] [--trace PATH] [--cluster ADDRESS] "
+        "(SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
     )
     parser.add_argument("--stats", action="store_true", help="at the end, print where the time of each worker went")
     parser.add_argument(
         "--trace", metavar="PATH", help="write every task to this file, for https://ui.perfetto.dev or chrome://tracing"
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="run the program's pools on the machines of a Dask cluster, whose scheduler is at this address",
     )
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module to run, and its arguments")
     parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="code to run, and its arguments")
@@ -44,6 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from shoal.multiprocessing import replace
 
     replace.install()
+    if arguments.cluster is not None:
+        _on_cluster(arguments)
     if arguments.stats:
         from shoal.cli import stats
 
@@ -64,6 +72,20 @@ def _run(arguments: argparse.Namespace) -> int:
         _hide_own_frames()
         raise
     return 0
+
+
+def _on_cluster(arguments: argparse.Namespace) -> None:
+    """Have the program's pools run on a cluster."""
+    from shoal import pool
+    from shoal.cluster.engine import engine_of
+    from shoal.errors import ShoalError
+
+    try:
+        # What can't be reached is to be known before the program runs.
+        engine_of(arguments.cluster, 30.0).drop()
+    except (ShoalError, ModuleNotFoundError, ValueError) as error:
+        arguments.parser.error(f"argument --cluster: {error}")
+    pool.default_cluster = arguments.cluster
 
 
 def _traced(arguments: argparse.Namespace) -> "AbstractContextManager[object]":

@@ -105,9 +105,11 @@ class SyncManager(_OnDemand, _original.SyncManager):  # type: ignore[misc]
     """A manager, as `multiprocessing.Manager()` returns. Its queues, locks and events are shoal's.
 
     Example:
+        >>> import shoal.multiprocessing
         >>> manager = shoal.multiprocessing.Manager()
         >>> queue = manager.Queue()  # a shoal.Queue
         >>> counts = manager.dict()  # a proxy; the server starts now
+        >>> manager.shutdown()
     """
 
 
@@ -138,6 +140,7 @@ class SharedMemoryManager(_OnDemand):
     """Segments of shared memory that go all together, as `multiprocessing.managers.SharedMemoryManager`.
 
     Example:
+        >>> from shoal.multiprocessing.managers import SharedMemoryManager
         >>> with SharedMemoryManager() as manager:
         ...     shm = manager.SharedMemory(1000)
     """

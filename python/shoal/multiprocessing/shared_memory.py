@@ -40,6 +40,7 @@ class SharedMemory:
         OutOfSharedMemory: there is not so much room in /dev/shm. (`shoal.array` does not need any.)
 
     Example:
+        >>> from shoal.multiprocessing.shared_memory import SharedMemory
         >>> shm = SharedMemory(create=True, size=1000)
         >>> array = numpy.frombuffer(shm.buf, dtype=numpy.uint8)
         >>> pool.apply(lambda name: SharedMemory(name).size, (shm.name,))

@@ -76,6 +76,15 @@ class _Shown:
             bar.__dict__.update(bar.shared.change({self._name: value}))
 
 
+class _Closed(_Shown):
+    """Whether a bar is closed. One that is drawn here is open until it is off the screen, though somebody elsewhere may
+    have closed it: what is written above the bars in that moment would not move it out of the way."""
+
+    def __get__(self, bar: Bar[Any] | None, owner: type | None = None) -> Any:
+        value = super().__get__(bar, owner)
+        return value if bar is None or bar._drawing is None else False
+
+
 class Bar(_Base[T]):
     """What makes a bar of any class of tqdm go anywhere: a class with this before tqdm's among its bases.
 
@@ -104,7 +113,7 @@ class Bar(_Base[T]):
     leave = _Shown()
     start_t = _Shown()
     # Until tqdm's __init__ has run (it may fail) there is nothing that __del__ could close.
-    disable = _Shown(True)
+    disable = _Closed(True)
     # How often the bar was cleared elsewhere.
     cleared = _Shown(0)
 
@@ -123,7 +132,9 @@ class Bar(_Base[T]):
         if not self._joining:
             self._tally = RawTally()
         if line is None:
-            super().__init__(iterable, *args, **kwargs)  # type: ignore[arg-type]  # None is fine, whatever the stubs say
+            # tqdm draws it before text makes room for it: whoever writes in between would tear it.
+            with self._locked():
+                super().__init__(iterable, *args, **kwargs)  # type: ignore[arg-type]  # None is fine, whatever they say
             self._begin()
         else:
             self._begin_elsewhere(line, iterable, named)
@@ -401,7 +412,7 @@ class tqdm(Bar[T], _Auto[T]):
     Args:
         iterable: what to iterate over, advancing the bar by one for each item. Default: None, for a bar that is
             advanced by `update`.
-        *args, **kwargs: as for tqdm: `desc`, `total`, `leave`, `file`, `unit`, `disable`, `position`, ...
+        args, kwargs: as for tqdm: `desc`, `total`, `leave`, `file`, `unit`, `disable`, `position`, ...
 
     It is drawn by the process that made it, on its terminal or in its notebook. A bar that is made in a worker is drawn
     by the client of the pool, below the others. Wherever else the bar arrives (as an argument, in an object or a

@@ -17,7 +17,11 @@ import sys
 
 from shoal._engine import when_readable
 
-__all__ = ["Address", "Door", "door", "existing_door", "given", "home", "shut", "take_home"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["Address", "Door", "above_bars", "door", "existing_door", "given", "home", "shut", "take_home"]
 
 
 # Behind the name of the door.
@@ -94,6 +98,11 @@ class Door:
                 self._lamp = None
             return before != (self._lamp is not None)
 
+    @property
+    def is_lit(self) -> bool:
+        """Whether there are bars on the terminal."""
+        return self._lamp is not None
+
     def close(self) -> None:
         """At the end of the process, or in the child of a fork."""
         self._hand = _thread.allocate_lock()
@@ -127,6 +136,27 @@ def door() -> Door:
 def existing_door() -> Door | None:
     """This process's door, if it has one."""
     return _door
+
+
+class _Nothing:
+    """A context in which nothing is done: contextlib takes longer to import than all of a door."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+def above_bars() -> AbstractContextManager[object]:
+    """For whoever is about to write to the terminal: meanwhile the bars of this process are out of the way."""
+    if _door is None or not _door.is_lit:
+        return _NOTHING
+    from shoal.progress.travel import bar_class
+
+    clear: AbstractContextManager[object] = bar_class("bar").external_write_mode()
+    return clear
 
 
 def home() -> Address | None:

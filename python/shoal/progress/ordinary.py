@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import sys
 
+from shoal._imports import when_imported
 from shoal.progress.door import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any
 
-__all__ = ["TqdmFinder", "take_over"]
+__all__ = ["take_over"]
 
 _MODULE = "tqdm.std"
 
@@ -27,34 +25,7 @@ def take_over(address: Address) -> None:
     if _MODULE in sys.modules:
         _change(sys.modules[_MODULE].tqdm, address)
     else:
-        sys.meta_path.insert(0, TqdmFinder(address))
-
-
-class TqdmFinder:
-    """Waits for the import of tqdm."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """As import finders do: nothing, but for the one module, which is changed when it has been loaded."""
-        if name != _MODULE:
-            return None
-        from importlib.machinery import PathFinder
-
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            load: Callable[[ModuleType], None] = spec.loader.exec_module
-
-            def load_and_change(module: ModuleType) -> None:
-                load(module)
-                _change(module.tqdm, self._address)
-
-            spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
-        return spec
+        when_imported(_MODULE, lambda: _change(sys.modules[_MODULE].tqdm, address))
 
 
 def _change(cls: Any, address: Address) -> None:

@@ -24,6 +24,7 @@ from shoal._engine import speak_through
 from shoal.progress import door
 from shoal.progress.line import CREDENTIALS, pack, unpack
 from shoal.progress.shared import Shared
+from shoal.reports.streams import stderr_speaker
 
 if TYPE_CHECKING:
     from shoal.progress.bar import Bar
@@ -304,7 +305,7 @@ class Screen:
         if behind is not None:
             lit = any(bar.is_on_terminal for bar in self._all_bars())
             if behind.light(lit):
-                speak_through(_say if lit else None)
+                speak_through("stderr", _say if lit else stderr_speaker())
 
     def _guarded(self, bar: Bar[Any], draw: Any) -> None:
         try:

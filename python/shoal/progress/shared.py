@@ -126,9 +126,19 @@ class Shared:
         if version != self._seen:
             at = _HEAD + (version & 1) * _HALF
             length = _LENGTH.unpack_from(self._view, at)[0]
-            self._fields = pickle.loads(self._view[at + 4 : at + 4 + length]) if length else {}
+            if length:
+                self._fields = _fields_in(self._view[at + 4 : at + 4 + length]) or self._fields
             self._seen = version
         return self._fields
+
+
+def _fields_in(data: memoryview) -> dict[str, Any] | None:
+    """What was pickled; None if somebody has written over it: a bar is not worth an error in who draws it."""
+    try:
+        fields = pickle.loads(data)
+    except Exception:  # bytes of any kind raise any kind
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _fitting(fields: dict[str, Any]) -> bytes:

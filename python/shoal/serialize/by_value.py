@@ -6,6 +6,7 @@ cloudpickle sends lambdas, closures, and the functions and classes of `__main__`
   when a worker sends an instance back. cloudpickle then also writes the worker's copies of all methods and attributes
   over the original: a class attribute that changed in the meantime would fall back to an old value, and methods would
   see the worker's globals. So the home process ignores that part. Everyone else takes it, and so learns of changes.
+- Code says which file it is from.
 - Cached functions, cached properties, and type variables, which pickle sends by name or not at all, travel when they
   live in `__main__`.
 - Locks, files and other things that pickle refuses travel as `reducers` has it.
@@ -23,7 +24,7 @@ import typing
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
@@ -74,7 +75,19 @@ def _reduce_type_variable(variable: Any) -> Any:
     return variable.__reduce__() if by_name(variable) else (type(variable), (variable.__name__,))
 
 
+def _reduce_code(code: CodeType) -> Any:
+    """Code, with the file that it is from: tracebacks, log records and warnings name it."""
+    make, args = _code_reduce(code)
+    return make, tuple(code.co_filename if type(arg) is str and arg == _NAMELESS else arg for arg in args)
+
+
+_code_reduce: Callable[[Any], tuple[Any, tuple[Any, ...]]] = cloudpickle.Pickler.dispatch_table[CodeType]
+
+# What cloudpickle 3.1.2 and later puts in the place of the file.
+_NAMELESS = "<dynamic-code>"
+
 _REDUCERS: dict[Any, Callable[[Any], Any]] = {
+    CodeType: _reduce_code,
     type(functools.lru_cache(lambda: None)): _reduce_lru_cache,
     functools.cached_property: _reduce_cached_property,
     typing.NewType: _reduce_new_type,

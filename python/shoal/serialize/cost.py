@@ -14,7 +14,7 @@ from shoal.serialize.parts import Part, parts, text
 
 __all__ = ["Share", "shares", "size"]
 
-# Taking apart ends after so many seconds, and stops at containers of more parts than anybody wants to read about.
+# Taking apart ends after so many seconds of work, and stops at containers of more parts than anybody wants to read of.
 _SECONDS = 2.0
 _MOST_PARTS = 1000
 
@@ -61,7 +61,7 @@ def shares(obj: object, total: int) -> list[Share]:
 
     A part that is met on several paths counts on the first: it travels once.
     """
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.thread_time() + _SECONDS
     found: list[Share] = []
     # The largest first: when time is up, what is left is small.
     waiting: list[tuple[int, int, tuple[str, ...], object]] = [(-total, 0, (), obj)]
@@ -69,7 +69,7 @@ def shares(obj: object, total: int) -> list[Share]:
     while waiting:
         negative, _, path, value = heapq.heappop(waiting)
         rest = -negative
-        for part, nbytes in [] if time.monotonic() > deadline else _large(value, _LEAST * total):
+        for part, nbytes in [] if time.thread_time() > deadline else _large(value, _LEAST * total):
             rest -= nbytes
             if id(part.value) not in seen:
                 heapq.heappush(waiting, (-nbytes, len(seen), (*path, part.step), part.value))

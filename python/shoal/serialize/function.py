@@ -121,7 +121,7 @@ def stable(func: object) -> Snapshot | None:
     Example:
         stable(math.sqrt).unchanged()  # True, for ever
     """
-    if callable(func) and by_name(func):
+    if callable(func) and (getattr(type(func), "__shoal_stable__", False) is True or by_name(func)):
         return _ALWAYS
     if isinstance(func, Seeded):
         return stable(func.function)  # and the rest of it stays as it is

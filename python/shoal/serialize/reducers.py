@@ -117,6 +117,8 @@ def _remember(kind: type, found: dict[type, Reducer | None], ways: dict[str, str
 
 
 def _look(kind: type, ways: dict[str, str]) -> Reducer | None:
+    if issubclass(kind, BaseException):
+        return _reduce_exception
     if kind in copyreg.dispatch_table:
         return None
     for cls in kind.__mro__:
@@ -131,3 +133,15 @@ def _look(kind: type, ways: dict[str, str]) -> Reducer | None:
         if not _OWN_WORD.isdisjoint(vars(cls)):
             return None
     return None
+
+
+def _reduce_exception(exc: Any) -> Any:
+    """An exception goes as it has it itself, whatever tblib says of it.
+
+    tblib, which distributed loads, registers a way of its own for every class of exceptions there is. What that
+    rebuilds without calling the class has lost what the class keeps elsewhere: the text of a UnicodeDecodeError.
+    """
+    registered = copyreg.dispatch_table.get(type(exc))
+    if getattr(registered, "__module__", None) == "tblib.pickling_support":
+        return exc.__reduce_ex__(5)
+    return NotImplemented

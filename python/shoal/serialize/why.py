@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,8 @@ from shoal.serialize.parts import ATOMS, Part, parts, text
 
 __all__ = ["explain", "obstacles"]
 
-# The search ends after so many seconds, at the best path it has found, and looks at so many guilty parts of one object.
+# The search ends after so many seconds of work, at the best path it has found, and looks at so many guilty parts of one
+# object. Of work, not of waiting for a busy machine: the path is to be the same there.
 _SECONDS = 2.0
 _SUSPECTS = 16
 
@@ -36,7 +37,7 @@ def obstacles(obj: object) -> list[str]:
 
     Returns:
         For each part that can't be pickled the path to it and what is wrong with it, the shortest path first; none if
-        `obj` can travel. After two seconds, those found by then.
+        `obj` can travel. After two seconds of work, those found by then.
 
     Example:
         obstacles({"stream": iter_lines()})  # ["['stream']: cannot pickle 'generator' object"]
@@ -53,14 +54,15 @@ def obstacles(obj: object) -> list[str]:
     return []
 
 
-def explain(obj: object, error: Exception) -> str:
+def explain(obj: object, error: Exception, pickler: Callable[..., Any] | None = None) -> str:
     """The path to the part of `obj` that can't be pickled, and what is wrong with it.
 
     Args:
-        obj: an object that the pickler by value has refused.
+        obj: an object that the pickler has refused.
         error: what the pickler raised.
+        pickler: which pickler; by default that by value.
     """
-    return _told(obj, *next(_culprits(obj, error)))
+    return _told(obj, *next(_culprits(obj, error, pickler)))
 
 
 def _told(obj: object, path: tuple[str, ...], error: Exception) -> str:
@@ -73,9 +75,11 @@ def _told(obj: object, path: tuple[str, ...], error: Exception) -> str:
     return f"{text(path)}: {complaint}" if path else complaint
 
 
-def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], Exception]]:
+def _culprits(
+    obj: object, error: Exception, pickler: Callable[..., Any] | None = None
+) -> Iterator[tuple[tuple[str, ...], Exception]]:
     """The steps to each culprit, and what it raises when it is pickled on its own. There is always one."""
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.thread_time() + _SECONDS
     best: tuple[tuple[str, ...], Exception] | None = (), error
     guilty: deque[tuple[tuple[str, ...], Any, Exception]] = deque([((), obj, error)])
     seen: dict[int, object] = {id(obj): obj}  # with the objects, so that no id is used twice
@@ -85,7 +89,7 @@ def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], 
             if best is not None:
                 best = path, error
             inner = [] if _is_recursion(error) else [part for part in parts(value) if type(part.value) not in ATOMS]
-            suspects = list(islice(_refused(inner, deadline), _SUSPECTS))
+            suspects = list(islice(_refused(inner, deadline, pickler), _SUSPECTS))
             if not suspects:
                 best = None
                 yield path, error
@@ -99,30 +103,32 @@ def _culprits(obj: object, error: Exception) -> Iterator[tuple[tuple[str, ...], 
         yield best
 
 
-def _refused(parts: list[Part], deadline: float) -> Iterator[tuple[Part, Exception]]:
+def _refused(
+    parts: list[Part], deadline: float, pickler: Callable[..., Any] | None
+) -> Iterator[tuple[Part, Exception]]:
     """Those of `parts` that can't be pickled, each with the reason."""
     if not parts:
         return
-    error = _refusal([part.value for part in parts], deadline)
+    error = _refusal([part.value for part in parts], deadline, pickler)
     if error is None:
         return
     if len(parts) > 1:
         middle = len(parts) // 2
-        yield from _refused(parts[:middle], deadline)
-        yield from _refused(parts[middle:], deadline)
+        yield from _refused(parts[:middle], deadline, pickler)
+        yield from _refused(parts[middle:], deadline, pickler)
     else:
         yield parts[0], error
 
 
-def _refusal(value: object, deadline: float) -> Exception | None:
+def _refusal(value: object, deadline: float, pickler: Callable[..., Any] | None) -> Exception | None:
     """What pickling `value` raises; None if it succeeds."""
     from shoal.serialize.by_value import Pickler
 
-    if time.monotonic() > deadline:
+    if time.thread_time() > deadline:
         raise _OutOfTime
     try:
         # Large buffers are left out of the pickle: they can always be sent.
-        Pickler(_Nowhere(deadline), buffer_callback=lambda buffer: None).dump(value)
+        (pickler or Pickler)(_Nowhere(deadline), buffer_callback=lambda buffer: None).dump(value)
     except (_OutOfTime, MemoryError):
         raise
     except Exception as error:
@@ -137,7 +143,7 @@ class _Nowhere:
         self._deadline = deadline
 
     def write(self, data: Any) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and time.thread_time() > self._deadline:
             raise _OutOfTime
 
 

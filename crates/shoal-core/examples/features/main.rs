@@ -30,7 +30,8 @@ use filters::{CHANNELS, FEATURES, Photo, features};
 use options::Options;
 use photos::Decoded;
 use report::{Line, Step};
-use shoal_core::domain::{self, host::Host};
+use shoal_core::domain;
+use shoal_core::domain::host::{Host, Output};
 use shoal_core::memory::handle::{self, Handle};
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
@@ -184,6 +185,7 @@ fn on_all_cores(
         setup,
         memory_limit: None,
         limits: Limits::default(),
+        output: Output::Shared,
     })?;
     let shared = Instant::now();
 

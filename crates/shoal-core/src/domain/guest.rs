@@ -24,6 +24,8 @@ use crate::sync::bits;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a newcomer waits: where nobody is left, nobody comes.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+/// The user who may do everything.
+const ROOT: u32 = 0;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -178,6 +180,7 @@ impl Member {
             }
             FromHost::Gone => Err(Error::Gone),
             FromHost::Refused => Err(Error::Refused),
+            FromHost::Failed { errno } => Err(Error::Host(std::io::Error::from_raw_os_error(errno))),
             answer => understand(answer, fds),
         }
     }
@@ -289,10 +292,13 @@ pub(super) fn broker_name(domain: &[u8; 16]) -> Vec<u8> {
 
 /// The broker of a domain. Nobody there: the host has ended.
 pub(super) fn connect(address: &Address) -> Result<Seqpacket> {
-    Seqpacket::connect_abstract(&broker_name(&address.domain)).map_err(|error| match error.kind() {
+    let socket = Seqpacket::connect_abstract(&broker_name(&address.domain)).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => Error::Gone,
         _ => Error::Os(error),
-    })
+    })?;
+    // Everybody sees the names of abstract sockets, and anybody may take one that is free: another user is neither told the
+    // token nor believed. But root, which could read the token anyway, and may have been this user's before it was this one.
+    if [process::uid(), ROOT].contains(&socket.peer()?.uid) { Ok(socket) } else { Err(Error::Refused) }
 }
 
 /// Becomes a guest of another domain.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,7 +20,9 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
-use super::words::{Speaker, Voice, Words, lock};
+use super::voice::{Speaker, Stream, Voice};
+use super::words::{Words, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
@@ -28,6 +30,7 @@ use crate::memory::roster::{Claim, Roster};
 use crate::pool::client::Shared;
 use crate::pool::layout::PoolMemory;
 use crate::pool::messages::{Place, ToZygote};
+use crate::pool::reporter::Parts;
 use crate::sync::bits;
 
 /// How often to try again when memory is short,
@@ -35,8 +38,15 @@ const TRIES: u32 = 10;
 /// and after how long each time.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// With more workers than these their standard error is not listened to.
+/// Tells a worker to say where it is, on its standard error, and to end. The kernel does not send it, and nobody else
+/// has a use for it. Who does not handle it just ends.
+pub const LAST_WORD: process::Signal = process::Signal::STKFLT;
+
+/// With more workers than these their standard streams are not listened to.
 const MOST_HEARD: usize = 128;
+
+/// Reports read at a time.
+const MOST_REPORTS: usize = 1024;
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +57,19 @@ pub struct Launch {
     pub args: Vec<OsString>,
     /// Variables set on top of the client's own.
     pub envs: Vec<(OsString, OsString)>,
+}
+
+/// What becomes of what a pool's workers write to their standard streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Their standard output is this process's own; what they write to the standard error is passed on line by line.
+    #[default]
+    Shared,
+    /// Both are passed on line by line.
+    Forwarded,
+    /// The standard error is not passed on, only kept for who wants to know how a worker died. The standard output is the
+    /// worker's own affair.
+    Unheard,
 }
 
 /// The host. One per process, started when first needed.
@@ -79,6 +102,27 @@ pub(super) struct State {
     pub(super) guests: HashMap<u64, GuestLink>,
     pub(super) pools: HashMap<u32, PoolLink>,
     pub(super) watches: HashMap<u64, Watch>,
+    pub(super) reports: Option<Arc<Reports>>,
+}
+
+/// Where workers report.
+#[derive(Debug)]
+pub(super) struct Reports {
+    pub(super) ours: Arc<Seqpacket>,
+    /// Every worker has a copy.
+    theirs: OwnedFd,
+    parts: Mutex<Parts>,
+}
+
+impl Reports {
+    fn new() -> std::io::Result<Reports> {
+        let (ours, theirs) = Seqpacket::pair()?;
+        Ok(Reports { ours: Arc::new(ours), theirs: theirs.into_fd(), parts: Mutex::default() })
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A descriptor that the supervisor looks after for others, and what to do when it is readable.
@@ -119,8 +163,8 @@ pub(super) struct SeatLink {
     pub(super) pid: u32,
     /// When it was forked.
     pub(super) since: Instant,
-    /// What it says.
-    pub(super) words: Option<Arc<Mutex<Words>>>,
+    /// What it writes to its standard streams.
+    pub(super) words: Vec<Arc<Mutex<Words>>>,
 }
 
 /// A guest as the host sees it: a process that visits, or a fork.
@@ -225,6 +269,11 @@ impl Host {
     /// Where this domain is to be found.
     pub fn address(&self) -> Address {
         self.address
+    }
+
+    /// The number of the domain, told to who looks at it from outside.
+    pub fn domain(&self) -> u64 {
+        self.roster.domain()
     }
 
     /// The heap.
@@ -334,30 +383,42 @@ impl Host {
     }
 
     /// Asks for a worker. The answer comes to the pool, by the supervisor.
-    pub(crate) fn fork(&self, place: Place, pool: std::os::fd::BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output) -> Result<()> {
         let mut state = self.state();
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
+        let reports = match &state.reports {
+            Some(reports) => reports.clone(),
+            None => state.reports.insert(Arc::new(Reports::new()?)).clone(),
+        };
         let holder = self.claim()?.holder;
+        crash::point("client: claimed");
         // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
-        let (words, speaker) = if state.seats.len() < MOST_HEARD { pipe::pipe().ok() } else { None }.unzip();
+        let heard = if state.seats.len() < MOST_HEARD { streams(output) } else { vec![] };
+        let (words, speakers): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
         let link = SeatLink {
             holder,
             control: Some(Arc::new(ours)),
             pidfd: None,
             pid: 0,
             since: Instant::now(),
-            words: words.map(|words| Arc::new(Mutex::new(Words::new(words)))),
+            words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
         };
         state.seats.insert(place, link);
-        state.tell_zygote(
+        let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[theirs.as_fd(), pool]
+            &[theirs.as_fd(), pool, reports.theirs.as_fd()]
                 .into_iter()
                 .chain(self.roster.fds())
-                .chain(speaker.as_ref().map(OwnedFd::as_fd))
+                .chain(speakers.iter().map(OwnedFd::as_fd))
                 .collect::<Vec<_>>(),
-        )?;
+        );
+        if let Err(error) = told {
+            state.seats.remove(&place);
+            self.roster.clear(holder);
+            return Err(error);
+        }
+        crash::point("client: asked");
         self.notifier.notify();
         Ok(())
     }
@@ -370,23 +431,57 @@ impl Host {
         self.notifier.notify();
     }
 
-    /// Has what workers say written by `speaker`, which may wait, instead of to the standard error; no more with `None`.
-    pub fn speak_through(&self, speaker: Option<Speaker>) {
-        self.voice.speak_through(speaker);
+    /// Has what workers say spoken by `speaker`, which may wait. With `None` lines are written to this process's own
+    /// streams, and reports are dropped.
+    pub fn speak_through(&self, stream: Stream, speaker: Option<Speaker>) {
+        self.voice.speak_through(stream, speaker);
     }
 
     /// Writes a line to the standard error, without waiting for it.
     pub(crate) fn say(self: &Arc<Host>, line: String) {
-        self.voice.say(line.into_bytes(), self);
+        self.voice.say(Stream::Err, line.into_bytes(), self);
     }
 
-    /// Passes on what workers have said so far, and waits until it is written, for so long at most.
+    /// Passes on what workers have said so far, and waits until it is spoken, for so long at most.
     pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
-        let words: Vec<_> = self.state().seats.values().filter_map(|seat| seat.words.clone()).collect();
-        for words in words {
-            self.voice.say(lock(&words).listen(), self);
-        }
+        let words: Vec<_> = self.state().seats.values().flat_map(|seat| seat.words.clone()).collect();
+        words.iter().for_each(|words| self.hear(words));
+        self.hear_reports();
         self.voice.flush(timeout);
+    }
+
+    /// Reads what lies in a worker's pipe.
+    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>) {
+        // Locked until it is queued: who reads next is to come behind.
+        let mut words = lock(words);
+        self.voice.say(words.stream, words.listen(), self);
+    }
+
+    /// Reads what workers have reported.
+    pub(super) fn hear_reports(self: &Arc<Host>) {
+        let Some(reports) = self.state().reports.clone() else { return };
+        let mut parts = reports.parts();
+        // No more than a socket holds: who never stops is not to keep the supervisor. A packet that did not arrive whole is
+        // no worker's.
+        for _ in 0..MOST_REPORTS {
+            match reports.ours.try_recv() {
+                Ok(Some(packet)) => {
+                    if let Some(report) = parts.add(&packet.bytes) {
+                        self.voice.say(Stream::Report, report, self);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A process is dead: what it had not reported to the end is forgotten.
+    pub(super) fn forget_reports(&self, pid: u32) {
+        if let Some(reports) = self.state().reports.clone() {
+            reports.parts().forget(pid);
+        }
     }
 
     /// The supervisor's plans may have changed: it looks again.
@@ -394,14 +489,41 @@ impl Host {
         self.notifier.notify();
     }
 
+    /// Tells a worker to end, and to say before where it is, by [`LAST_WORD`]. `false`: nobody would hear it.
+    pub(crate) fn ask_where(self: &Arc<Host>, place: Place) -> bool {
+        // The standard error is the first of them.
+        let words = self.state().seats.get(&place).and_then(|seat| seat.words.first().cloned());
+        let Some(words) = words else { return false };
+        self.voice.say(Stream::Err, lock(&words).expect_answer(), self);
+        self.signal(place, LAST_WORD).is_ok()
+    }
+
     /// Sends a signal to a worker, if it still is there.
     pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
-        let pidfd = self.state().seats.get(&place).and_then(|seat| seat.pidfd.clone());
+        let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
+            if seat.pidfd.is_none() && seat.pid != 0 {
+                // There was none free when it was told of.
+                seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
+            }
+            seat.pidfd.clone()
+        });
         match pidfd {
             Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
             None => Ok(()),
         }
     }
+}
+
+/// What is listened to of a worker, and the worker's ends.
+fn streams(output: Output) -> Vec<(Words, OwnedFd)> {
+    let wanted = [(Stream::Err, output != Output::Unheard)].into_iter();
+    let wanted = wanted.chain((output == Output::Forwarded).then_some((Stream::Out, true)));
+    let heard = wanted.map(|(stream, passed_on)| {
+        let (ours, theirs) = pipe::pipe()?;
+        Ok((Words::new(stream, ours, passed_on), theirs))
+    });
+    // All or none: a worker takes them in this order.
+    heard.collect::<std::io::Result<_>>().unwrap_or_default()
 }
 
 impl State {
@@ -430,7 +552,7 @@ impl State {
         Ok(())
     }
 
-    fn tell_zygote(&mut self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+    fn tell_zygote(&mut self, message: &ToZygote, fds: &[BorrowedFd<'_>]) -> Result<()> {
         if self.zygote.is_none() {
             self.start_zygote()?;
         }

@@ -13,7 +13,8 @@ pub mod host;
 pub(crate) mod registry;
 mod succession;
 pub(crate) mod supervisor;
-pub mod words;
+pub mod voice;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -196,6 +196,7 @@ impl Registry {
             budget,
             || {
                 let segment = Arc::new(Segment::create(id, data, backed, entries)?);
+                segment.set_domain(self.roster.domain());
                 segment.set_owner(Some(owner));
                 crash::point("segment: made");
                 if let Err(error) = self.vault.add(self.roster.vault(), &segment) {

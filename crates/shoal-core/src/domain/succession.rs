@@ -103,7 +103,8 @@ fn seek(member: &Member, heap: &'static Arc<Heap>, before: Option<&Watched>) {
 }
 
 fn come_back(member: &Member) -> Result<Seqpacket> {
-    let socket = connect(&member.address)?;
+    // Also who is not believed is nobody: the name may be free again later.
+    let socket = connect(&member.address).map_err(|_| Error::Gone)?;
     socket.send(&member.back().encode(), &[])?;
     if !poll::poll(&[socket.as_fd()], Some(ANSWER))?[0] {
         return Err(Error::Os(io::ErrorKind::TimedOut.into()));

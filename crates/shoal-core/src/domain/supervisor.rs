@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use shoal_sys::socket::{Packet, Seqpacket};
 use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
 use super::host::{Host, Link};
 use super::registry::Budget;
+use super::voice::Stream;
 use super::words;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -25,13 +27,18 @@ use crate::pool::messages::{FromHost, FromZygote, Place, ToHost};
 use crate::queue;
 use crate::sync::deaths;
 
-/// How many zygotes may fail before they are ready until the pools are given up.
-const ZYGOTE_TRIES: u32 = 2;
+/// How often in a row zygotes may end before they are ready until the pools are given up: so often if they are killed,
+const ZYGOTE_TRIES: u32 = 99;
+/// and a 50th as often if they end by themselves.
+const ZYGOTE_COST: u32 = 50;
 
 /// How often to look whether segments of dead workers are still in use.
 const BURY: Duration = Duration::from_secs(1);
 /// How long after blocks of theirs were let go of idle workers are woken to see whether they can give memory back.
 const TELL_OWNERS: Duration = Duration::from_secs(5);
+
+/// Packets taken of one peer in a turn: whoever never stops talking is not to keep the others waiting.
+const AT_A_TIME: usize = 256;
 
 /// Who a packet came from.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +47,8 @@ enum Peer {
     Listener,
     Zygote,
     Seat(Place),
-    Words(Place),
+    Words(Place, usize),
+    Reports,
     /// What a guest says.
     Guest(u64),
     /// That its process has ended.
@@ -110,8 +118,12 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
             Peer::Listener => welcome(host),
             Peer::Zygote => zygote_spoke(host),
             Peer::Seat(place) => seat_spoke(host, place),
-            Peer::Words(place) => {
-                hear(host, place);
+            Peer::Words(place, stream) => {
+                hear(host, place, stream);
+                Ok(())
+            }
+            Peer::Reports => {
+                host.hear_reports();
                 Ok(())
             }
             Peer::Guest(number) => guest_spoke(host, number),
@@ -146,9 +158,14 @@ fn watched(host: &Host) -> Watched {
         if let Some(control) = &seat.control {
             watched.push((Peer::Seat(*place), control.clone()));
         }
-        if let Some(pipe) = seat.words.as_ref().filter(|_| listens).and_then(|words| words::lock(words).pipe()) {
-            watched.push((Peer::Words(*place), pipe));
+        for (stream, words) in seat.words.iter().enumerate().filter(|_| listens) {
+            if let Some(pipe) = words::lock(words).pipe() {
+                watched.push((Peer::Words(*place, stream), pipe));
+            }
         }
+    }
+    if let Some(reports) = state.reports.as_ref().filter(|_| listens) {
+        watched.push((Peer::Reports, reports.ours.clone()));
     }
     for (number, guest) in &state.guests {
         watched.push(match &guest.link {
@@ -173,10 +190,10 @@ fn call(host: &Host, number: u64) {
     }
 }
 
-fn hear(host: &Arc<Host>, place: Place) {
-    let words = host.state().seats.get(&place).and_then(|seat| seat.words.clone());
+fn hear(host: &Arc<Host>, place: Place, stream: usize) {
+    let words = host.state().seats.get(&place).and_then(|seat| seat.words.get(stream).cloned());
     if let Some(words) = words {
-        host.voice.say(words::lock(&words).listen(), host);
+        host.hear(&words);
     }
 }
 
@@ -184,6 +201,9 @@ fn hear(host: &Arc<Host>, place: Place) {
 pub(super) fn receive(socket: &Seqpacket) -> Result<Option<Vec<Packet>>> {
     let mut packets = vec![];
     loop {
+        if packets.len() == AT_A_TIME {
+            return Ok(Some(packets));
+        }
         match socket.try_recv() {
             Ok(Some(packet)) => packets.push(packet),
             Ok(None) if packets.is_empty() => return Ok(None),
@@ -201,27 +221,29 @@ fn zygote_spoke(host: &Arc<Host>) -> Result<()> {
     let Some(socket) = host.state().zygote.as_ref().map(|zygote| zygote.socket.clone()) else { return Ok(()) };
     let Some(packets) = receive(&socket)? else { return zygote_died(host) };
     for packet in packets {
-        match FromZygote::decode(&packet.bytes)? {
+        // What it says next is not to be relied on either: another one is started.
+        let Ok(said) = FromZygote::decode(&packet.bytes) else { return zygote_died(host) };
+        match said {
             // Good is a zygote only once it has forked: what it imports before that may be its end.
             FromZygote::Ready { .. } => {}
             FromZygote::Forked { place, pid } => {
-                let mut state = host.state();
+                let mut guard = host.state();
+                let state = &mut *guard;
+                let Some(seat) = state.seats.get_mut(&place) else { continue };
+                seat.pid = pid;
+                let epoch = host.roster.line(seat.holder).epoch;
+                host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
+                seat.since = Instant::now();
+                // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
+                // as it is only reaped by the zygote, which says so.
+                let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
+                seat.pidfd = pidfd.map(Arc::new);
                 state.failed_zygotes = 0;
                 if let Some(zygote) = &mut state.zygote {
                     zygote.ready = true;
                 }
                 state.by_pid.insert(pid, place);
-                if let Some(seat) = state.seats.get_mut(&place) {
-                    seat.pid = pid;
-                    let epoch = host.roster.line(seat.holder).epoch;
-                    host.roster.settle(Claim { holder: seat.holder, epoch }, pid);
-                    seat.since = Instant::now();
-                    // The descriptor is lost if there was none free to receive it: then by number, which still is its own,
-                    // as it is only reaped by the zygote, which says so.
-                    let pidfd = packet.fds.into_iter().next().or_else(|| process::pidfd_open(pid).ok());
-                    seat.pidfd = pidfd.map(Arc::new);
-                }
-                drop(state);
+                drop(guard);
                 if let Some(pool) = host.pool(place.pool) {
                     pool.forked(place, pid);
                 }
@@ -254,6 +276,9 @@ pub(crate) enum Ended {
 
 /// The one way that every dead worker goes.
 fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
+    if !host.state().seats.contains_key(&place) {
+        return;
+    }
     if let Ended::Exited(death) = &mut ended {
         inquire(host, place, death);
     }
@@ -262,6 +287,7 @@ fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
         // First: completions that lie in the ring carry leases that the client still has to take.
         pool.settle(place, &ended);
     }
+    crash::point("client: settled");
     let seat = host.state().seats.remove(&place);
     if let Some(seat) = seat {
         give_back(host, seat.holder);
@@ -276,10 +302,16 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
     let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
     let Some((since, words)) = seat else { return };
     death.uptime = since.elapsed();
-    if let Some(words) = words {
-        let (said, last) = words::lock(&words).end();
-        host.voice.say(said, host);
-        death.words = last;
+    // What it reported before its end, too, is passed on before anybody hears of that.
+    host.hear_reports();
+    host.forget_reports(death.pid);
+    for words in words {
+        let mut words = words::lock(&words);
+        let left = words.end();
+        host.voice.say(words.stream, left.said, host);
+        if words.stream == Stream::Err {
+            (death.words, death.answer) = (left.last, left.answer);
+        }
     }
     if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
         death.cause = Cause::OutOfMemory;
@@ -312,9 +344,12 @@ fn zygote_died(host: &Arc<Host>) -> Result<()> {
         // Its socket is closed, so it is dead or about to be; its workers go with it.
         let _ = zygote.child.kill();
         // No status if the client leaves its children to nobody (SIGCHLD ignored) or has waited for it itself.
-        let status = zygote.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let status = zygote.child.wait();
+        // Killed from outside, it says little about whether the next one will get ready.
+        let killed = status.as_ref().is_ok_and(|status| matches!(status.signal(), Some(9 | 15)));
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if !zygote.ready {
-            state.failed_zygotes += 1;
+            state.failed_zygotes += if killed { 1 } else { ZYGOTE_COST };
         }
         let hopeless =
             (state.failed_zygotes >= ZYGOTE_TRIES).then(|| format!("the zygote ended before it was ready ({status})"));
@@ -406,6 +441,7 @@ pub(super) fn answer(
             (FromHost::OutOfMemory { wanted, available, limit }, None)
         }
         Err(Error::Gone) => (FromHost::Gone, None),
+        Err(Error::Os(error)) => (FromHost::Failed { errno: error.raw_os_error().unwrap_or(0) }, None),
         Err(_) => (FromHost::Refused, None),
     };
     let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();

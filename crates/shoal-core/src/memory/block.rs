@@ -67,6 +67,9 @@ pub(super) struct Leased {
     entry: NonNull<Entry>,
     pub(super) index: u32,
     pub(super) generation: u32,
+    /// Where the block lies, as it was when the lease was taken, and was checked then: others can write to the table.
+    offset: u64,
+    len: u64,
     /// Whatever is to go when the lease goes.
     carried: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Whether a fork does not inherit it.
@@ -79,10 +82,17 @@ unsafe impl Send for Leased {}
 unsafe impl Sync for Leased {}
 
 impl Leased {
-    pub(super) fn new(heap: Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Leased {
+    /// A lease on `len` bytes at `offset`, which lie in the segment's data, if there are any.
+    pub(super) fn new(
+        heap: Arc<Heap>,
+        segment: Arc<Segment>,
+        index: u32,
+        generation: u32,
+        (offset, len): (u64, u64),
+    ) -> Leased {
         let entry = NonNull::from(&segment.entries()[index as usize]);
         let (carried, stays) = (OnceLock::new(), AtomicBool::new(false));
-        Leased { heap, segment, entry, index, generation, carried, stays }
+        Leased { heap, segment, entry, index, generation, offset, len, carried, stays }
     }
 
     #[inline]
@@ -116,7 +126,7 @@ impl Lease {
 
     /// Bytes of the block.
     pub fn len(&self) -> u64 {
-        self.entry().len()
+        self.0.len
     }
 
     /// Whether it is a cell, which has no bytes.
@@ -137,7 +147,7 @@ impl Lease {
 
     /// The address of its first byte, faulted in. Valid as long as the lease lives.
     pub fn address(&self) -> Result<*mut u8> {
-        self.0.segment.address(self.entry().offset(), self.len())
+        self.0.segment.address(self.0.offset, self.0.len)
     }
 
     /// See [`Heap::enclose`].
@@ -155,9 +165,8 @@ impl Lease {
     /// # Safety
     /// Nobody writes to the block while the slice lives.
     pub unsafe fn bytes(&self) -> Result<&[u8]> {
-        let entry = self.entry();
         // SAFETY: the caller excludes writers.
-        unsafe { self.0.segment.bytes(entry.offset(), entry.len()) }
+        unsafe { self.0.segment.bytes(self.0.offset, self.0.len) }
     }
 
     /// Its first `len` bytes, the only ones to be faulted in.
@@ -165,9 +174,8 @@ impl Lease {
     /// # Safety
     /// As for [`bytes`](Self::bytes).
     pub unsafe fn front(&self, len: u64) -> Result<&[u8]> {
-        let entry = self.entry();
         // SAFETY: the caller excludes writers.
-        unsafe { self.0.segment.bytes(entry.offset(), len.min(entry.len())) }
+        unsafe { self.0.segment.bytes(self.0.offset, len.min(self.0.len)) }
     }
 
     pub(super) fn segment(&self) -> &Segment {
@@ -175,7 +183,7 @@ impl Lease {
     }
 
     pub(super) fn offset(&self) -> u64 {
-        self.entry().offset()
+        self.0.offset
     }
 
     pub(super) fn become_kind(&self, kind: Kind) {
@@ -184,7 +192,7 @@ impl Lease {
 
     /// The segment it lies in, and where.
     pub(super) fn place(&self) -> (&Arc<Segment>, u64) {
-        (&self.0.segment, self.entry().offset())
+        (&self.0.segment, self.0.offset)
     }
 
     /// Whether the domain's host, the client, holds it too.

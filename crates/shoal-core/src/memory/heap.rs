@@ -219,7 +219,7 @@ impl Heap {
         // Before the arena is unlocked: a sweep must not meet a line that is half opened.
         let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me());
         self.unlock(arena);
-        let lease = self.register(segment, index, generation);
+        let lease = self.register(segment, index, generation, (piece.offset, len));
         lease.0.segment.address(piece.offset, len)?;
         Ok(lease)
     }
@@ -235,7 +235,7 @@ impl Heap {
         let (segment, index, offset) = arena.cell(&*self.books().source, room)?;
         let generation = segment.entries()[index as usize].open(kind, offset, room, self.me());
         self.unlock(arena);
-        let lease = self.register(segment, index, generation);
+        let lease = self.register(segment, index, generation, (offset, room));
         if room > 0 {
             lease.address()?;
         }
@@ -305,9 +305,9 @@ impl Heap {
         released
     }
 
-    fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32) -> Lease {
+    fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32, bytes: (u64, u64)) -> Lease {
         let place = key(segment.id(), index);
-        let lease = Arc::new(Leased::new(self.clone(), segment, index, generation));
+        let lease = Arc::new(Leased::new(self.clone(), segment, index, generation, bytes));
         lock(&self.books().held).insert(place, Arc::downgrade(&lease));
         Lease(lease)
     }
@@ -329,8 +329,16 @@ impl Heap {
             segment.marks().set(id.entry);
             return Err(Error::Gone);
         }
+        let bytes = (entry.offset(), entry.len());
+        if bytes.1 > 0
+            && let Err(error) = segment.end_of(bytes.0, bytes.1)
+        {
+            entry.give_back(self.me());
+            segment.marks().set(id.entry);
+            return Err(error);
+        }
         let (heap, segment) = (self.clone(), segment.clone());
-        let lease = Arc::new(Leased::new(heap, segment, id.entry, id.generation));
+        let lease = Arc::new(Leased::new(heap, segment, id.entry, id.generation, bytes));
         held.insert(place, Arc::downgrade(&lease));
         Ok(Lease(lease))
     }
@@ -380,13 +388,15 @@ impl Heap {
             let mut used = 0;
             for entry in segment.used_entries().iter().filter(|entry| entry.kind().is_some()) {
                 let mut count = 0;
+                // Whoever has written over the table is not to make the sums run over.
+                let len = entry.len().min(segment.len());
                 for holder in entry.holders() {
                     count += 1;
-                    *holders.entry(holder).or_default() += entry.len();
+                    *holders.entry(holder).or_default() += len;
                 }
                 usage.leases += count;
                 usage.blocks += usize::from(count > 0);
-                used += if count > 0 { entry.len().next_multiple_of(PAGE) } else { 0 };
+                used += if count > 0 { len.next_multiple_of(PAGE) } else { 0 };
             }
             if !segment.is_mine() {
                 // Of others' arenas only the table is known.

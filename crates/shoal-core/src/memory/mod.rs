@@ -8,12 +8,16 @@ pub mod roster;
 mod arena;
 #[cfg(not(loom))]
 mod block;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub mod envelope;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
 pub mod heap;
+#[cfg(not(loom))]
+pub mod outside;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]

@@ -145,10 +145,13 @@ mod shared {
 
     use shoal_sys::memory::{self, Mapping};
     use shoal_sys::process;
+    use shoal_sys::random;
 
     use super::{Claim, Line, Lines, Roster};
     use crate::error::{Error, Result};
+    use crate::memory::outside;
     use crate::memory::vault::Drawer;
+    use crate::sync::bits::CAPACITY;
 
     const MAGIC: u64 = u64::from_le_bytes(*b"shoalros");
 
@@ -162,6 +165,8 @@ mod shared {
         /// Segments made so far.
         segments: AtomicU32,
         lines: Lines,
+        /// Tells this domain from others.
+        domain: u64,
     }
 
     /// Names the namespaces of processes and of sockets that this process is in; `None` if it can't be told.
@@ -186,6 +191,7 @@ mod shared {
                     host: AtomicU32::new(0),
                     segments: AtomicU32::new(0),
                     lines: Lines::default(),
+                    domain: u64::from_ne_bytes(*random::token().first_chunk().expect("eight of sixteen bytes")),
                 });
             };
             let roster = Roster { fd, map, vault: Drawer::new()? };
@@ -203,6 +209,19 @@ mod shared {
             let (map, vault) = (Mapping::new(fd.as_fd(), len)?, Drawer::from_fds(inner, outer));
             let roster = Roster { map, fd, vault };
             if roster.page().magic == MAGIC { Ok(roster) } else { Err(Error::Damaged("roster")) }
+        }
+
+        /// The domain's number, and who bears which number in it, of the roster of another process's domain. Reads only.
+        pub fn lines_outside(fd: BorrowedFd<'_>) -> Result<(u64, Vec<(u16, Line)>)> {
+            let map = Mapping::read_only(fd, outside::len_of(fd, size_of::<Page>(), "roster")?)?;
+            // SAFETY: long enough and page-aligned; any bytes are a valid Page, and what others write to is made of atomics,
+            // which here are only loaded.
+            let page = unsafe { &*map.as_ptr().cast::<Page>() };
+            if page.magic != MAGIC {
+                return Err(Error::Damaged("roster"));
+            }
+            let lines = (0..CAPACITY as u16).map(|holder| (holder, page.lines.line(holder)));
+            Ok((page.domain, lines.filter(|(_, line)| line.state == super::State::Here).collect()))
         }
 
         /// Its descriptors, for [`Roster::open`].
@@ -249,6 +268,11 @@ mod shared {
         /// The host: the number of the next segment, from 1 on, as 0 means nowhere.
         pub fn next_segment(&self) -> u32 {
             self.page().segments.fetch_add(1, Ordering::Relaxed) + 1
+        }
+
+        /// A number that tells this domain from others. No secret.
+        pub fn domain(&self) -> u64 {
+            self.page().domain
         }
 
         fn page(&self) -> &Page {

@@ -16,10 +16,11 @@ use shoal_sys::memory::{self, Mapping};
 
 use super::lease::Entry;
 use super::marks::{Marks, words_for};
+use super::outside;
 use crate::error::{Error, Result};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalseg");
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const NOBODY: u32 = u32::MAX;
 const PAGE: u64 = 4096;
 const ENTRY: u64 = std::mem::size_of::<Entry>() as u64;
@@ -44,6 +45,8 @@ struct Header {
     entries: u32,
     /// Who allocates in it, or `NOBODY`. Written by the host, for the one that follows it.
     owner: AtomicU32,
+    /// Which domain's it is, for who looks from outside; 0: nobody said.
+    domain: AtomicU64,
     /// The owner: entries ever used; a look at all leases ends here.
     used: AtomicU32,
     /// Bytes of data that have no pages at the moment.
@@ -124,6 +127,7 @@ impl Segment {
             data,
             entries,
             owner: AtomicU32::new(NOBODY),
+            domain: AtomicU64::new(0),
             used: AtomicU32::new(0),
             released: AtomicU64::new(layout.len - with_pages),
             changes: Line(AtomicU32::new(0)),
@@ -152,12 +156,25 @@ impl Segment {
             return Err(Error::Damaged("segment"));
         }
         let map = Mapping::new(fd.as_fd(), len)?;
+        let segment = Self::checked(fd, map)?;
+        if segment.id == id { Ok(segment) } else { Err(Error::Damaged("segment")) }
+    }
+
+    /// Maps a segment of another process's domain for a look at it. Whatever writes to what comes back is a SIGSEGV.
+    pub(super) fn open_to_read(fd: OwnedFd) -> Result<Segment> {
+        let map = Mapping::read_only(fd.as_fd(), outside::len_of(fd.as_fd(), PAGE as usize, "segment")?)?;
+        Self::checked(fd, map)
+    }
+
+    /// Checks what is mapped, a page at least.
+    fn checked(fd: OwnedFd, map: Mapping) -> Result<Segment> {
+        // Once: whoever sent it may be writing to it.
         // SAFETY: the mapping is at least a page and page-aligned; any bytes are a valid Header.
-        let header = unsafe { &*map.as_ptr().cast::<Header>() };
-        let layout = Layout::new(header.data, header.entries);
-        let known = header.magic == MAGIC && header.version == VERSION && header.id == id;
-        match layout {
-            Some(layout) if known && layout.len == len as u64 => Ok(Self::over(id, fd, map, layout, header.entries)),
+        let header = unsafe { map.as_ptr().cast::<Header>().read_volatile() };
+        let (id, entries) = (header.id, header.entries);
+        let known = header.magic == MAGIC && header.version == VERSION;
+        match Layout::new(header.data, entries) {
+            Some(layout) if known && layout.len == map.len() as u64 => Ok(Self::over(id, fd, map, layout, entries)),
             _ => Err(Error::Damaged("segment")),
         }
     }
@@ -212,6 +229,16 @@ impl Segment {
     pub fn released(&self) -> u64 {
         // Written by its owner, who may have scribbled over it.
         self.header().released.load(Ordering::Relaxed).min(self.layout.len - self.layout.data_at)
+    }
+
+    /// The host: it belongs to that domain.
+    pub fn set_domain(&self, domain: u64) {
+        self.header().domain.store(domain, Ordering::Relaxed);
+    }
+
+    /// Which domain's it is; 0: nobody said.
+    pub fn domain(&self) -> u64 {
+        self.header().domain.load(Ordering::Relaxed)
     }
 
     /// The host: that holder allocates in it from now on, or nobody does any more.
@@ -275,12 +302,15 @@ impl Segment {
         unsafe { self.table(self.layout.states_at, self.populated.len() as u64) }
     }
 
+    /// Where `len` bytes at `offset` end, if they lie in the data.
+    pub fn end_of(&self, offset: u64, len: u64) -> Result<u64> {
+        let end = offset.checked_add(len).filter(|end| offset >= self.data_at() && *end <= self.len());
+        end.ok_or(Error::Damaged("place"))
+    }
+
     /// The address of `len` bytes at `offset`, faulted in, or an error if they do not lie in the data.
     pub fn address(&self, offset: u64, len: u64) -> Result<*mut u8> {
-        let end = offset.checked_add(len).ok_or(Error::Damaged("place"))?;
-        if offset < self.data_at() || end > self.len() {
-            return Err(Error::Damaged("place"));
-        }
+        let end = self.end_of(offset, len)?;
         self.populate(offset, end)?;
         Ok(self.map.as_ptr().wrapping_add(offset as usize))
     }

@@ -138,35 +138,8 @@ impl Drop for View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::handle::Address;
-    use super::super::heap::{Heap, Source};
-    use super::super::segment::Segment;
     use super::*;
-
-    /// Makes segments for one process.
-    #[derive(Default)]
-    struct Alone(std::sync::atomic::AtomicU32);
-
-    impl Source for Alone {
-        fn create(&self, data: u64, backed: u64, entries: u32, _patient: bool) -> Result<Arc<Segment>> {
-            let id = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-            Ok(Arc::new(Segment::create(id, data, backed, entries)?))
-        }
-
-        fn restore(&self, segment: &Arc<Segment>, granules: std::ops::Range<usize>) -> Result<()> {
-            segment.restore(granules)
-        }
-
-        fn freed(&self) {}
-
-        fn open(&self, _: u32) -> Result<Arc<Segment>> {
-            Err(Error::Gone)
-        }
-    }
-
-    fn heap() -> Arc<Heap> {
-        Heap::new(0, Address { domain: [0; 16], token: [0; 16] }, Box::new(Alone::default()))
-    }
+    use crate::testing::heap;
 
     fn read(address: *mut u8, at: usize) -> u8 {
         // SAFETY: within the block of the test.

@@ -137,11 +137,12 @@ impl Account {
         let since = load(&self.since);
         if since > 0 {
             let so_far = clock::nanos().saturating_sub(since);
+            let more = |counter: &mut u64| *counter = counter.wrapping_add(so_far);
             match self.pause.load(Ordering::Relaxed) {
-                pause if pause == Pause::Idle as u32 => spent.idle += so_far,
-                pause if pause == Pause::Waiting as u32 => spent.waiting += so_far,
-                pause if pause == Pause::Sending as u32 => spent.sending += so_far,
-                _ => spent.busy += so_far,
+                pause if pause == Pause::Idle as u32 => more(&mut spent.idle),
+                pause if pause == Pause::Waiting as u32 => more(&mut spent.waiting),
+                pause if pause == Pause::Sending as u32 => more(&mut spent.sending),
+                _ => more(&mut spent.busy),
             }
         }
         spent

@@ -10,7 +10,9 @@ mod backlog;
 mod collect;
 mod end;
 mod fate;
+mod lost;
 mod rest;
+mod start;
 mod submit;
 mod watch;
 
@@ -26,12 +28,13 @@ use shoal_sys::process::Signal;
 use shoal_sys::procfs;
 
 use super::account::Spent;
+use super::crew::Crew;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::Place as Seat;
 use super::table::Table;
 use super::tasks::{Function, Remains, Reply, Task};
 use super::trace::{Recorder, Trace};
-use crate::domain::host::{Host, Launch};
+use crate::domain::host::{Host, Launch, Output};
 use crate::domain::registry::Budget;
 use crate::error::{Error, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
@@ -53,6 +56,8 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// What each worker may take.
     pub limits: Limits,
+    /// What becomes of what they print.
+    pub output: Output,
 }
 
 /// What a worker may take. The default: as much as it likes.
@@ -88,6 +93,11 @@ pub struct Shared {
     host: Arc<Host>,
     memory: Arc<PoolMemory>,
     limits: Limits,
+    output: Output,
+    /// What of `Control::said` was passed on.
+    heard: AtomicU64,
+    /// Held by who leaves a notice.
+    noticing: Mutex<()>,
     /// Workers that rest.
     resting: AtomicUsize,
     _setup: PlainBlock,
@@ -99,8 +109,10 @@ pub struct Shared {
     /// Where those sleep who wait while somebody else collects.
     followers: (Mutex<u64>, Condvar),
     following: AtomicUsize,
-    /// Set while the supervisor wants the collector lock: whoever has it lets go.
-    wanted: AtomicBool,
+    /// How many want the collector lock at once, as the supervisor does to settle a death: whoever has it lets go.
+    wanted: AtomicU32,
+    /// Set, with the collector lock held, until what a dead worker was at has another place.
+    settling: AtomicBool,
     /// Followers that want to hear of every completion.
     keen: AtomicUsize,
     /// How often in a row an answer came only after a yield.
@@ -121,6 +133,8 @@ pub struct Shared {
 struct Core {
     state: State,
     tasks: Table,
+    /// Tasks that were put into the ring, so far.
+    pushed: u64,
     backlog: Backlog,
     /// The lowest priority of what was put into the ring since that was empty, or a lower one.
     floor: i32,
@@ -130,6 +144,8 @@ struct Core {
     later: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Tasks that are to be stopped.
     stopping: Vec<u64>,
+    /// Workers that were told to end and to say where they are, and until when they may.
+    parting: Vec<(Instant, Seat)>,
     /// When the supervisor looks at the tasks' times next: nothing has to be told before.
     look_at: Option<Instant>,
     watched: Vec<Watched>,
@@ -139,35 +155,13 @@ struct Core {
     look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
+    /// Workers that could not be had, and when they are asked for again.
+    put_off: Vec<(Instant, Seat)>,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
     remains: Vec<Remains>,
     kill_at: Option<Instant>,
     /// While a record of the tasks is wanted.
     recorder: Option<Box<Recorder>>,
-}
-
-/// What is known of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crew {
-    /// Asked for.
-    Starting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// There.
-    Running {
-        /// Which process of that number.
-        epoch: u32,
-        /// Its process.
-        pid: u32,
-    },
-    /// Ended for want of work.
-    Resting {
-        /// Which process of that number.
-        epoch: u32,
-    },
-    /// Ended, and not to be replaced.
-    Gone,
 }
 
 /// A worker, as told to users.
@@ -237,7 +231,8 @@ impl Pool {
         let mut setup = host.heap().allocate_plain(config.setup.len() as u64)?;
         setup.write(&config.setup);
         let setup_at = setup.place(config.setup.len() as u64);
-        let memory = Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at)?);
+        let memory =
+            Arc::new(PoolMemory::create(config.workers, slots, completion_bytes, cpus, setup_at, host.domain())?);
         let idle = config.limits.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
         memory.control().idle.store(idle, Ordering::Relaxed);
         let shared = host.add_pool(&memory.clone(), |number| {
@@ -246,23 +241,29 @@ impl Pool {
                 host: host.clone(),
                 memory,
                 limits: config.limits,
+                output: config.output,
+                heard: AtomicU64::new(0),
+                noticing: Mutex::default(),
                 resting: AtomicUsize::new(0),
                 _setup: setup,
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
                 core: Mutex::new(Core {
                     state: State::Open,
                     tasks: Table::default(),
+                    pushed: 0,
                     backlog: Backlog::default(),
                     floor: 0,
                     mixed: false,
                     later: BinaryHeap::new(),
                     stopping: Vec::new(),
+                    parting: Vec::new(),
                     look_at: None,
                     look_every: None,
                     watched: vec![Watched::default(); config.workers],
                     weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
+                    put_off: Vec::new(),
                     remains: Vec::new(),
                     kill_at: None,
                     recorder: None,
@@ -270,7 +271,8 @@ impl Pool {
                 collector: Mutex::default(),
                 followers: Default::default(),
                 following: AtomicUsize::new(0),
-                wanted: AtomicBool::new(false),
+                wanted: AtomicU32::new(0),
+                settling: AtomicBool::new(false),
                 keen: AtomicUsize::new(0),
                 yields: AtomicU32::new(0),
                 backlogged: AtomicUsize::new(0),
@@ -283,11 +285,30 @@ impl Pool {
         });
         let pool = Pool(shared);
         for worker in 0..config.workers as u16 {
-            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd())?;
+            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd(), config.output)?;
         }
         let shared = pool.0.clone();
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         Ok(pool)
+    }
+
+    /// Leaves some bytes for workers: each looks at them before its next task, the latest only. `false`: they are too many.
+    pub fn leave_notice(&self, bytes: &[u8]) -> bool {
+        let _one_at_a_time = lock(&self.0.noticing);
+        self.0.memory.control().notice.leave(bytes)
+    }
+
+    /// Whether workers have said something that is not passed on yet. A look at two words.
+    pub fn has_news(&self) -> bool {
+        self.0.memory.control().said.load(Ordering::Acquire) != self.0.heard.load(Ordering::Relaxed)
+    }
+
+    /// Passes it on, so that a result comes after what its task has said. Waits no longer than `timeout` for it.
+    pub fn hear(&self, timeout: Duration) {
+        // Read first: what is said from now on is the affair of whoever asks next.
+        let said = self.0.memory.control().said.load(Ordering::Acquire);
+        self.0.host.pass_on(timeout);
+        self.0.heard.fetch_max(said, Ordering::Relaxed);
     }
 
     /// The heap of this process, where arguments lie and results are read.
@@ -320,6 +341,11 @@ impl Pool {
         self.check()?;
         let id = self.0.functions.fetch_add(1, Ordering::Relaxed);
         let budget = self.0.budget.as_ref();
+        {
+            // One writer at a time.
+            let _core = lock(&self.0.core);
+            self.0.memory.control().names.set(id, name);
+        }
         Ok(Arc::new(Function::new(self.0.host.heap(), id, name, bytes, leases, budget)?))
     }
 
@@ -492,7 +518,7 @@ impl Pool {
                 return if done() { Waited::Done } else { Waited::TimedOut };
             }
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            while self.0.wanted.load(Ordering::SeqCst) {
+            while self.0.wanted.load(Ordering::SeqCst) > 0 {
                 std::thread::sleep(Duration::from_micros(20));
             }
             let ended = match self.0.collector.try_lock() {

@@ -14,6 +14,11 @@ use crate::error::{Error, Result};
 use crate::sync::atomics::{AtomicU64, Ordering, fence};
 use crate::sync::futex::{Futex, Wake};
 
+/// Messages begin at multiples of this.
+const ALIGN: u64 = 8;
+/// As far as no ring will ever come: at 10 GB/s in ten years.
+const FARTHEST: u64 = 1 << 62;
+
 /// The positions of a ring: ever-growing byte counts.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
@@ -31,7 +36,7 @@ impl Cursors {
     pub fn filled(&self) -> u64 {
         // `read` first: the other way round a reader that is quick in between would seem to have overtaken.
         let read = self.read.0.load(Ordering::Acquire);
-        self.written.0.load(Ordering::Acquire) - read
+        self.written.0.load(Ordering::Acquire).wrapping_sub(read)
     }
 
     /// The worker: where it will write next.
@@ -64,9 +69,13 @@ impl Cursors {
         }
     }
 
-    /// The client, for a worker that has died: what it left is read, the next one goes on from there.
+    /// The client, for a worker that has died: what it left is read, the next one goes on from there; or from the start,
+    /// if that was written over.
     pub fn reset(&self) {
-        self.consume(self.written());
+        let written = self.written();
+        let position = if written.is_multiple_of(ALIGN) && written < FARTHEST { written } else { 0 };
+        self.written.0.store(position, Ordering::Relaxed);
+        self.consume(position);
     }
 
     /// The worker: sleeps until the client has read something since `has_room` last said no. As with the bell, the
@@ -126,8 +135,12 @@ pub struct Spot {
     pub end: u64,
 }
 
-/// Finds room for a message of `size` bytes in a ring of `capacity`, or says that there is none now.
+/// Finds room for a message of `size` bytes in a ring of `capacity`, or says that there is none now; never, if the positions
+/// are none.
 pub fn room_for(written: u64, read: u64, capacity: u64, size: u64) -> Option<Spot> {
+    if !written.is_multiple_of(ALIGN) || written > FARTHEST || read > written {
+        return None;
+    }
     let to_end = capacity - written % capacity;
     let (filler, start) = if size <= to_end { (None, written) } else { (Some(written), written + to_end) };
     let end = start + size;
@@ -206,24 +219,31 @@ impl<'a> CompletionRing<'a> {
         if position == end {
             return Ok(0);
         }
+        // What lies between is walked over whole: it must be no more than a ring, and begin where a message can.
+        let sound =
+            position.is_multiple_of(ALIGN) && end.is_multiple_of(ALIGN) && end.wrapping_sub(position) <= self.capacity;
+        if !sound || position > FARTHEST {
+            return Err(Error::Damaged("completion ring"));
+        }
         let mut count = 0;
         while position < end {
             let to_end = self.capacity - position % self.capacity;
-            if to_end < HEAD {
-                position += to_end;
-                continue;
-            }
-            // SAFETY: a committed message or filler starts here, aligned to 8; any bytes are a valid Head.
-            let head = unsafe { self.at(position).cast::<Head>().read() };
-            if head.task == FILLER {
-                position += to_end;
-                continue;
-            }
-            let len = if head.len == IN_BLOCK { 0 } else { head.len as usize };
-            let size = size_of_message(usize::from(head.leases), len);
+            // SAFETY: within the ring, as there is room for it before the end, aligned to 8; any bytes are a valid Head. A
+            // copy: what is checked is what is used.
+            let head = (to_end >= HEAD).then(|| unsafe { self.at(position).cast::<Head>().read_volatile() });
+            let message = head.filter(|head| head.task != FILLER);
+            let size = message.map_or(to_end, |head| {
+                let len = if head.len == IN_BLOCK { 0 } else { head.len as usize };
+                size_of_message(usize::from(head.leases), len)
+            });
             if size > to_end || size > end - position {
                 return Err(Error::Damaged("completion ring"));
             }
+            let Some(head) = message else {
+                position += size;
+                continue;
+            };
+            let len = if head.len == IN_BLOCK { 0 } else { head.len as usize };
             let leases_at = self.at(position + HEAD).cast::<Place>();
             // SAFETY: within the message, which lies in one piece; the writer does not touch it before `consume`.
             let leases = unsafe { std::slice::from_raw_parts(leases_at, usize::from(head.leases)) };

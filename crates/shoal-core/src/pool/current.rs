@@ -62,6 +62,12 @@ impl Current {
         (word & STAGE == 0).then_some(word)
     }
 
+    /// What the worker is at, however far it is with it.
+    pub fn task(&self) -> Option<u64> {
+        let word = self.0.load(Ordering::Acquire);
+        (word != NO_TASK).then_some(word & !STAGE)
+    }
+
     /// Whether the worker is between tasks.
     pub fn is_idle(&self) -> bool {
         self.0.load(Ordering::Acquire) == NO_TASK

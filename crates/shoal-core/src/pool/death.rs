@@ -19,6 +19,8 @@ pub struct Death {
     pub uptime: Duration,
     /// The last that it wrote to its standard error.
     pub words: Arc<str>,
+    /// What it wrote there when it was told to end and to say where it is: the stack, if its process does that.
+    pub answer: Arc<str>,
 }
 
 /// Why a worker died.
@@ -43,7 +45,7 @@ pub enum Cause {
 impl Death {
     /// Of a process that ended with this code and left nothing else to tell.
     pub fn of(pid: u32, code: i32) -> Death {
-        Death { pid, code, cause: Cause::Unknown, uptime: Duration::ZERO, words: Arc::from("") }
+        Death { pid, code, cause: Cause::Unknown, uptime: Duration::ZERO, words: Arc::from(""), answer: Arc::from("") }
     }
 }
 

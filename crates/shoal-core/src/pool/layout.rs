@@ -8,21 +8,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shoal_sys::memory::{self, Mapping};
+use shoal_sys::process;
 
 use super::account::Account;
 use super::completion_ring::Cursors;
 use super::current::Current;
-use super::task_ring::{Place, Positions, Slot, TaskRing};
+use super::names::Names;
+use super::notice::Notice;
+use super::task_ring::{Apart, Place, Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
+use crate::memory::outside;
 use crate::sync::bell::Bell;
 use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"shoalpoo");
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Most workers a pool can have: holders of a domain less its host, and some room for guests.
 pub const MAX_WORKERS: usize = 500;
+
+/// The smallest completion ring: a message of a quarter of it has more than a head.
+const MIN_COMPLETION_BYTES: usize = 1024;
 
 /// What the workers are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,10 @@ pub struct Control {
     pub cpus: u32,
     /// What every worker reads before it starts: the caller's own bytes.
     pub setup_at: Place,
+    /// The client's process.
+    pub client: u32,
+    /// The domain in whose memory everything lies; see [`Roster::domain`](crate::memory::roster::Roster::domain).
+    pub domain: u64,
     /// A [`Phase`].
     pub phase: AtomicU32,
     /// A worker that takes a task rings the bell when no more than these are left.
@@ -57,12 +68,23 @@ pub struct Control {
     pub squeezes: AtomicU32,
     /// Nanoseconds that a worker may be idle; then it leaves.
     pub idle: AtomicU64,
+    /// Grows when a worker has said something: before the task ends in which it did, the task's result comes after it.
+    pub said: AtomicU64,
     /// How the client hears of completions.
     pub bell: Bell,
     /// How workers hear of tasks.
     pub gate: Gate,
     positions: Positions,
+    /// What the client leaves for workers: the caller's own bytes.
+    pub notice: Notice<NOTICE_WORDS>,
+    /// Tasks that wait for room in the ring. For who looks from outside: the client keeps its own count.
+    pub backlog: Apart<AtomicU64>,
+    /// What functions are called, likewise.
+    pub names: Names,
 }
+
+/// Room for a notice, in words of 8 bytes.
+const NOTICE_WORDS: usize = 1024;
 
 /// What a worker writes about itself, and its completion ring's cursors.
 #[repr(C, align(128))]
@@ -86,6 +108,8 @@ pub struct WorkerRecord {
     pub current: Current,
     /// When it took that: nanoseconds on the clock that all processes share.
     pub started: AtomicU64,
+    /// Which function that calls.
+    pub function: AtomicU32,
     /// The cursors of its completion ring.
     pub cursors: Cursors,
 }
@@ -114,6 +138,7 @@ impl PoolMemory {
         completion_bytes: usize,
         cpus: u32,
         setup_at: Place,
+        domain: u64,
     ) -> Result<PoolMemory> {
         assert!(slots.is_power_of_two() && completion_bytes.is_power_of_two(), "rings are powers of two");
         let (slots_at, _, len) = sizes(workers, slots, completion_bytes);
@@ -128,14 +153,20 @@ impl PoolMemory {
             completion_bytes: completion_bytes as u32,
             cpus,
             setup_at,
+            client: process::pid(),
+            domain,
             phase: AtomicU32::new(Phase::Open as u32),
             low_water: AtomicU64::new(0),
             more: AtomicU32::new(0),
             squeezes: AtomicU32::new(0),
             idle: AtomicU64::new(u64::MAX),
+            said: AtomicU64::new(0),
             bell: Bell::default(),
             gate: Gate::default(),
             positions: Positions::default(),
+            notice: Notice::default(),
+            backlog: Apart::default(),
+            names: Names::default(),
         };
         // SAFETY: the mapping is long enough (`sizes`), aligned to a page, and nobody else has it yet.
         unsafe { map.as_ptr().cast::<Control>().write(control) };
@@ -159,6 +190,18 @@ impl PoolMemory {
         }
         let map = Mapping::new(fd.as_fd(), len)?;
         map.populate(0, len)?;
+        Self::over(fd, map)
+    }
+
+    /// Maps the segment of another process's pool for a look at it. Whatever writes to what comes back is a SIGSEGV.
+    pub(super) fn open_to_read(fd: OwnedFd) -> Result<PoolMemory> {
+        let len = outside::len_of(fd.as_fd(), std::mem::size_of::<Control>(), "pool segment")?;
+        let map = Mapping::read_only(fd.as_fd(), len)?;
+        Self::over(fd, map)
+    }
+
+    /// Checks what is mapped, which has the length of a `Control` at least.
+    fn over(fd: OwnedFd, map: Mapping) -> Result<PoolMemory> {
         // SAFETY: long enough, page-aligned, and any bytes are a valid Control.
         let control = unsafe { &*map.as_ptr().cast::<Control>() };
         let (workers, slots) = (control.workers as usize, control.slots as usize);
@@ -169,8 +212,8 @@ impl PoolMemory {
             && slots.is_power_of_two()
             && slots <= 1 << 20
             && completion_bytes.is_power_of_two()
-            && completion_bytes <= 1 << 30
-            && sizes(workers, slots, completion_bytes).2 <= len;
+            && (MIN_COMPLETION_BYTES..=1 << 30).contains(&completion_bytes)
+            && sizes(workers, slots, completion_bytes).2 <= map.len();
         if !sound {
             return Err(Error::Damaged("pool segment"));
         }
@@ -219,7 +262,9 @@ impl PoolMemory {
 
     /// The futex a worker sleeps on.
     pub fn park(&self, worker: u16) -> &Futex {
-        &self.record(worker).park
+        // Who there is to be woken is read from shared memory. If nobody has that number, it is somebody's who looks once
+        // too often.
+        &self.record(worker.min(self.workers as u16 - 1)).park
     }
 
     /// The task ring.
@@ -229,6 +274,12 @@ impl PoolMemory {
         // SAFETY: within the mapping by `sizes`, aligned, initialised by `create`.
         let slots = unsafe { std::slice::from_raw_parts(slots, self.slots) };
         TaskRing::new(&self.control().positions, slots)
+    }
+
+    /// Bytes before the completion rings: what is made of atomics, but for the first few numbers, which never change.
+    #[cfg(test)]
+    pub(super) fn rings_at(&self) -> usize {
+        sizes(self.workers, self.slots, self.completion_bytes).1
     }
 
     /// The bytes of a worker's completion ring: where they start and how many they are.
@@ -246,7 +297,7 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same_pool() {
-        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default()).expect("memory");
+        let mine = PoolMemory::create(3, 8, 4096, 2, Place::default(), 0).expect("memory");
         let theirs = PoolMemory::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("sound");
         assert_eq!((theirs.workers(), theirs.slots()), (3, 8));
         assert!(mine.tasks().push(&super::super::task_ring::Body::EMPTY));

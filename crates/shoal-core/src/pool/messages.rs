@@ -2,7 +2,9 @@
 //!
 //! Every packet is a tag byte and little-endian numbers; whatever does not decode exactly is [`Error::Damaged`].
 
+use super::layout::MAX_WORKERS;
 use crate::error::{Error, Limit, Result};
+use crate::memory::lease::IN_QUEUE;
 use crate::memory::roster::Claim;
 
 /// Who is to be forked: a worker's place in its pool.
@@ -19,8 +21,8 @@ pub struct Place {
 /// Client to zygote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToZygote {
-    /// Fork a worker. With it come its control socket, the pool's segment, the domain's roster, and mostly what becomes its
-    /// standard error.
+    /// Fork a worker. With it come its control socket, the pool's segment, where it reports, the domain's roster, mostly what
+    /// becomes its standard error, and sometimes what becomes its standard output.
     Fork {
         /// Its place.
         place: Place,
@@ -143,6 +145,11 @@ pub enum FromHost {
     Refused,
     /// There is no number left.
     Full,
+    /// Its operating system said no, as it may when it has no descriptors left.
+    Failed {
+        /// The number of the error.
+        errno: i32,
+    },
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -165,11 +172,19 @@ impl Reader<'_> {
     fn i32(&mut self) -> Result<i32> {
         Ok(i32::from_le_bytes(self.take()?))
     }
+    /// A number below `most`: the reader uses it as an index.
+    fn below(&mut self, most: u16) -> Result<u16> {
+        let number = self.u16()?;
+        if number < most { Ok(number) } else { Err(Error::Damaged("message")) }
+    }
+    fn holder(&mut self) -> Result<u16> {
+        self.below(IN_QUEUE)
+    }
     fn place(&mut self) -> Result<Place> {
-        Ok(Place { pool: self.u32()?, worker: self.u16()?, epoch: self.u32()? })
+        Ok(Place { pool: self.u32()?, worker: self.below(MAX_WORKERS as u16)?, epoch: self.u32()? })
     }
     fn claim(&mut self) -> Result<Claim> {
-        Ok(Claim { holder: self.u16()?, epoch: self.u32()? })
+        Ok(Claim { holder: self.holder()?, epoch: self.u32()? })
     }
     fn end<T>(self, message: T) -> Result<T> {
         if self.0.is_empty() { Ok(message) } else { Err(Error::Damaged("message")) }
@@ -206,7 +221,7 @@ impl ToZygote {
         let mut reader = Reader(bytes);
         match reader.take::<1>()?[0] {
             1 => {
-                let (place, holder) = (reader.place()?, reader.u16()?);
+                let (place, holder) = (reader.place()?, reader.holder()?);
                 let message = Self::Fork { place, holder, domain: reader.take()?, token: reader.take()? };
                 reader.end(message)
             }
@@ -298,6 +313,7 @@ impl FromHost {
             Self::Gone => packet(4, &[]),
             Self::Refused => packet(5, &[]),
             Self::Full => packet(7, &[]),
+            Self::Failed { errno } => packet(8, &[&errno.to_le_bytes()]),
         }
     }
 
@@ -320,6 +336,7 @@ impl FromHost {
             4 => Self::Gone,
             5 => Self::Refused,
             7 => Self::Full,
+            8 => Self::Failed { errno: i32::from_le_bytes(reader.take()?) },
             6 => Self::Restored,
             _ => return Err(Error::Damaged("message")),
         };
@@ -335,9 +352,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_survive_the_journey(pool: u32, worker: u16, epoch: u32, a: u64, b: u32, token: [u8; 16], code: i32) {
+        fn messages_survive_the_journey(
+            pool: u32, worker in 0..MAX_WORKERS as u16, holder in 0..IN_QUEUE, epoch: u32, a: u64, b: u32,
+            token: [u8; 16], code: i32,
+        ) {
             let place = Place { pool, worker, epoch };
-            for m in [ToZygote::Fork { place, holder: worker, domain: token, token }, ToZygote::Preload(token.to_vec())] {
+            for m in [ToZygote::Fork { place, holder, domain: token, token }, ToZygote::Preload(token.to_vec())] {
                 prop_assert_eq!(ToZygote::decode(&m.encode()).expect("sound"), m);
             }
             for m in [
@@ -350,8 +370,8 @@ mod tests {
             }
             for m in [
                 ToHost::Hello { token },
-                ToHost::Return { token, claim: Claim { holder: worker, epoch } },
-                ToHost::Forked { claim: Claim { holder: worker, epoch } },
+                ToHost::Return { token, claim: Claim { holder, epoch } },
+                ToHost::Forked { claim: Claim { holder, epoch } },
                 ToHost::Create { data: a, backed: a / 2, entries: b, patient: b % 2 == 0 },
                 ToHost::Open { segment: b },
                 ToHost::Restore { segment: b, start: b / 2, end: b },
@@ -359,7 +379,7 @@ mod tests {
                 prop_assert_eq!(ToHost::decode(&m.encode()).expect("sound"), m);
             }
             for m in [
-                FromHost::Welcome { claim: Claim { holder: worker, epoch } },
+                FromHost::Welcome { claim: Claim { holder, epoch } },
                 FromHost::Segment { id: b },
                 FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Machine },
                 FromHost::OutOfMemory { wanted: a, available: a / 2, limit: Limit::Pool(a) },
@@ -368,6 +388,7 @@ mod tests {
                 FromHost::Gone,
                 FromHost::Refused,
                 FromHost::Full,
+                FromHost::Failed { errno: b as i32 },
             ] {
                 prop_assert_eq!(FromHost::decode(&m.encode()).expect("sound"), m);
             }

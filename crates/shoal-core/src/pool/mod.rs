@@ -1,7 +1,10 @@
 //! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
 
 pub mod completion_ring;
+pub mod crew;
 pub mod current;
+pub mod names;
+pub mod notice;
 pub mod task_ring;
 
 #[cfg(not(loom))]
@@ -14,6 +17,8 @@ pub mod batches;
 pub mod chunks;
 #[cfg(not(loom))]
 pub mod client;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub mod death;
 #[cfg(not(loom))]
@@ -23,7 +28,11 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod messages;
 #[cfg(not(loom))]
+pub mod outside;
+#[cfg(not(loom))]
 pub mod packed;
+#[cfg(not(loom))]
+pub mod reporter;
 #[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]

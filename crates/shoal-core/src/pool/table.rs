@@ -96,6 +96,13 @@ impl Table {
         Some(task)
     }
 
+    /// The numbers of those that were put into the task ring.
+    pub(super) fn in_ring(&self) -> impl Iterator<Item = u64> {
+        let slots = self.chunks.iter().flatten().enumerate();
+        let in_ring = slots.filter(|(_, slot)| slot.task.as_ref().is_some_and(|task| task.in_ring));
+        in_ring.map(|(index, slot)| number(slot.generation, index as u32))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -63,6 +63,9 @@ impl Body {
     };
 }
 
+/// How often a taker looks beyond a whole lap.
+const LOOKS: usize = 64;
+
 const FREE: u8 = 0;
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
@@ -155,7 +158,7 @@ impl<'a> TaskRing<'a> {
         // SAFETY: the slot is free and only the one producer leaves that state, so nobody else touches the body.
         unsafe { slot.body.write(*body) };
         slot.state.store(State::of(tail, QUEUED).pack(), Ordering::Release);
-        self.positions.tail.0.store(tail + 1, Ordering::Release);
+        self.positions.tail.0.store(tail.wrapping_add(1), Ordering::Release);
         true
     }
 
@@ -168,7 +171,9 @@ impl<'a> TaskRing<'a> {
     /// Takes the task at the head for `worker`. The worker must note `body.task` where its death leaves it to be
     /// found and then call [`release`](Self::release).
     pub fn try_take(&self, worker: u16, epoch: u8) -> Option<Taken> {
-        loop {
+        // A lap and some more: in a ring that was written over there might be no end. Who has not found a task then looks
+        // again if there is one.
+        for _ in 0..self.slots.len() + LOOKS {
             let head = self.positions.head.0.load(Ordering::Acquire);
             let slot = self.slot(head);
             let word = slot.state.load(Ordering::Acquire);
@@ -181,7 +186,12 @@ impl<'a> TaskRing<'a> {
                     }
                 } else {
                     // From a later lap: whoever took the slot at `head` died before it could move it on.
-                    let _ = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+                    let _ = self.positions.head.0.compare_exchange(
+                        head,
+                        head.wrapping_add(1),
+                        Ordering::AcqRel,
+                        Ordering::Relaxed,
+                    );
                 }
                 continue;
             }
@@ -190,13 +200,15 @@ impl<'a> TaskRing<'a> {
                 slot.state.compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             };
             // Whoever finds the slot at the head taken helps the hint forward.
-            let _ = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+            let _ =
+                self.positions.head.0.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed);
             if taken {
                 // SAFETY: the swap gave the slot to this worker; the producer does not write before it is free.
                 let body = unsafe { slot.body.read() };
                 return Some(Taken { position: head, body });
             }
         }
+        None
     }
 
     /// Gives the slot of a taken task back to the producer; the task is the worker's alone from here on.
@@ -241,8 +253,9 @@ impl<'a> TaskRing<'a> {
     /// Takes every queued task back; `each` gets its number. Called by the producer.
     pub fn retract_all(&self, mut each: impl FnMut(u64)) {
         let tail = self.next_position();
-        // No queued task lies before `head`.
-        for position in self.positions.head.0.load(Ordering::Acquire)..tail {
+        // No queued task lies before `head`, nor more than a lap before `tail`.
+        let head = self.positions.head.0.load(Ordering::Acquire);
+        for position in head.max(tail.saturating_sub(self.slots.len() as u64))..tail {
             let task = self.task_at(position);
             if self.retract(position) {
                 each(task);
@@ -255,9 +268,42 @@ impl<'a> TaskRing<'a> {
         let tail = self.next_position();
         let mut head = self.positions.head.0.load(Ordering::Acquire);
         while head < tail && State::unpack(self.slot(head).state.load(Ordering::Acquire)) == State::of(head, FREE) {
-            let moved = self.positions.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Acquire);
-            head = moved.map_or_else(|now| now, |_| head + 1);
+            let moved =
+                self.positions.head.0.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire);
+            head = moved.map_or_else(|now| now, |_| head.wrapping_add(1));
         }
+    }
+
+    /// Every task that lies in a slot, queued or taken; `each` gets its number. Called by the producer.
+    pub fn each_held(&self, mut each: impl FnMut(u64)) {
+        for slot in self.slots {
+            if State::unpack(slot.state.load(Ordering::Acquire)).what != FREE {
+                // SAFETY: only the producer writes a body, and that is this thread; takers only read.
+                each(unsafe { slot.body.read() }.task);
+            }
+        }
+    }
+
+    /// Whether the positions and all slots are as they can be with `pushed` tasks pushed so far, and that many workers; if
+    /// not, somebody has written over them. Called by the producer.
+    pub fn is_sound(&self, pushed: u64, workers: usize) -> bool {
+        let head = self.positions.head.0.load(Ordering::Acquire);
+        let capacity = self.slots.len() as u64;
+        let slot_is_sound = |(index, slot): (usize, &Slot)| {
+            let state = State::unpack(slot.state.load(Ordering::Acquire));
+            // The last position that was this slot's, or the one before the first.
+            let last =
+                pushed.wrapping_sub(1).wrapping_sub(pushed.wrapping_sub(1).wrapping_sub(index as u64) % capacity);
+            state.position == last as u32
+                && match state.what {
+                    FREE => true,
+                    // None before `head`: who moves that on has seen that it is not.
+                    QUEUED => (head..pushed).contains(&last),
+                    RUNNING => usize::from(state.worker) < workers,
+                    _ => false,
+                }
+        };
+        self.next_position() == pushed && head <= pushed && self.slots.iter().enumerate().all(slot_is_sound)
     }
 
     /// Frees the slots that a dead worker had taken and not released; `each` gets the tasks' numbers.
@@ -390,6 +436,11 @@ mod tests {
                     }
                     _ => { held.clear(); ring.recover(1, |task| seen.push(task)) }
                 }
+                prop_assert!(ring.is_sound(pushed, 2) && !ring.is_sound(pushed + 1, 2));
+                let mut there = vec![];
+                ring.each_held(|task| there.push(task));
+                prop_assert!(held.iter().all(|taken| there.contains(&taken.body.task)));
+                prop_assert!(seen.iter().all(|task| !there.contains(task)));
             }
             held.drain(..).for_each(|taken| seen.push(ring.release(taken).task));
             while let Some(taken) = ring.try_take(2, 0) { seen.push(ring.release(taken).task) }

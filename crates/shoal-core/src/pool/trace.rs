@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 
-use shoal_sys::clock;
+use shoal_sys::{clock, memory};
 
 use super::completion_ring::Head;
 use super::tasks::Task;
 use super::terms::AGAIN;
 
-/// Records of a chunk: they are never moved while the pool works.
-const CHUNK: usize = 1 << 14;
+/// Records of a chunk, 16 MiB: they are never moved while the pool works, and most lie in large pages, as the first touch
+/// of a small one costs as much as all the rest of a record.
+const CHUNK: usize = 1 << 18;
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Recorder {
 
     /// A task, or a try of one that is to be tried again, has ended by itself; that was seen at `received`.
     pub(super) fn done(&mut self, worker: u16, head: &Head, bytes_out: u64, received: u64) {
-        let ended = head.started + head.nanos;
+        let ended = head.started.saturating_add(head.nanos);
         let (kind, units) = (head.kind & !AGAIN, u32::try_from(head.units).unwrap_or(u32::MAX));
         self.record(head.task, |submitted| Record {
             submitted: submitted.at,
@@ -162,6 +163,7 @@ impl Recorder {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(record),
             _ => {
                 let mut chunk = Vec::with_capacity(CHUNK);
+                memory::prefer_large_pages(chunk.spare_capacity_mut());
                 chunk.push(record);
                 self.trace.chunks.push(chunk);
             }

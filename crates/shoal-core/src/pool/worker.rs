@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shoal_sys::clock;
@@ -16,10 +16,13 @@ use shoal_sys::socket::Seqpacket;
 
 use super::account::Laps;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
+use super::crew;
 use super::in_block;
 use super::layout::{Phase, PoolMemory};
 use super::messages;
+use super::reporter::Reporter;
 use super::task_ring::{Body, Place};
+use crate::crash;
 use crate::domain::guest::Member;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
@@ -38,9 +41,12 @@ pub struct Seat {
     pub(super) zygote: u32,
     pub(super) control: OwnedFd,
     pub(super) pool: OwnedFd,
+    pub(super) reports: OwnedFd,
     pub(super) roster: Vec<OwnedFd>,
     /// What becomes its standard error, if somebody listens.
-    pub(super) words: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    /// What becomes its standard output; `None`: it keeps the client's.
+    pub(super) stdout: Option<OwnedFd>,
 }
 
 /// What came of waiting.
@@ -61,6 +67,7 @@ pub struct Worker {
     heap: Arc<Heap>,
     me: u16,
     seat: messages::Place,
+    reports: Arc<Seqpacket>,
     searching: bool,
     /// When it began to search.
     idle_since: u64,
@@ -70,6 +77,8 @@ pub struct Worker {
     laps: Laps,
     /// The squeezes that it has heeded.
     squeezes: u32,
+    /// The version of the notice that it has seen.
+    noticed: u32,
     /// Leases that completions carry, until the client has read so far: it takes its own before it moves on.
     in_flight: VecDeque<(u64, Vec<Lease>)>,
 }
@@ -82,8 +91,11 @@ impl Worker {
             // The zygote died before the kernel was told to take this process along.
             return Err(Error::Os(std::io::ErrorKind::BrokenPipe.into()));
         }
-        if let Some(words) = &seat.words {
-            pipe::become_stderr(words)?;
+        if let Some(stderr) = &seat.stderr {
+            pipe::become_stderr(stderr)?;
+        }
+        if let Some(stdout) = &seat.stdout {
+            pipe::become_stdout(stdout)?;
         }
         let memory = Arc::new(PoolMemory::open(seat.pool)?);
         let me = seat.place.worker;
@@ -92,17 +104,20 @@ impl Worker {
         }
         let heap = Member::worker(seat.address, seat.holder, seat.roster, Seqpacket::from_fd(seat.control))?;
         memory.record(me).pid.store(process::pid(), Ordering::Release);
+        crash::point("worker: seated");
         Ok(Worker {
             memory,
             heap,
             me,
             seat: seat.place,
+            reports: Arc::new(Seqpacket::from_fd(seat.reports)),
             searching: false,
             idle_since: 0,
             body: Body::EMPTY,
             started: 0,
             laps: Laps::default(),
             squeezes: 0,
+            noticed: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -111,6 +126,24 @@ impl Worker {
     pub fn ready(&self) {
         self.memory.record(self.me).account.begin(clock::nanos());
         self.memory.record(self.me).ready.store(self.seat.epoch + 1, Ordering::Release);
+        crash::point("worker: ready");
+    }
+
+    /// What the client has left since this was asked last.
+    pub fn notice(&mut self) -> Option<Vec<u8>> {
+        let (version, bytes) = self.memory.control().notice.look(self.noticed)?;
+        self.noticed = version;
+        Some(bytes)
+    }
+
+    /// How this process tells its client something.
+    pub fn reporter(&self) -> Reporter {
+        Reporter {
+            socket: self.reports.clone(),
+            memory: self.memory.clone(),
+            worker: self.me,
+            numbers: AtomicU32::new(0),
+        }
     }
 
     /// The heap of this process: its arena in the client's domain.
@@ -122,14 +155,19 @@ impl Worker {
     pub fn try_next(&mut self) -> bool {
         let (control, ring) = (self.memory.control(), self.memory.tasks());
         let Some(taken) = ring.try_take(self.me, self.seat.epoch as u8) else { return false };
+        crash::point("worker: taken");
         let record = self.memory.record(self.me);
         self.started = clock::nanos();
         record.started.store(self.started, Ordering::Relaxed);
+        record.function.store(taken.body.function, Ordering::Relaxed);
         record.current.begin(taken.body.task);
+        crash::point("worker: noted");
         self.body = ring.release(taken);
+        crash::point("worker: released");
         if self.searching {
             self.searching = false;
             control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
+            crash::point("worker: found");
         }
         let low = control.low_water.load(Ordering::Relaxed);
         if low > 0 && ring.queued() <= low {
@@ -157,6 +195,7 @@ impl Worker {
             self.memory.record(self.me).account.search(control.more.load(Ordering::Relaxed) > 0);
             self.idle_since = clock::nanos();
             control.gate.search(self.me);
+            crash::point("worker: searching");
             // Out of tasks: whoever waits for all of them should know, or has more.
             let more = control.low_water.load(Ordering::Relaxed) > 0;
             control.bell.ring(if more { Tone::Room } else { Tone::Idle });
@@ -188,14 +227,11 @@ impl Worker {
     /// Ends for want of work, unless there is some. Nobody relies on a worker that is not at the gate: a task that comes
     /// after the look is seen by whoever publishes it, or when this process has ended.
     fn leave(&mut self) -> bool {
-        let (control, ring) = (self.memory.control(), self.memory.tasks());
+        let ring = self.memory.tasks();
         self.searching = false;
-        control.gate.found(self.me, || ring.queued() > 0, |w| self.memory.park(w));
-        let leaves = ring.queued() == 0;
-        if leaves {
-            self.memory.record(self.me).left.store(self.seat.epoch + 1, Ordering::Release);
-        }
-        leaves
+        let left = &self.memory.record(self.me).left;
+        let park = |worker| self.memory.park(worker);
+        crew::leave(&self.memory.control().gate, self.me, || ring.queued() > 0, park, left, self.seat.epoch)
     }
 
     /// Gives the sign of life that the client has asked for: to be called when SIGURG came in, from any thread.
@@ -281,6 +317,7 @@ impl Worker {
         if size_of_message(places.len(), payload.len()) > ring.largest() {
             let block = self.heap.allocate(in_block::size(&places, payload))?;
             in_block::write(&block, &places, payload)?;
+            crash::point("worker: in a block");
             places = vec![place_of(&block)];
             leases.push(block);
             (head.leases, head.len, inline) = (1, IN_BLOCK, &[]);
@@ -291,6 +328,9 @@ impl Worker {
                 std::thread::park();
             }
         }
+        crash::point("worker: ending");
+        // Before it is sent: whoever has the result finds the task counted.
+        record.account.ended(now, nanos, self.laps.ended(nanos));
         let written = loop {
             match ring.try_write(&head, &places, inline) {
                 Some(end) => break end,
@@ -301,11 +341,12 @@ impl Worker {
                 }
             }
         };
+        crash::point("worker: committed");
         record.current.done();
-        let parts = self.laps.ended(nanos);
-        record.account.ended(now, nanos, parts);
+        crash::point("worker: done");
         let fills_up = record.cursors.filled() > capacity as u64 / 2;
         self.memory.control().bell.ring(if fills_up { Tone::Room } else { Tone::Completion });
+        crash::point("worker: rung");
         if !leases.is_empty() {
             self.in_flight.push_back((written, leases));
         }
@@ -328,6 +369,7 @@ impl Worker {
         let read = self.memory.record(self.me).cursors.read();
         while self.in_flight.front().is_some_and(|(end, _)| *end <= read) {
             self.in_flight.pop_front();
+            crash::point("worker: landed");
         }
     }
 }

@@ -25,6 +25,7 @@ use shoal_sys::socket::Seqpacket;
 
 use super::messages::{FromZygote, Place, ToZygote};
 use super::worker::Seat;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::roster::Roster;
@@ -59,7 +60,9 @@ impl Zygote {
 
     /// Tells the client that everything is imported.
     pub fn ready(&self) -> Result<()> {
-        self.tell(&FromZygote::Ready { threads: process::thread_count() as u32 }, None)
+        self.tell(&FromZygote::Ready { threads: process::thread_count() as u32 }, None)?;
+        crash::point("zygote: ready");
+        Ok(())
     }
 
     fn tell(&self, message: &FromZygote, fd: Option<&OwnedFd>) -> Result<()> {
@@ -98,12 +101,25 @@ impl Zygote {
                 ToZygote::Fork { place, holder, domain, token } => {
                     let address = Address { domain, token };
                     let mut fds = packet.fds.into_iter();
-                    let (Some(control), Some(pool)) = (fds.next(), fds.next()) else {
+                    let (Some(control), Some(pool), Some(reports)) = (fds.next(), fds.next(), fds.next()) else {
                         return Err(Error::Damaged("message"));
                     };
                     let roster = fds.by_ref().take(Roster::FDS).collect();
-                    let words = fds.next();
-                    Ok(Request::Fork(Seat { place, holder, address, zygote: self.pid, control, pool, roster, words }))
+                    let (stderr, stdout) = (fds.next(), fds.next());
+                    let zygote = self.pid;
+                    crash::point("zygote: asked");
+                    Ok(Request::Fork(Seat {
+                        place,
+                        holder,
+                        address,
+                        zygote,
+                        control,
+                        pool,
+                        reports,
+                        roster,
+                        stderr,
+                        stdout,
+                    }))
                 }
             };
         }
@@ -112,11 +128,13 @@ impl Zygote {
     fn reap(&mut self) -> Result<()> {
         while let Some((pid, exit)) = process::reap()? {
             if self.children.remove(&pid).is_some() {
+                crash::point("zygote: reaped");
                 let code = match exit {
                     Exit::Code(code) => code,
                     Exit::Signal(signal) => -signal,
                 };
                 self.tell(&FromZygote::Exited { pid, code }, None)?;
+                crash::point("zygote: told of an end");
             }
         }
         Ok(())
@@ -124,8 +142,10 @@ impl Zygote {
 
     /// In the parent, after a fork: tells the client.
     pub fn forked(&mut self, seat: Seat, pid: u32) -> Result<()> {
+        crash::point("zygote: forked");
         let pidfd = process::pidfd_open(pid)?;
         self.tell(&FromZygote::Forked { place: seat.place, pid }, Some(&pidfd))?;
+        crash::point("zygote: told of a fork");
         self.children.insert(pid, pidfd);
         Ok(())
     }

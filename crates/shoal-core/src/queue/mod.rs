@@ -11,6 +11,8 @@
 
 pub mod state;
 
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 mod get;
 #[cfg(not(loom))]
@@ -154,10 +156,8 @@ mod shared {
             let done = &self.state.common.0.done;
             let mut now = done.load(Ordering::SeqCst);
             loop {
-                if now + count > self.state.put.steps() {
-                    return Err(TooManyDone);
-                }
-                match done.compare_exchange_weak(now, now + count, Ordering::SeqCst, Ordering::SeqCst) {
+                let more = now.checked_add(count).filter(|more| *more <= self.state.put.steps()).ok_or(TooManyDone)?;
+                match done.compare_exchange_weak(now, more, Ordering::SeqCst, Ordering::SeqCst) {
                     Ok(_) => break,
                     Err(changed) => now = changed,
                 }

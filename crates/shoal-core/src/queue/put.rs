@@ -158,6 +158,7 @@ impl Queue {
         let (now, next) = (side.now(steps), side.next(steps));
         let at = id_of(now.chunk.get());
         let position = now.position.load(Ordering::Relaxed);
+        Chunk::check(position)?;
         // Without a lock only in a fork, where its copy may be locked for ever: then it makes do with one of its own.
         let mut own = None;
         let mut guard = self.writing.try_lock();

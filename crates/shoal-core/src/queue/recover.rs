@@ -1,11 +1,12 @@
 //! After a death: what the dead process has left half done in a queue is done, or undone, before its locks pass on. And
 //! when nobody has a queue any more: what lies in it is let go of.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::get::take;
-use super::ring::{Chunk, Mapped};
+use super::ring::{Chunk, MOST, Mapped};
 use super::shared::id_of;
 use super::state::{Slot, State};
 use crate::crash;
@@ -122,6 +123,14 @@ pub fn clear(heap: &Arc<Heap>, segment: &Arc<Segment>, index: u32) -> Result<boo
 
 fn empty(heap: &Arc<Heap>, state: &State) -> Result<()> {
     let mut reading = None;
-    while take(state, heap, &mut reading, None)?.0.is_some() {}
+    // One that was written over may say that it has any number of items, in chunks that lead in a circle.
+    let (mut items, mut chunks) = (0, HashSet::new());
+    while take(state, heap, &mut reading, None)?.0.is_some() {
+        items += 1;
+        chunks.extend(reading.as_ref().map(Chunk::id));
+        if items > chunks.len() * MOST {
+            return Err(Error::Damaged("queue"));
+        }
+    }
     release(heap, state.put.now(state.put.steps()).chunk.get())
 }

@@ -34,6 +34,10 @@ const FRONT: u64 = std::mem::size_of::<Front>() as u64;
 pub const SMALLEST: u64 = 4096;
 /// The largest.
 pub const LARGEST: u64 = 1 << 20;
+/// More items than that don't lie in a chunk.
+pub const MOST: usize = (LARGEST / HEAD) as usize;
+/// As far as no queue will ever come: at 10 GB/s in ten years.
+const FARTHEST: u64 = 1 << 62;
 /// The longest item that lies in a chunk itself, in bytes.
 pub const INLINE: usize = 1000;
 
@@ -96,10 +100,14 @@ impl Chunk {
     /// The chunk in a block of that many bytes at least, which was held by somebody all the time since it was one.
     pub fn open(lease: Lease) -> Result<Chunk> {
         let len = lease.len();
-        if !(SMALLEST..=LARGEST).contains(&len) || !len.is_multiple_of(HEAD) {
-            return Err(Error::Damaged("chunk"));
+        let base = lease.address()?;
+        let sound =
+            (SMALLEST..=LARGEST).contains(&len) && len.is_multiple_of(HEAD) && base.cast::<Front>().is_aligned();
+        if sound {
+            Ok(Chunk { id: lease.id(), base, capacity: len - FRONT, lease })
+        } else {
+            Err(Error::Damaged("chunk"))
         }
-        Ok(Chunk { id: lease.id(), base: lease.address()?, capacity: len - FRONT, lease })
     }
 
     /// A chunk in a new block, empty.
@@ -131,10 +139,18 @@ impl Chunk {
         let (filler, start) = if size <= to_end { (None, position) } else { (Some(position), position + to_end) };
         let end = start + size;
         let freed = self.front().freed.0.load(Ordering::Acquire);
-        (end + LINK <= freed + self.capacity).then_some((filler, start, end))
+        (end + LINK <= freed.saturating_add(self.capacity)).then_some((filler, start, end))
     }
 
-    /// The putting side: writes content behind `position`; the position behind it, or `None` while there is no room.
+    /// Positions come from shared memory: one that is not a multiple of eight, or that no queue has come to yet, is no
+    /// position, and nothing is read or written there.
+    pub fn check(position: u64) -> Result<()> {
+        let sound = position.is_multiple_of(HEAD) && position < FARTHEST;
+        if sound { Ok(()) } else { Err(Error::Damaged("queue")) }
+    }
+
+    /// The putting side: writes content behind a `position` that was checked; the position behind it, or `None` while
+    /// there is no room.
     pub fn write(&self, position: u64, content: Content<'_>) -> Option<u64> {
         let (filler, start, end) = self.room_for(position, content.size())?;
         if let Some(filler) = filler {
@@ -152,7 +168,7 @@ impl Chunk {
         Some(end)
     }
 
-    /// The putting side: what is put from now on lies in another chunk.
+    /// The putting side, at a `position` that was checked: what is put from now on lies in another chunk.
     pub fn link(&self, position: u64, next: BlockId) {
         let to_end = self.capacity - position % self.capacity;
         let start = if NAME <= to_end { position } else { position + to_end };
@@ -167,9 +183,7 @@ impl Chunk {
         let damaged = || Error::Damaged("queue");
         let mut position = position;
         let mut fillers = 0;
-        if !position.is_multiple_of(HEAD) {
-            return Err(damaged());
-        }
+        Self::check(position)?;
         loop {
             let to_end = self.capacity - position % self.capacity;
             let (kind, len) = self.head(position);
@@ -248,7 +262,11 @@ impl Mapped<Lease> {
     /// The state in a leased room.
     pub fn of(lease: Lease) -> Result<Self> {
         match lease.kind() {
-            Some(Kind::Queue) if lease.len() == STATE => Ok(Mapped { address: lease.address()?, kept: lease }),
+            Some(Kind::Queue) if lease.len() == STATE => {
+                let address = lease.address()?;
+                let aligned = address.cast::<State>().is_aligned();
+                if aligned { Ok(Mapped { address, kept: lease }) } else { Err(Error::Damaged("handle")) }
+            }
             _ => Err(Error::Damaged("handle")),
         }
     }

@@ -118,23 +118,23 @@ impl Side {
 
     /// Who has the lock: where it will be with the next step. Counts as begun once [`begin`](Self::begin) was called.
     pub fn next(&self, steps: u64) -> &Slot {
-        self.now(steps + 1)
+        self.now(steps.wrapping_add(1))
     }
 
     /// Who has the lock: the slot is written. What it names is from now on the queue's business, even if nothing comes of it.
     pub fn begin(&self, steps: u64) {
-        self.next(steps).step.store(steps + 1, Ordering::Release);
+        self.next(steps).step.store(steps.wrapping_add(1), Ordering::Release);
     }
 
     /// Who has the lock: the step is taken.
     pub fn commit(&self, steps: u64) {
-        self.steps.0.store(steps + 1, Ordering::Release);
+        self.steps.0.store(steps.wrapping_add(1), Ordering::Release);
     }
 
     /// Who has the lock, after a death: the slot of a step that was begun and not taken.
     pub fn begun(&self, steps: u64) -> Option<&Slot> {
         let next = self.next(steps);
-        (next.step.load(Ordering::Acquire) == steps + 1).then_some(next)
+        (next.step.load(Ordering::Acquire) == steps.wrapping_add(1)).then_some(next)
     }
 
     /// Who has the lock: nothing comes of that step.

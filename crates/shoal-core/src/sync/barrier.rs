@@ -158,8 +158,12 @@ impl<'a> Barrier<'a> {
             if state & BROKEN != 0 {
                 return Err(if state & DIED != 0 { Broken::Died } else { Broken::Broken });
             }
-            let index = arrived(state);
-            if index >= self.parties() {
+            let (index, parties) = (arrived(state), self.parties());
+            if parties == 0 || index > parties {
+                // Somebody has written over it: nobody would ever come to let these go on.
+                return Err(Broken::Broken);
+            }
+            if index == parties {
                 let rested = patience.without_deadline().rest(|timeout| self.cell.futex.wait(seen, timeout));
                 if rested.is_err() {
                     return Err(Broken::Stopped);
@@ -171,7 +175,7 @@ impl<'a> Barrier<'a> {
             crash::point("barrier: inside");
             if self.state().compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 crash::point("barrier: arrived");
-                return Ok((party, index + 1 == self.parties()));
+                return Ok((party, index + 1 == parties));
             }
             self.leave(party);
         }
@@ -180,7 +184,7 @@ impl<'a> Barrier<'a> {
     /// Notes that a thread is inside: of those that have not left an earlier generation yet nothing is to be known any more.
     fn enter(&self, party: Party) {
         let tag = (party.generation as u32 & 0xffff) << 16;
-        let enter = |now: u32| Some(if now & !0xffff == tag { now + 1 } else { tag | 1 });
+        let enter = |now: u32| Some(if now & !0xffff == tag { now.wrapping_add(1) } else { tag | 1 });
         let _before = self.word(party.holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter);
     }
 
@@ -250,8 +254,9 @@ impl<'a> Barrier<'a> {
         let open =
             |state: u64| generation(state) == party.generation && state & BROKEN == 0 && arrived(state) < parties;
         // `Err`: there is nothing to withdraw from any more.
-        let _left =
-            self.state().fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| open(state).then(|| state - 1));
+        let _left = self
+            .state()
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| open(state).then(|| state.wrapping_sub(1)));
     }
 
     fn break_generation(&self, broken: u64, how: u64) -> bool {

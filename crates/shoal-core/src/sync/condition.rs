@@ -61,7 +61,8 @@ fn going(word: u32) -> u32 {
 
 /// One that waits reads that it was notified, if one was.
 fn read(word: u32) -> Option<u32> {
-    (notified(word) > 0).then(|| word - ONE_WAITING - ONE_NOTIFIED + ONE_GOING)
+    let read = || word.wrapping_sub(ONE_WAITING + ONE_NOTIFIED).wrapping_add(ONE_GOING);
+    (notified(word) > 0).then(read)
 }
 
 /// Who waits. All zero when new.
@@ -170,7 +171,7 @@ impl<'a> Condition<'a> {
 
     /// No process with a greater number has ever waited.
     fn top(&self) -> u16 {
-        self.cell.word.load(Ordering::SeqCst) as u16
+        self.cell.word.load(Ordering::SeqCst).min(CAPACITY as u32) as u16
     }
 
     /// A thread of process `me`, which has the lock, waits from now on. `false`: too many of them do.
@@ -179,13 +180,13 @@ impl<'a> Condition<'a> {
             self.cell.word.fetch_max(u32::from(me) + 1, Ordering::SeqCst);
         }
         // Those that go were waiting: neither field runs over.
-        let enter = |now: u32| (waiting(now) + going(now) < MOST).then_some(now + ONE_WAITING);
+        let enter = |now: u32| (waiting(now) + going(now) < MOST).then(|| now + ONE_WAITING);
         self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
     }
 
     /// Stops to wait. Whether it was notified, or may count as one that was: then it is going. See the module.
     fn leave(&self, me: u16) -> bool {
-        let leave = |now: u32| Some(read(now).unwrap_or(now - ONE_WAITING));
+        let leave = |now: u32| Some(read(now).unwrap_or(now.wrapping_sub(ONE_WAITING)));
         self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok_and(|now| notified(now) > 0)
     }
 

@@ -6,6 +6,8 @@ pub mod barrier;
 pub mod bell;
 pub mod bits;
 pub mod condition;
+#[cfg(all(test, not(loom)))]
+mod damage;
 #[cfg(not(loom))]
 pub(crate) mod deaths;
 pub mod event;

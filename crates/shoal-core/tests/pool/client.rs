@@ -4,7 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_core::domain::{self, host::Host};
+use shoal_core::domain::{
+    self,
+    host::{Host, Output},
+};
 use shoal_core::memory::heap::{Heap, Lease};
 use shoal_core::pool::client::{Config, Limits, Pool, Waited};
 use shoal_core::pool::death::Death;
@@ -28,7 +31,15 @@ pub struct Client {
 /// The usual pool: this executable's.
 pub fn config(workers: usize) -> Config {
     let launch = support::launch().expect("this executable is somewhere");
-    Config { workers, launch, preload: vec![], setup: vec![], memory_limit: None, limits: Limits::default() }
+    Config {
+        workers,
+        launch,
+        preload: vec![],
+        setup: vec![],
+        memory_limit: None,
+        limits: Limits::default(),
+        output: Output::Shared,
+    }
 }
 
 impl Client {

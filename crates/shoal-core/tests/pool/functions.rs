@@ -8,6 +8,7 @@ use shoal_core::memory::handle::{self, Handle};
 use shoal_core::memory::heap::Lease;
 use shoal_core::pool::worker::Worker;
 use shoal_core::sync::lock::{Acquired, Lock};
+use shoal_sys::pipe;
 use shoal_sys::process::{self, Signal};
 
 use crate::client::{kill, number};
@@ -67,6 +68,20 @@ pub fn run(_: &mut (), worker: &Worker) -> Result<Answer> {
             eprintln!("first line\n{}", String::from_utf8_lossy(&payload));
             eprint!("and no end");
             die()
+        }
+        b"report" | b"report and die" => {
+            worker.reporter().report(&payload)?;
+            match &*worker.function()? {
+                b"report" => vec![],
+                _ => die(),
+            }
+        }
+        // To both streams, as it is.
+        b"print" => {
+            pipe::write_to_stdout(&payload).map_err(Error::Os)?;
+            pipe::write_to_stderr(&payload).map_err(Error::Os)?;
+            worker.reporter().spoke();
+            vec![]
         }
         // Counts itself, then waits until the cell's word is no longer 0.
         b"count and wait" => {

@@ -7,7 +7,7 @@ use shoal_core::pool::tasks::Outcome;
 use shoal_core::pool::trace::{End, Trace};
 
 use crate::Test;
-use crate::client::{Client, numbers};
+use crate::client::{Client, eventually, numbers};
 use crate::support;
 
 /// The tests.
@@ -85,8 +85,8 @@ fn one_trace_at_a_time() {
 
 fn the_time_of_workers_is_accounted_for() {
     let client = Client::new(2);
-    client.all_pids();
     client.result("echo", b"");
+    eventually("both are ready", || client.pool.spent().iter().all(|spent| spent.sending + spent.idle > 0));
     let began = shoal_sys::clock::nanos();
     let before = client.pool.spent();
     std::thread::sleep(Duration::from_millis(50));

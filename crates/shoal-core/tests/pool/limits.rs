@@ -1,13 +1,15 @@
 //! Workers that have too much memory, too little to do, or nothing to say.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use shoal_core::memory::lease::Kind;
 use shoal_core::pool::client::{Config, Limits, Pool, WorkerState};
 use shoal_core::pool::death::Cause;
 use shoal_sys::process::Signal;
 
 use crate::Test;
-use crate::client::{Client, config, eventually, kill, number, numbers, value};
+use crate::client::{Client, config, eventually, handle, heap, kill, number, numbers, value};
 
 /// The tests.
 pub const TESTS: &[Test] = &[
@@ -43,9 +45,11 @@ fn idle_workers_end_and_come_back_when_there_is_work() {
     for round in 0..5 {
         eventually("all rest", || states(&client) == [WorkerState::Resting; 3]);
         assert!(client.pids().is_empty());
-        let naps = client.call_all("nap", (0..3).map(|_| numbers(&[200_000])));
+        let gate = heap().allocate_cell(Kind::Cell).expect("there is memory");
+        let waiting = client.call_all("count and wait", (0..3).map(|_| handle(&gate)));
         eventually("all are called back", || client.pids().len() == 3);
-        client.outcomes(&naps, 3).iter().for_each(|outcome| drop(value(outcome).to_vec()));
+        gate.cell().word.store(1, Ordering::SeqCst);
+        client.outcomes(&waiting, 3).iter().for_each(|outcome| drop(value(outcome).to_vec()));
         assert_eq!(number(&client.result("square", &numbers(&[round]))), round * round);
     }
 }

@@ -15,6 +15,9 @@ mod fates;
 mod functions;
 mod insight;
 mod limits;
+#[cfg(feature = "crash-points")]
+mod points;
+mod reports;
 mod results;
 mod starts;
 
@@ -41,14 +44,20 @@ fn main() {
         ends::TESTS,
         fates::TESTS,
         limits::TESTS,
+        reports::TESTS,
         starts::TESTS,
+        #[cfg(feature = "crash-points")]
+        points::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == ALONE) {
         let name = arguments.get(2).map_or("", String::as_str);
         let roles = tests.into_iter().chain([ends::KILLED_CLIENT]);
-        let test = roles.into_iter().find(|(of, _)| *of == name).expect("a test of that name").1;
+        #[cfg(feature = "crash-points")]
+        let roles = roles.chain([points::VICTIM]);
+        let mut roles = roles;
+        let test = roles.find(|(of, _)| *of == name).expect("a test of that name").1;
         return test();
     }
     // One at a time: each has several processes that want a core.

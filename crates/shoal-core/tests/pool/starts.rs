@@ -12,6 +12,7 @@ use crate::functions::REFUSE;
 pub const TESTS: &[Test] = &[
     ("a_zygote_that_is_no_program_is_an_error_at_once", a_zygote_that_is_no_program_is_an_error_at_once),
     ("a_zygote_that_ends_at_once_gives_no_workers", a_zygote_that_ends_at_once_gives_no_workers),
+    ("a_zygote_that_is_killed_before_it_is_ready_is_replaced", a_zygote_that_is_killed_before_it_is_ready_is_replaced),
     ("workers_that_end_before_they_are_ready_are_given_up", workers_that_end_before_they_are_ready_are_given_up),
     ("a_pool_that_could_not_start_leaves_the_next_alone", a_pool_that_could_not_start_leaves_the_next_alone),
     ("a_pool_has_from_one_to_500_workers", a_pool_has_from_one_to_500_workers),
@@ -69,6 +70,19 @@ fn a_zygote_that_is_no_program_is_an_error_at_once() {
 fn a_zygote_that_ends_at_once_gives_no_workers() {
     let why = why_no_workers(&program("false"));
     assert!(why.contains("exit status: 1"), "{why}");
+}
+
+fn a_zygote_that_is_killed_before_it_is_ready_is_replaced() {
+    let mut config = config(2);
+    // Kills itself the first five times, and counts them in a file.
+    let count = std::env::temp_dir().join(format!("shoal-zygotes-{}", std::process::id()));
+    let script = "echo >> \"$0\"; if [ $(wc -l < \"$0\") -gt 5 ]; then exec \"$@\"; fi; kill -9 $$";
+    let real = std::mem::replace(&mut config.launch.program, "/bin/sh".into());
+    let own = ["-c".into(), script.into(), count.clone().into_os_string(), real];
+    config.launch.args.splice(0..0, own);
+    let client = Client { pool: Pool::new(&config).expect("started in the background") };
+    assert_eq!(client.result("echo", b"well"), b"well");
+    std::fs::remove_file(count).expect("it was counted");
 }
 
 fn workers_that_end_before_they_are_ready_are_given_up() {

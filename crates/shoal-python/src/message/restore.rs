@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -15,7 +15,7 @@ use shoal_core::memory::heap::{BlockId, Heap, Lease};
 use shoal_core::memory::view::{View, Views};
 
 use super::PLAIN;
-use crate::errors::OrRaise;
+use crate::errors::{self, OrRaise};
 use crate::numpy::{Numpy, Order, dtype_of, strides};
 
 /// How a block is held by those who use its bytes.
@@ -101,7 +101,7 @@ struct Restoring {
 struct Bytes<'a>(&'a [u8]);
 
 fn damaged() -> PyErr {
-    PyValueError::new_err("damaged message")
+    errors::damaged("message")
 }
 
 impl<'a> Bytes<'a> {

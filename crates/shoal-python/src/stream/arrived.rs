@@ -8,7 +8,7 @@ use pyo3::types::PyList;
 use shoal_core::pool::batches::Weight;
 use shoal_core::pool::tasks::Outcome;
 
-use crate::errors::OrRaise;
+use crate::errors::{self, OrRaise};
 use crate::message::Reader;
 use crate::pool::{Label, load, resolve};
 use crate::wire::{self, EACH_HEAD, result};
@@ -89,7 +89,7 @@ impl Arrived {
 }
 
 fn damaged() -> PyErr {
-    PyRuntimeError::new_err("damaged result")
+    errors::damaged("result")
 }
 
 fn each(py: Python<'_>, label: &Label, outcome: &Outcome, at: &mut usize) -> PyResult<Py<PyAny>> {

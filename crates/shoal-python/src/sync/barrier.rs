@@ -12,6 +12,7 @@ use super::handle;
 use super::wait::{duration, patiently};
 use crate::block::resolve;
 use crate::errors::OrRaise;
+use crate::pool;
 
 /// A barrier in shared memory.
 #[pyclass(frozen, subclass, module = "shoal._engine")]
@@ -56,7 +57,7 @@ impl RawBarrier {
             (Some(handle), _) => Shared::new(resolve(py, handle, Kind::Barrier)?),
             (None, Some(value)) => {
                 let parties = self::parties(value)?;
-                let made = py.detach(|| domain::heap()?.allocate_words::<Inside>(Kind::Barrier));
+                let made = pool::Inside::detach(py, || domain::heap()?.allocate_words::<Inside>(Kind::Barrier));
                 made.inspect(|shared| Barrier::new(shared.lease().cell(), shared).make(parties))
             }
             (None, None) => return Err(PyTypeError::new_err("parties must be an integer, not None")),

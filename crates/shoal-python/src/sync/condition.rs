@@ -86,7 +86,7 @@ impl RawCondition {
             Some(handle) => Shared::new(resolve(py, handle, Kind::Condition)?),
             None => {
                 let heap = guard.lease().heap().clone();
-                py.detach(|| heap.allocate_words::<Waiters>(Kind::Condition))
+                Inside::detach(py, || heap.allocate_words::<Waiters>(Kind::Condition))
             }
         };
         Ok(RawCondition { shared: shared.or_raise(py)?, guard })

@@ -102,6 +102,7 @@ impl RawCounter {
     /// Example:
     ///     >>> if counter.compare_and_set(0, os.getpid()):
     ///     ...     print("I am the first")
+    ///     I am the first
     fn compare_and_set(&self, expected: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         let (expected, value) = (int64("expected", expected)? as u64, int64("value", value)? as u64);
         Ok(self.number().compare_exchange(expected, value, Ordering::SeqCst, Ordering::SeqCst).is_ok())

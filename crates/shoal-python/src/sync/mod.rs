@@ -22,6 +22,7 @@ use shoal_core::memory::lease::Kind;
 use crate::block::resolve;
 use crate::errors::OrRaise;
 use crate::in_flight;
+use crate::pool::Inside;
 
 pub use barrier::RawBarrier;
 pub use condition::RawCondition;
@@ -36,7 +37,7 @@ pub use tally::{Counted, RawTally};
 fn cell(py: Python<'_>, kind: Kind, handle: Option<&[u8]>) -> PyResult<Lease> {
     match handle {
         Some(handle) => resolve(py, handle, kind),
-        None => py.detach(|| domain::heap()?.allocate_cell(kind)).or_raise(py),
+        None => Inside::detach(py, || domain::heap()?.allocate_cell(kind)).or_raise(py),
     }
 }
 

@@ -12,6 +12,7 @@ use super::wait::{Given, Truth, acquire};
 use super::{Reduced, reduce};
 use crate::block::resolve;
 use crate::errors::OrRaise;
+use crate::pool::Inside;
 
 /// A semaphore in shared memory.
 #[pyclass(frozen, subclass, module = "shoal._engine")]
@@ -50,7 +51,7 @@ impl RawSemaphore {
                     Given::Nothing => 1,
                     Given::This(value) => permits(&value)?,
                 };
-                let made = py.detach(|| domain::heap()?.allocate_words::<Held>(Kind::Semaphore));
+                let made = Inside::detach(py, || domain::heap()?.allocate_words::<Held>(Kind::Semaphore));
                 made.inspect(|shared| {
                     let most = if bounded { value } else { MOST };
                     Semaphore::new(shared.lease().cell(), shared).make(value, most);

@@ -11,7 +11,7 @@ use std::ptr;
 /// libc has it for glibc only.
 const MADV_COLLAPSE: libc::c_int = 25;
 
-/// A shared, readable and writable mapping of a whole segment; unmapped on drop.
+/// A shared mapping of a whole segment, readable and writable unless it was asked to be only read; unmapped on drop.
 ///
 /// Other processes write to it at any time, so there are no references into it here, only the address.
 #[derive(Debug)]
@@ -33,12 +33,20 @@ impl Mapping {
     /// The address is aligned to 2 MiB if `len` is 2 MiB or more, so that the kernel can use huge pages. Fails with
     /// `InvalidInput` if `len` is 0 or more than the segment has: bytes beyond its end would be a SIGBUS.
     pub fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
+        Self::map(fd, len, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// As [`Mapping::new`], of a descriptor that may be open for reading only. Whoever writes there gets a SIGSEGV.
+    pub fn read_only(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
+        Self::map(fd, len, ProtFlags::READ)
+    }
+
+    fn map(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags) -> io::Result<Mapping> {
         let size = rustix::fs::fstat(fd)?.st_size;
         if len == 0 || len > usize::try_from(size).unwrap_or(0) {
             let problem = format!("len: 1 to {size} bytes of this segment can be mapped, not {len}");
             return Err(io::Error::new(ErrorKind::InvalidInput, problem));
         }
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
         if len < HUGE_PAGE {
             // SAFETY: the kernel chooses an address that is free.
             let start = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }?;
@@ -72,7 +80,7 @@ impl Mapping {
         self.start
     }
 
-    /// The number of bytes, as given to [`Mapping::new`].
+    /// The number of bytes that were mapped.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.len

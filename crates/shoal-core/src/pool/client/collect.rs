@@ -2,16 +2,17 @@
 //!
 //! Whoever gets the `collector` lock leads: it reads all rings, for everybody, and sleeps on the bell. The others
 //! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
-//! death, sets `wanted`; then the leader lets go at once.
+//! death, counts itself in `wanted`; then the leader lets go at once.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
 use super::{Shared, lock};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::{BlockId, Lease};
 use crate::pool::completion_ring::{CompletionRing, IN_BLOCK, Message};
@@ -73,7 +74,7 @@ impl Shared {
                     let left = until.saturating_duration_since(Instant::now());
                     // All that is rung for is looked at once more, or it could have come just before.
                     let keen = || tone != Tone::Completion && self.keen.load(Ordering::SeqCst) > 0;
-                    let look = || self.calls_for(tone) || keen() || self.wanted.load(Ordering::SeqCst) || done();
+                    let look = || self.calls_for(tone) || keen() || self.wanted.load(Ordering::SeqCst) > 0 || done();
                     let wake = control.bell.wait(tone, look, Some(left));
                     if wake == Wake::Interrupted {
                         return false;
@@ -85,7 +86,7 @@ impl Shared {
             } else {
                 self.tell_followers();
             }
-            if Instant::now() >= until || self.wanted.load(Ordering::SeqCst) {
+            if Instant::now() >= until || self.wanted.load(Ordering::SeqCst) > 0 {
                 return false;
             }
         }
@@ -133,6 +134,15 @@ impl Shared {
         }
     }
 
+    /// The collector lock, from whoever has it: soon.
+    pub(super) fn take_collector(&self) -> MutexGuard<'_, ()> {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        self.memory.control().bell.ring_all();
+        let collecting = lock(&self.collector);
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+        collecting
+    }
+
     /// Reads all rings. Only with the collector lock held. Returns how many tasks have ended.
     pub(super) fn drain(&self) -> usize {
         let mut found = 0;
@@ -172,6 +182,7 @@ impl Shared {
             }
             if let Some(task) = core.tasks.remove(number) {
                 let outcome = self.outcome(&message);
+                crash::point("client: leased");
                 if let Some(recorder) = core.recorder.as_mut().filter(|_| !may_retry) {
                     recorder.done(worker, &message.head, outcome.bytes(), now);
                 }
@@ -180,6 +191,7 @@ impl Shared {
             }
         });
         drop(core);
+        crash::point("client: read");
         let found = ended.len();
         for (task, outcome) in ended {
             task.tell(outcome);
@@ -240,6 +252,9 @@ impl Shared {
                 self.drain();
             }
             self.tell_followers();
+            if wake == Wake::TimedOut {
+                self.look_for_lost();
+            }
         }
     }
 }

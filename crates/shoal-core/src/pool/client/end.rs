@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_sys::process::Signal;
 
+use super::start::START_TRIES;
 use super::watch::Watched;
 use super::{Core, Crew, Shared, State, lock};
 use crate::domain::supervisor::Ended;
@@ -13,9 +14,7 @@ use crate::pool::layout::Phase;
 use crate::pool::messages::Place as Seat;
 use crate::pool::tasks::{Outcome, Task};
 
-/// How often in a row workers may end before they are ready until the pool is given up: so often if they are killed,
-const START_TRIES: u32 = 99;
-/// and a 33rd as often if they end by themselves.
+/// For how many of the `START_TRIES` a worker counts that ended by itself before it was ready.
 const START_COST: u32 = 33;
 /// How long a worker has to end by itself when the pool is terminated.
 const GRACE: Duration = Duration::from_millis(500);
@@ -60,6 +59,7 @@ impl Shared {
             core.backlog.drain();
             core.later.clear();
             core.stopping.clear();
+            Self::start_nobody(&mut core);
             (core.look_at, core.look_every) = (None, None);
             self.memory.tasks().retract_all(|_| ());
             self.end_workers();
@@ -164,10 +164,7 @@ impl Shared {
     /// A worker has died: its tasks are settled. First of all, while its leases still stand.
     pub(crate) fn settle(&self, seat: Seat, ended: &Ended) {
         let worker = seat.worker;
-        self.wanted.store(true, Ordering::SeqCst);
-        self.memory.control().bell.ring_all();
-        let collecting = lock(&self.collector);
-        self.wanted.store(false, Ordering::SeqCst);
+        let collecting = self.take_collector();
         self.drain_one(worker);
         let mut lost = vec![];
         self.memory.tasks().recover(worker, |task| lost.push(task));
@@ -176,6 +173,7 @@ impl Shared {
         record.cursors.reset();
         let started = record.started.load(Ordering::Relaxed);
         record.account.died();
+        self.settling.store(true, Ordering::SeqCst);
         drop(collecting);
         let unknown = Death::of(0, 0);
         let death = if let Ended::Exited(death) = ended { death } else { &unknown };
@@ -187,6 +185,7 @@ impl Shared {
                 lost.iter().for_each(|number| recorder.died(worker, *number, started));
             }
             let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
+            self.settling.store(false, Ordering::SeqCst);
             // Its slots are free again.
             self.move_backlog(&mut core);
             ends
@@ -206,18 +205,15 @@ impl Shared {
         {
             let mut core = lock(&self.core);
             let ready = self.memory.record(seat.worker).ready.load(Ordering::Acquire) == seat.epoch + 1;
-            // Killed from outside, it says little about whether the next one will be able to start.
+            // Killed from outside, or not forked, it says little about whether the next one will be able to start.
+            let not_started = matches!(ended, Ended::NotStarted(_));
             let killed = matches!(ended, Ended::Exited(death) if [-9, -15].contains(&death.code));
             core.failed_starts = if ready || matches!(ended, Ended::Lost) {
                 0
             } else {
-                core.failed_starts + if killed { 1 } else { START_COST }
+                core.failed_starts + if killed || not_started { 1 } else { START_COST }
             };
-            let wanted = match core.state {
-                State::Open => true,
-                State::Closed => core.tasks.len() > 0 || self.feeders.load(Ordering::Relaxed) > 0,
-                State::Terminated | State::Broken(_) => false,
-            };
+            let wanted = self.wants_workers(&core);
             if wanted && core.failed_starts >= START_TRIES {
                 give_up = Some(match ended {
                     Ended::Exited(death) => format!("workers end before they are ready, the last with {death}"),
@@ -237,8 +233,10 @@ impl Shared {
             if rests {
                 // What was published meanwhile did not find it resting.
                 self.call_back();
+            } else if wanted && give_up.is_none() && not_started {
+                self.start_later(&mut lock(&self.core), Seat { epoch, ..seat });
             } else if wanted && give_up.is_none() {
-                self.fork(Seat { epoch, ..seat });
+                self.start(Seat { epoch, ..seat });
             } else {
                 self.end_if_done(&lock(&self.core));
             }

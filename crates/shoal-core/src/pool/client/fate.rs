@@ -12,12 +12,17 @@ use shoal_sys::process::Signal;
 
 use super::watch::from_now;
 use super::{Core, Crew, Pool, Shared, lock};
+use crate::domain::host::LAST_WORD;
 use crate::pool::death::{Cause, Death};
 use crate::pool::messages::Place as Seat;
 use crate::pool::tasks::{Outcome, Reply, Stop};
 
 /// How often to look for a worker that has taken a task which is to be stopped, but not yet noted it.
 pub(super) const MOMENT: Duration = Duration::from_millis(1);
+
+/// How long a worker that is to end has to say where it is. It takes less than a millisecond, unless it was stopped by a
+/// signal, or waits in the kernel.
+const PARTING: Duration = Duration::from_millis(100);
 
 impl Pool {
     /// Takes a task back, or stops it by ending its worker if one runs it. `false`: it has ended.
@@ -89,7 +94,10 @@ impl Shared {
             (None, Some(Stop::OverMemory { used, limit })) => Cause::MemoryLimit { used, limit },
             _ => death.cause,
         };
-        task.more().deaths.push(Death { cause, ..death.clone() });
+        // That it was asked first is nobody's business.
+        let asked = task.stop().is_some() && death.code == -LAST_WORD.as_raw();
+        let code = if asked { -Signal::KILL.as_raw() } else { death.code };
+        task.more().deaths.push(Death { cause, code, ..death.clone() });
         if (overran.is_none() || retry_timeouts) && self.try_again(core, number) {
             return None;
         }
@@ -122,6 +130,18 @@ impl Shared {
         match crew[usize::from(worker)] {
             Crew::Starting { epoch } | Crew::Running { epoch, .. } => Some(Seat { pool: self.number, worker, epoch }),
             Crew::Resting { .. } | Crew::Gone => None,
+        }
+    }
+
+    /// Ends workers that are stopped at their task, and has them say first where they are.
+    pub(super) fn part(&self, victims: Vec<Seat>) {
+        let (asked, silent): (Vec<_>, Vec<_>) = victims.into_iter().partition(|seat| self.host.ask_where(*seat));
+        self.kill(silent);
+        if !asked.is_empty() {
+            let mut core = lock(&self.core);
+            let until = from_now(PARTING);
+            core.parting.extend(asked.into_iter().map(|seat| (until, seat)));
+            self.look_within(&mut core, PARTING);
         }
     }
 

@@ -7,7 +7,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Core, Crew, Shared, lock};
+use super::{Core, Shared, lock};
+use crate::pool::crew;
 use crate::pool::messages::Place as Seat;
 
 impl Shared {
@@ -23,40 +24,25 @@ impl Shared {
     pub(super) fn call_back(&self) {
         let seats = {
             let mut core = lock(&self.core);
-            let mut missing = self.missing(&core);
-            let mut seats = vec![];
-            for (worker, crew) in core.crew.iter_mut().enumerate() {
-                if let (Crew::Resting { epoch }, 1..) = (*crew, missing) {
-                    *crew = Crew::Starting { epoch: epoch + 1 };
-                    seats.push(Seat { pool: self.number, worker: worker as u16, epoch: epoch + 1 });
-                    missing -= 1;
-                }
-            }
+            let missing = self.missing(&core);
+            let called = crew::call_back(&mut core.crew, missing).into_iter();
+            let seats: Vec<_> = called.map(|(worker, epoch)| Seat { pool: self.number, worker, epoch }).collect();
             self.resting.fetch_sub(seats.len(), Ordering::Relaxed);
             seats
         };
         for seat in seats {
-            self.fork(seat);
+            self.start(seat);
         }
     }
 
     /// Tasks that are queued and for which no worker is on its way.
     fn missing(&self, core: &Core) -> usize {
-        let starting = core.crew.iter().filter(|crew| matches!(crew, Crew::Starting { .. })).count();
-        let idle = self.memory.control().gate.idle();
-        (self.memory.tasks().queued() as usize + core.backlog.len()).saturating_sub(starting + idle)
+        let queued = self.memory.tasks().queued() as usize + core.backlog.len();
+        crew::missing(&core.crew, queued, self.memory.control().gate.idle())
     }
 
     /// Whether the worker of that seat has ended for want of work, and there still is none for it.
     pub(super) fn rests(&self, core: &Core, seat: Seat) -> bool {
-        self.memory.record(seat.worker).left.load(Ordering::Acquire) == seat.epoch + 1 && self.missing(core) == 0
-    }
-
-    /// Asks for a worker. If there can't be one, there won't be another.
-    pub(super) fn fork(&self, seat: Seat) {
-        if let Err(error) = self.host.fork(seat, self.memory.fd()) {
-            lock(&self.core).crew[usize::from(seat.worker)] = Crew::Gone;
-            self.give_up(&error.to_string());
-        }
+        crew::has_left(&self.memory.record(seat.worker).left, seat.epoch) && self.missing(core) == 0
     }
 }

@@ -3,6 +3,7 @@
 use shoal_sys::clock;
 
 use super::{Core, Shared, State};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::pool::task_ring::{Body, INLINE};
 use crate::pool::tasks::{Arguments, Outcome, Task};
@@ -16,11 +17,13 @@ impl Shared {
     pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
+        crash::point("client: numbered");
         if core.recorder.is_some() && self.quiet_since.load(Ordering::Relaxed) == 0 {
             // One look at the clock for all that are sent together: until workers are told.
             self.quiet_since.store(clock::nanos(), Ordering::Relaxed);
         }
         self.queue(core, number);
+        crash::point("client: queued");
         if let Some(period) = period {
             self.look_every(core, period);
         }
@@ -48,7 +51,7 @@ impl Shared {
             if core.backlog.len() == 1 {
                 self.set_low_water(core);
             } else {
-                self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+                self.tell_backlog(core);
             }
         }
     }
@@ -86,7 +89,11 @@ impl Shared {
         task.in_ring = true;
         task.position = ring.next_position() as u32;
         match self.body(number, task) {
-            Ok(body) => ring.push(&body),
+            Ok(body) => {
+                let pushed = ring.push(&body);
+                core.pushed += u64::from(pushed);
+                pushed
+            }
             Err(error) => {
                 let outcome = match error {
                     Error::OutOfSharedMemory { wanted, available, limit } => {
@@ -176,9 +183,14 @@ impl Shared {
         }
     }
 
+    fn tell_backlog(&self, core: &Core) {
+        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.memory.control().backlog.0.store(core.backlog.len() as u64, Ordering::Relaxed);
+    }
+
     /// When a worker that takes a task rings: early enough to refill the ring before it is empty.
     pub(super) fn set_low_water(&self, core: &Core) {
-        self.backlogged.store(core.backlog.len(), Ordering::Relaxed);
+        self.tell_backlog(core);
         let half = self.depth(core) / 2;
         let fed = if core.backlog.is_empty() { self.feed_at.load(Ordering::Relaxed).min(half) } else { half };
         // A pool that closes ends by itself when it has run out of tasks: its collector has to know.

@@ -31,6 +31,24 @@ pub(super) struct Watched {
     pub(super) silent: bool,
 }
 
+/// A task whose worker has more memory to itself than it may.
+#[derive(Clone, Copy, Debug)]
+struct Heavy {
+    task: u64,
+    why: Stop,
+}
+
+/// What came of asking a worker for an answer.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// It is to be asked, now.
+    now: bool,
+    /// It was silent, and has answered after all.
+    again: bool,
+    /// It was silent for too long, since now.
+    in_vain: bool,
+}
+
 impl Shared {
     /// The supervisor is to look within so long.
     pub(super) fn look_within(&self, core: &mut Core, time: Duration) {
@@ -62,6 +80,7 @@ impl Shared {
     /// Stops tasks whose time is over or whose workers have too much memory, lets those begin whose pause is over,
     /// asks workers that have long been at their task for an answer. How long until the next look.
     pub(crate) fn watch(&self) -> Option<Duration> {
+        let heavy = self.weigh();
         let mut core = lock(&self.core);
         core.look_at?;
         let now = Instant::now();
@@ -71,40 +90,51 @@ impl Shared {
             self.queue(&mut core, number);
             begun = true;
         }
+        let due = self.due(&mut core, now);
         let mut victims = self.stop_workers(&mut core);
         let mut next = core.later.peek().map(|Reverse((at, _))| at.saturating_duration_since(now));
+        next = earliest([next, core.put_off.iter().map(|(at, _)| at.saturating_duration_since(now)).min()]);
+        core.parting.retain(|(until, seat)| {
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() {
+                victims.push(*seat);
+            } else {
+                next = earliest([next, Some(left)]);
+            }
+            !left.is_zero()
+        });
         if !core.stopping.is_empty() {
             next = earliest([next, Some(MOMENT)]);
         }
         let any = core.tasks.len() > 0;
         core.look_every = earliest([core.tasks.shortest_limit(), self.period().filter(|_| any)]);
-        let mut asked = vec![];
+        let (mut parting, mut asked, mut silent, mut back) = (vec![], vec![], vec![], vec![]);
         if let Some(period) = core.look_every {
             // What begins from now on does not want to be looked at before that.
             next = earliest([next, Some(period.max(MOMENT))]);
-            let weigh = self.limits.private_memory.filter(|_| core.weighed.is_none_or(|at| now - at >= MEMORY / 2));
-            core.weighed = weigh.map(|_| now).or(core.weighed);
             for worker in 0..self.memory.workers() as u16 {
                 let Crew::Running { pid, .. } = core.crew[usize::from(worker)] else { continue };
                 let Some((number, spent)) = self.at(worker) else { continue };
                 let seat = self.seat(&core.crew, worker);
                 let stop = self.reason_to_stop(&mut core, number, spent, &mut next);
-                let heavy = weigh.and_then(|limit| {
-                    let used = procfs::private_memory(pid)?;
-                    (used > limit).then_some(Stop::OverMemory { used, limit })
-                });
+                let heavy = heavy.iter().find(|heavy| heavy.task == number).map(|heavy| heavy.why);
                 if stop.or(heavy).is_some_and(|why| self.stop_at(&mut core, worker, number, why)) {
-                    victims.extend(seat);
+                    parting.extend(seat);
                 } else if self.limits.answer.is_some_and(|limit| spent >= limit) {
-                    let reply = self.ask(&mut core, worker, pid, spent, now);
-                    asked.extend(seat.filter(|_| reply.is_some()));
-                    next = earliest([next, reply]);
+                    let reply = self.ask(&mut core, worker, now);
+                    asked.extend(seat.filter(|_| reply.now));
+                    next = earliest([next, reply.now.then_some(REPLY)]);
+                    silent.extend(reply.in_vain.then_some((pid, spent)));
+                    back.extend(reply.again.then_some(pid));
                 }
             }
         }
         core.look_at = next.map(from_now);
         drop(core);
         self.kill(victims);
+        self.part(parting);
+        silent.into_iter().for_each(|(pid, spent)| self.report(pid, spent));
+        back.into_iter().for_each(|pid| self.host.say(format!("shoal: worker {pid} answers again\n")));
         for seat in asked {
             // Should it have ended meanwhile, it needs not answer.
             let _ = self.host.signal(seat, Signal::URG);
@@ -112,7 +142,32 @@ impl Shared {
         if begun {
             self.announce();
         }
+        self.start_due(due);
         next
+    }
+
+    /// Looks what memory workers that are at a task have, if it is time. The kernel is asked with nothing locked: it may
+    /// take its time, and submitting wants the lock.
+    fn weigh(&self) -> Vec<Heavy> {
+        let Some(limit) = self.limits.private_memory else { return vec![] };
+        let at_work: Vec<_> = {
+            let mut core = lock(&self.core);
+            let now = Instant::now();
+            if core.look_at.is_none() || core.weighed.is_some_and(|at| now - at < MEMORY / 2) {
+                return vec![];
+            }
+            core.weighed = Some(now);
+            let running = |worker: u16| match core.crew[usize::from(worker)] {
+                Crew::Running { pid, .. } => Some((self.memory.record(worker).current.running()?, pid)),
+                _ => None,
+            };
+            (0..self.memory.workers() as u16).filter_map(running).collect()
+        };
+        let heavy = |(task, pid)| {
+            let used = procfs::private_memory(pid)?;
+            (used > limit).then_some(Heavy { task, why: Stop::OverMemory { used, limit } })
+        };
+        at_work.into_iter().filter_map(heavy).collect()
     }
 
     /// The task that a worker is at, and for how long. That time may already be a later task's, never an earlier one's.
@@ -152,36 +207,35 @@ impl Shared {
         stopped
     }
 
-    /// Asks a worker for an answer, if it has given all it was asked for; else sees how long it has been silent. When to look
-    /// again, if it was asked.
-    fn ask(&self, core: &mut Core, worker: u16, pid: u32, spent: Duration, now: Instant) -> Option<Duration> {
+    /// Asks a worker for an answer, if it has given all it was asked for; else sees how long it has been silent.
+    fn ask(&self, core: &mut Core, worker: u16, now: Instant) -> Asked {
         let record = self.memory.record(worker);
         let asked = record.asked.load(Ordering::Relaxed);
         let watched = &mut core.watched[usize::from(worker)];
         if record.answered.load(Ordering::Acquire) == asked {
-            if std::mem::take(&mut watched.silent) {
-                self.host.say(format!("shoal: worker {pid} answers again\n"));
-            }
             // Often enough to know, and seldom enough not to disturb what may not like signals.
             let due = watched.asked.is_none_or(|at| Some(now - at) >= self.limits.answer);
-            return due.then(|| {
+            let answered = std::mem::take(&mut watched.silent);
+            if due {
                 watched.asked = Some(now);
-                record.asked.store(asked + 1, Ordering::Release);
-                REPLY
-            });
+                record.asked.store(asked.wrapping_add(1), Ordering::Release);
+            }
+            return Asked { now: due, again: answered, in_vain: false };
         }
-        if !watched.silent && watched.asked.is_some_and(|at| now - at >= REPLY) {
-            watched.silent = true;
-            let why = if procfs::is_stopped(pid) == Some(true) {
-                "it was stopped by a signal, and goes on with SIGCONT"
-            } else {
-                "it runs native code that does not come back to the interpreter"
-            };
-            let seconds = spent.as_secs();
-            self.host
-                .say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
-        }
-        None
+        let in_vain = !watched.silent && watched.asked.is_some_and(|at| now - at >= REPLY);
+        watched.silent |= in_vain;
+        Asked { now: false, again: false, in_vain }
+    }
+
+    /// Says that a worker does not answer, and why, if anybody knows.
+    fn report(&self, pid: u32, spent: Duration) {
+        let why = if procfs::is_stopped(pid) == Some(true) {
+            "it was stopped by a signal, and goes on with SIGCONT"
+        } else {
+            "it runs native code that does not come back to the interpreter"
+        };
+        let seconds = spent.as_secs();
+        self.host.say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
     }
 }
 

@@ -5,30 +5,10 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::handle::Address;
-use crate::memory::heap::{Heap, Source};
-
-struct Alone;
-
-impl Source for Alone {
-    fn create(&self, data: u64, backed: u64, entries: u32, _patient: bool) -> Result<Arc<Segment>> {
-        Ok(Arc::new(Segment::create(1, data, backed, entries)?))
-    }
-
-    fn restore(&self, _: &Arc<Segment>, _: std::ops::Range<usize>) -> Result<()> {
-        Ok(())
-    }
-
-    fn open(&self, _: u32) -> Result<Arc<Segment>> {
-        Err(Error::Gone)
-    }
-
-    fn freed(&self) {}
-}
+use crate::testing::heap;
 
 fn chunk() -> Chunk {
-    let heap = Heap::new(0, Address { domain: [0; 16], token: [0; 16] }, Box::new(Alone));
-    Chunk::new(heap.allocate(SMALLEST).expect("memory")).expect("a chunk")
+    Chunk::new(heap().allocate(SMALLEST).expect("memory")).expect("a chunk")
 }
 
 fn block(number: u32) -> BlockId {

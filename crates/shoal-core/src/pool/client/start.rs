@@ -1,0 +1,82 @@
+//! How workers are asked for, and what becomes of those that could not be had.
+//!
+//! Descriptors, processes and memory may be short for a moment. So a worker that can't be had now is asked for again, a
+//! little later, and the tasks wait meanwhile; unless that fails too often in a row.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Core, Crew, Shared, State, lock};
+use crate::pool::messages::Place as Seat;
+
+/// How often in a row workers may end before they are ready, or not be had at all, until the pool is given up.
+pub(super) const START_TRIES: u32 = 99;
+/// How long until a worker that could not be had is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Shared {
+    /// Whether there may be work for another worker.
+    pub(super) fn wants_workers(&self, core: &Core) -> bool {
+        match core.state {
+            State::Open => true,
+            State::Closed => core.tasks.len() > 0 || self.feeders.load(Ordering::Relaxed) > 0,
+            State::Terminated | State::Broken(_) => false,
+        }
+    }
+
+    /// Asks for a worker; again later, if it can't be had: then `false`.
+    pub(super) fn start(&self, seat: Seat) -> bool {
+        let Err(error) = self.host.fork(seat, self.memory.fd(), self.output) else { return true };
+        let hopeless = {
+            let mut core = lock(&self.core);
+            core.failed_starts += 1;
+            let hopeless = core.failed_starts >= START_TRIES;
+            if hopeless || !self.wants_workers(&core) {
+                core.crew[usize::from(seat.worker)] = Crew::Gone;
+            } else {
+                self.start_later(&mut core, seat);
+            }
+            hopeless
+        };
+        if hopeless {
+            self.give_up(&error.to_string());
+        }
+        self.end_if_over();
+        false
+    }
+
+    /// Asks for a worker in a moment.
+    pub(super) fn start_later(&self, core: &mut Core, seat: Seat) {
+        core.put_off.push((Instant::now() + PAUSE, seat));
+        self.look_within(core, PAUSE);
+    }
+
+    /// Those that were put off until now.
+    pub(super) fn due(&self, core: &mut Core, now: Instant) -> Vec<Seat> {
+        core.put_off.extract_if(.., |(at, _)| *at <= now).map(|(_, seat)| seat).collect()
+    }
+
+    /// Asks for workers that were put off, if they are still wanted. Not with the `core` lock held.
+    pub(super) fn start_due(&self, seats: Vec<Seat>) {
+        let mut seats = seats.into_iter();
+        // Where one can't be had the others can't either: together they count as one that failed.
+        while let Some(seat) = seats.next() {
+            let wanted = self.wants_workers(&lock(&self.core));
+            if !wanted || !self.start(seat) {
+                let mut core = lock(&self.core);
+                if !wanted {
+                    core.crew[usize::from(seat.worker)] = Crew::Gone;
+                }
+                seats.by_ref().for_each(|seat| self.start_later(&mut core, seat));
+            }
+        }
+        self.end_if_over();
+    }
+
+    /// The pool is over: those that were put off are wanted no more.
+    pub(super) fn start_nobody(core: &mut Core) {
+        for (_, seat) in std::mem::take(&mut core.put_off) {
+            core.crew[usize::from(seat.worker)] = Crew::Gone;
+        }
+    }
+}

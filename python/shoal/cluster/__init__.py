@@ -1,0 +1,22 @@
+"""A pool on a cluster: the same calls, carried to many machines by Dask, which has them already.
+
+pool.py         `ClusterPool`: the front, `Pool`'s own, with these behind it
+nodes.py        the client's half of the protocol: who gets which task, and what becomes of those of a lost node
+balance.py      how much each node gets
+deaths.py       what an error tells of a death on a node
+node.py         a node's half: its pool, what it has taken, what it gives back
+target.py       what a worker does there
+task.py         a task in the client, and its states
+maps.py         maps and streams, cut into pieces
+common.py       arrays that the items of a map have in common, which cross once a node, too
+progress.py     bars of maps
+functions.py    functions, which cross the network once a node
+words.py        what tasks print
+terms.py        limits and further tries
+wire.py         objects to bytes and frames, for another machine
+elsewhere.py    what shared things are there
+engine.py       what is asked of the cluster: the interface of its adapter
+dask.py         the adapter of Dask
+
+How it works, and why nothing is lost or done twice, is told in docs/design/cluster.md.
+"""

@@ -1,0 +1,421 @@
+"""The adapter of Dask: a cluster is its scheduler and workers, a node one of its workers, a link one of its comms.
+
+Dask says who is there and carries messages, with its own security and protocols. None of its tasks are used: each of
+the client's links is one long request to a worker, whose handler (`serve`) is the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import distributed
+from distributed.comm import CommClosedError, connect
+from distributed.protocol import ToPickle
+
+import shoal
+from shoal.cluster.engine import Item, Listener
+from shoal.cluster.node import Node
+from shoal.errors import ShoalError
+
+__all__ = ["DaskEngine", "dask_engine"]
+
+# What the handler is called among those of a Dask worker.
+OP = "shoal-node"
+
+# Seconds between two looks at who is there.
+PERIOD = 0.5
+
+# Seconds until a node that could not be reached is tried again.
+PATIENCE = 5.0
+
+# Seconds to find the scheduler again, when it is lost.
+RECONNECT = 1.0
+
+
+def dask_engine(cluster: object, node_timeout: float) -> DaskEngine:
+    """The engine for a client, a cluster object of Dask, or an address of a scheduler."""
+    if isinstance(cluster, distributed.Client):
+        if cluster.asynchronous:
+            raise ValueError("cluster must not be an asynchronous Client: its loop would wait for itself")
+        return DaskEngine(cluster, False, node_timeout)
+    if not isinstance(cluster, str) and not hasattr(cluster, "scheduler_address"):
+        raise TypeError(
+            f"cluster must be a dask.distributed.Client, a cluster of Dask or the address of a scheduler, "
+            f"not {type(cluster).__name__}"
+        )
+    try:
+        client = distributed.Client(cluster, set_as_default=False)
+    except OSError as error:
+        raise ShoalError(f"there is no Dask scheduler at {cluster}: {error}") from error
+    return DaskEngine(client, True, node_timeout)
+
+
+class DaskEngine:
+    """See `Engine`. What begins with `_` and is no property runs in the loop of the Dask client."""
+
+    def __init__(self, client: distributed.Client, mine: bool, node_timeout: float) -> None:
+        self._client, self._mine, self._timeout = client, mine, node_timeout
+        self.name = str(client.scheduler.address)
+        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._stopped = asyncio.Event()
+        self._over = threading.Event()
+        # One look at a time: it is a question and an answer on one comm.
+        self._looking, self._gone = asyncio.Lock(), False
+        # Nodes that are linked, or are not to be tried (again).
+        self._known: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- from any thread ---------------------------------------------------------------------------------------------
+
+    def start(self, listener: Listener, options: bytes) -> None:
+        """See `Engine`."""
+        self._listener, self._options = listener, options
+        present: asyncio.Future[None] = asyncio.run_coroutine_threadsafe(self._begin(), self._loop)  # type: ignore[assignment]
+        try:
+            present.result()
+        except BaseException:
+            self.stop()
+            raise
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """See `Engine`."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
+
+    def drop(self) -> None:
+        """See `Engine`."""
+        if self._mine:
+            self._client.close()
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """See `Engine`."""
+        return self._over.wait(timeout)
+
+    # ---- who is there ------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        try:
+            self._scheduler = await connect(self.name, **self._client.connection_args)
+            links = self._link_new(await self._workers())
+        except OSError as error:
+            self._finish()
+            raise ShoalError(f"there is no Dask scheduler at {self.name}: {error}") from error
+        watching = self._spawn(self._watch())
+        watching.add_done_callback(lambda _: self._finish())
+        if links:
+            await asyncio.wait(links)
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _workers(self) -> dict[str, dict[str, Any]]:
+        """What the scheduler says of each worker, by its address."""
+        await self._scheduler.write({"op": "identity", "n_workers": -1, "reply": True})
+        identity: Any = await self._scheduler.read()
+        return dict(identity["workers"])
+
+    async def _watch(self) -> None:
+        """Look who is there, until the engine is stopped; then wait for the links to end."""
+        while not self._stopped.is_set():
+            try:
+                await asyncio.wait_for(self._stopped.wait(), PERIOD)
+            except TimeoutError:
+                if not await self._look():
+                    break
+        # Links end by themselves when their nodes have ended, or are lost.
+        while links := [task for task in self._tasks if task is not asyncio.current_task()]:
+            await asyncio.wait(links)
+        await self._scheduler.close()
+
+    async def _look(self) -> bool:
+        """See who is there; whether the scheduler itself is."""
+        async with self._looking:
+            return not self._gone and await self._look_now()
+
+    async def _look_now(self) -> bool:
+        try:
+            if self._client.status in ("closing", "closed"):
+                raise CommClosedError("the Dask client was closed")
+            try:
+                workers = await asyncio.wait_for(self._workers(), self._timeout)
+            except OSError:
+                self._scheduler = await connect(self.name, timeout=RECONNECT, **self._client.connection_args)
+                workers = await self._workers()
+        except (OSError, TimeoutError) as error:
+            self._gone = True
+            self._listener.ended(ShoalError(f"the Dask scheduler at {self.name} is gone: {error}"))
+            return False
+        self._known &= workers.keys()
+        self._link_new(workers)
+        return True
+
+    def _link_new(self, workers: dict[str, dict[str, Any]]) -> list[asyncio.Future[None]]:
+        hosts = [worker.get("host") for worker in workers.values()]
+        up: list[asyncio.Future[None]] = []
+        for address, worker in workers.items():
+            if address not in self._known:
+                self._known.add(address)
+                up.append(self._loop.create_future())
+                self._spawn(self._link(address, hosts.count(worker.get("host")), up[-1]))
+        return up
+
+    def _finish(self) -> None:
+        if not self._mine:
+            self._over.set()
+            return
+
+        def close() -> None:
+            self._client.close()
+            self._over.set()
+
+        threading.Thread(target=close, name="shoal-dask-close").start()
+
+    # ---- one node ----------------------------------------------------------------------------------------------------
+
+    async def _link(self, address: str, neighbours: int, up: asyncio.Future[None]) -> None:
+        """A link from its beginning to its end."""
+        try:
+            comm = await connect(address, **self._client.connection_args)
+        except OSError as error:
+            # It may be on its way in or out: if it stays there, it is tried again.
+            self._loop.call_later(PATIENCE, self._known.discard, address)
+            self._refused_at_first(address, error, up)
+            return
+        try:
+            workers = await self._greet(comm, neighbours)
+        except OSError:
+            comm.abort()
+            self._loop.call_later(PATIENCE, self._known.discard, address)
+            up.set_result(None)
+            return
+        except Exception as error:
+            comm.abort()
+            self._listener.refused(address, error)
+            up.set_result(None)
+            return
+        link = _Wire(comm, self._loop, address, workers)
+        self._listener.linked(link)
+        up.set_result(None)
+        reason = "its messages can't be read"
+        try:
+            reason = await self._read(link)
+        finally:
+            self._loop.call_later(PATIENCE, self._known.discard, address)
+            # With the scheduler its workers end, too: that is to be told, and not the end of each.
+            if not self._stopped.is_set():
+                await self._look()
+            self._listener.lost(link, reason)
+
+    def _refused_at_first(self, address: str, error: Exception, up: asyncio.Future[None]) -> None:
+        message = f"node {address} can't be reached from here: {error}"
+        self._listener.refused(address, ShoalError(message))
+        up.set_result(None)
+
+    async def _greet(self, comm: Any, neighbours: int) -> int:
+        """Make the Dask worker at the other end a node; how many workers it has."""
+        await comm.write({"op": "run", "function": pickle.dumps(install), "wait": True, "reply": True})
+        reply: Any = await comm.read()
+        if reply["status"] != "OK":
+            raise ShoalError(f"shoal can't be used on node {comm.peer_address}: {reply['text']}")
+        greeting = shoal.__version__, self._options, neighbours, self._timeout
+        await comm.write({"op": OP, "greeting": ToPickle(greeting), "reply": False})
+        answer, content = _opened(await comm.read())
+        if answer == "refused":
+            raise pickle.loads(content)
+        workers: int = content
+        return workers
+
+    async def _read(self, link: _Wire) -> str:
+        """Hand on what a node sends, until the link ends; why it did."""
+        beats = self._spawn(link.beat(self._timeout / 4))
+        try:
+            while True:
+                try:
+                    items = await link.read()
+                except CommClosedError:
+                    return "its connection is gone"
+                except _Silent:
+                    return f"it has not answered for {self._timeout:g} s"
+                if items and items[0] == ("gone",):
+                    return "it has ended its pool"
+                self._listener.received(link, items)
+        finally:
+            beats.cancel()
+            link.end()
+
+
+class _Silent(Exception):
+    """Nothing has come for too long."""
+
+
+class _Wire:
+    """A comm as both of its ends use it: items are sent in order, all that have gathered at a time."""
+
+    def __init__(self, comm: Any, loop: asyncio.AbstractEventLoop, node: str, workers: int) -> None:
+        self.node, self.workers = node, workers
+        self._comm, self._loop = comm, loop
+        self._outgoing: deque[tuple[tuple[Item, ...], Callable[[], object] | None]] = deque()
+        self._called = self._closing = False
+        self._wake = asyncio.Event()
+        self._silent = 0
+        self._sender = loop.create_task(self._write())
+
+    def send(self, *items: Item, then: Callable[[], object] | None = None) -> None:
+        """Send items, from any thread; `then` is called in the loop when they have left this process."""
+        self._outgoing.append((items, then))
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def close(self) -> None:
+        """See `Link`."""
+        if not self._closing:
+            self._closing = True
+            self.send(("bye",))
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._called = False
+            items: list[Item] = []
+            sent: list[Callable[[], object] | None] = []
+            while self._outgoing:
+                some, then = self._outgoing.popleft()
+                items += some
+                sent.append(then)
+            if not sent:
+                continue
+            try:
+                await self._flushed(items)
+            except CommClosedError:
+                # Whoever reads is told, too.
+                return
+            except BaseException:
+                self._comm.abort()
+                raise
+            for then in sent:
+                if then is not None:
+                    then()
+
+    async def _flushed(self, items: list[Item]) -> None:
+        # The first frame comes in one piece of memory with what is before it, at whatever place in it: a small one.
+        await self._comm.write(ToPickle((pickle.PickleBuffer(bytearray(1)), items)))
+        stream = getattr(self._comm, "stream", None)
+        if stream is not None and stream.writing():
+            # Dask does not wait until it has left.
+            try:
+                await stream.write(b"")
+            except Exception as error:  # tornado's, which says that the stream is closed
+                raise CommClosedError(str(error)) from error
+
+    async def read(self) -> list[Item]:
+        """The next items from the other end.
+
+        Raises:
+            CommClosedError: there are no more.
+            _Silent: `beat` has ended the link.
+        """
+        try:
+            message = await self._comm.read()
+        except CommClosedError:
+            if self._silent < 0:
+                raise _Silent from None
+            raise
+        self._silent = 0
+        items: list[Item] = _opened(message)[1]
+        return items
+
+    async def beat(self, period: float, patience: int = 4) -> None:
+        """Send something now and then, and end the link when nothing has come for `patience` periods.
+
+        Periods are counted, not seconds: a process that was stopped itself waits for them anew.
+        """
+        while True:
+            await asyncio.sleep(period)
+            self._silent += 1
+            if self._silent > patience:
+                self._silent = -1
+                self._comm.abort()
+                return
+            self.send()
+
+    async def drain(self) -> None:
+        """Wait until all that was sent has left, a second at most."""
+        left = asyncio.Event()
+        self.send(then=left.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(left.wait(), 1.0)
+
+    def end_sending(self) -> None:
+        """Nothing more is sent."""
+        self._sender.cancel()
+
+    def end(self) -> None:
+        """Nothing more is sent, and the comm is closed."""
+        self.end_sending()
+        self._comm.abort()
+
+
+def _opened(message: Any) -> Any:
+    """What was sent, also where the comm does not pickle: between two ends in one process."""
+    return message.data if isinstance(message, ToPickle) else message
+
+
+def install(dask_worker: Any) -> None:
+    """On a Dask worker: teach it to be a node."""
+    dask_worker.handlers[OP] = serve
+
+
+async def serve(comm: Any, greeting: Any) -> None:
+    """On a Dask worker: be a node for the client at the other end, until that says goodbye or is gone."""
+    version, options, neighbours, timeout = _opened(greeting)
+    loop = asyncio.get_running_loop()
+    try:
+        if version != shoal.__version__:
+            raise ShoalError(f"node {comm.local_address} has shoal {shoal.__version__}, and the client has {version}")
+        wire = _Wire(comm, loop, comm.local_address, 0)
+        node = await loop.run_in_executor(None, functools.partial(Node, options, neighbours, wire.send))
+    except Exception as error:
+        await comm.write(ToPickle(("refused", pickle.dumps(error))))
+        return
+    beats = None
+    try:
+        await comm.write(ToPickle(("ready", node.workers)))
+        beats = loop.create_task(wire.beat(timeout / 4, patience=1 << 62))
+        while True:
+            items = await wire.read()
+            goodbye = ("bye",) in items
+            node.receive([item for item in items if item != ("bye",)])
+            if goodbye:
+                break
+    except CommClosedError:
+        pass
+    finally:
+        if beats is not None:
+            beats.cancel()
+        await asyncio.shield(loop.run_in_executor(None, node.close))
+        if not comm.closed():
+            await wire.drain()
+        wire.end_sending()
+    try:
+        await comm.write(ToPickle((None, [("gone",)])))
+        # The client ends the comm; what it has sent meanwhile concerns nobody.
+        while True:
+            await comm.read()
+    except CommClosedError:
+        return

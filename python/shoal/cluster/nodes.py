@@ -1,0 +1,514 @@
+"""`Nodes`: the workers of a pool on a cluster, in the client. The twin of the engine's `PoolBase`.
+
+Tasks wait here until a node wants them. A node is given as many as it has workers, some to go on with, and what it will
+come to while a message is on its way, judged by how many it has ended lately: a slow one gets fewer. When none wait any
+more, a node with nothing to do gets what another has not taken. The protocol is told in docs/design/cluster.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import pickle
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shoal.cluster.balance import Linked, NodeWorker, shares
+from shoal.cluster.deaths import told
+from shoal.cluster.engine import Engine, Item, Link
+from shoal.cluster.functions import Function, Functions, name_of
+from shoal.cluster.target import CALL, ERROR, FAILED, WITH
+from shoal.cluster.task import Task
+from shoal.cluster.terms import Terms
+from shoal.cluster.wire import pack, size
+from shoal.cluster.words import Printer
+from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
+from shoal.results import closed
+from shoal.serialize import load_exception
+
+if TYPE_CHECKING:
+    from shoal.cluster.maps import Pieces
+
+__all__ = ["Nodes"]
+
+
+class Nodes:
+    """The nodes of a pool, and what they are to do.
+
+    Args:
+        engine: who carries messages.
+        options: of the pool, for `Node`.
+    """
+
+    def __init__(self, engine: Engine, options: dict[str, Any]) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self._engine = engine
+        self._owner = os.getpid()
+        self._state = "open"
+        self._broken: Exception | None = None
+        self._refusals: list[BaseException] = []
+        self._nodes: dict[Link, Linked] = {}
+        # (-priority, order, task)
+        self._queue: list[tuple[int, int, Task]] = []
+        self._order = itertools.count()
+        # To the front of its priority go those that come back.
+        self._front = itertools.count(-1, -1)
+        self._tasks: dict[int, Task] = {}
+        self._numbers = itertools.count(1)
+        # Maps that have more to submit.
+        self.feeding: weakref.WeakSet[Pieces] = weakref.WeakSet()
+        # The numbers of blobs, and minus those of functions, that nobody needs; a finalizer, which may run anywhere,
+        # only writes it down. Likewise in `known` of a node.
+        self.dropped: deque[int] = deque()
+        self.functions = Functions(lambda number: self.dropped.append(-number))
+        self._printer = Printer()
+        self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
+        engine.start(self, pickle.dumps(options))
+        if not self._nodes and self._refusals:
+            self._stop()
+            raise self._refusals[0]
+
+    # ---- the twin of PoolBase ----------------------------------------------------------------------------------------
+
+    def submit_call(
+        self,
+        func: Callable[..., Any] | Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        terms: Any = None,
+    ) -> Task:
+        """Submit a call."""
+        if isinstance(func, Function):
+            function: Function | None = func
+            terms = terms or func.terms
+        elif callable(func):
+            function = self.functions.stable(func)
+        else:
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
+        if function is None:
+            data, frames = self._packed(func, args, kwargs or {}, True)
+            return self.submit(Function(0, name_of(func), None, []), WITH, data, frames, terms)
+        data, frames = self._packed(func, args, kwargs or {}, False)
+        return self.submit(function, CALL, data, frames, terms)
+
+    def _packed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], along: bool) -> tuple[bytes, list[Any]]:
+        try:
+            return pack((func, args, kwargs) if along else (args, kwargs))
+        except Exception as error:
+            # Once more, part by part: the error is to name which.
+            name = func.name if isinstance(func, Function) else name_of(func)
+            if along:
+                pack(func, name)
+            for index, argument in enumerate(args):
+                pack(argument, f"argument {index} of {name}")
+            for key, argument in kwargs.items():
+                pack(argument, f"argument {key} of {name}")
+            raise error
+
+    def prepare(self, func: Callable[..., Any] | Function, terms: Any = None) -> Function:
+        """A function for many calls, packed once, as it is now."""
+        if isinstance(func, Function):
+            return func
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
+        function = None if terms is not None else self.functions.stable(func)
+        return function or self.functions.packed(func, terms)
+
+    def submit(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None = None,
+    ) -> Task:
+        """Submit what is packed already."""
+        return self._submit(function, kind, data, frames, terms, on_end)
+
+    def submit_more(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None,
+    ) -> Task:
+        """The same for what is in `feeding`, which goes on when the pool takes nothing new."""
+        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"))
+
+    def _submit(
+        self,
+        function: Function,
+        kind: int,
+        data: bytes,
+        frames: list[Any],
+        terms: Terms | None,
+        on_end: Callable[[int, bytes], object] | None,
+        states: tuple[str, ...] = ("open",),
+    ) -> Task:
+        nbytes = size(data, frames)
+        with self.changed:
+            self._check(states)
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end)
+            self._tasks[task.number] = task
+            self._push(task)
+            self._pump()
+        return task
+
+    def fed(self, pieces: Pieces) -> None:
+        """It has no more to submit."""
+        with self.changed:
+            self.feeding.discard(pieces)
+            self._settle()
+
+    def cancel_queued(self) -> None:
+        """Take back all tasks that no worker has taken."""
+        with self.changed:
+            nodes = list(self._nodes.values())
+            for _, _, task in self._queue:
+                if task.state == "queued":
+                    self._forget(task)
+                    task.end_cancelled()
+            self._queue.clear()
+            self._settle()
+        for node in nodes:
+            for number in self._ask(node, "untaken") or ():
+                with self.changed:
+                    if (untaken := self._tasks.get(number)) is not None:
+                        self._forget(untaken)
+                        untaken.end_cancelled()
+                        self._settle()
+
+    def cancel(self, task: Task, running: bool) -> bool:
+        """See `Task.cancel`."""
+        with self.changed:
+            if task.state == "queued":
+                # Its place in the queue is passed over.
+                self._forget(task)
+                task.end_cancelled()
+                self._settle()
+                return True
+            if task.state not in ("sent", "taken") or task.link is None:
+                return False
+            if task.state == "taken" and not running:
+                return False
+            node = self._nodes[task.link]
+        if not self._ask(node, "cancel", task.number, running):
+            return False
+        with self.changed:
+            if task.ready():
+                return task.cancelled()
+            self._forget(task)
+            task.end_cancelled()
+            self._pump()
+            self._settle()
+            return True
+
+    def close_now(self) -> None:
+        """No more tasks."""
+        with self.changed:
+            if self._state == "open":
+                self._state = "closed"
+            self._settle()
+
+    def terminate_now(self, kill: bool = False) -> None:
+        """No more tasks, and those that have not ended end now."""
+        if self._owner != os.getpid():
+            return
+        with self.changed:
+            self._state = "terminated"
+            self._end_all(lambda: PoolClosed("the pool was terminated before the task was done"))
+
+    def wait_over(self, timeout: float | None = None) -> bool:
+        """Wait until the pools of all nodes have ended."""
+        until = None if timeout is None else time.monotonic() + timeout
+        with self.changed:
+            if not self.changed.wait_for(lambda: self._state == "over", timeout):
+                return False
+        return self._engine.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks may be submitted."""
+        return self._state == "open" and self._owner == os.getpid()
+
+    @property
+    def size(self) -> int:
+        """How many workers there are on all nodes; 1 if there is no node yet."""
+        with self.changed:
+            return sum(link.workers for link in self._nodes) or 1
+
+    @property
+    def workers(self) -> tuple[NodeWorker, ...]:
+        """The workers of all nodes, as they are at this moment."""
+        with self.changed:
+            nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
+        return tuple(
+            NodeWorker(node.link.node, *worker) for node in nodes for worker in self._ask(node, "workers") or ()
+        )
+
+    @property
+    def appetite(self) -> int:
+        """How many tasks all nodes may have at a time, and as many that wait here."""
+        with self.changed:
+            return 2 * sum(max(0, node.room) + len(node.out) for node in self._nodes.values()) + 2
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many tasks wait here, and how many have not ended."""
+        with self.changed:
+            return sum(task.state == "queued" for _, _, task in self._queue), len(self._tasks)
+
+    # ---- what the engine tells ---------------------------------------------------------------------------------------
+
+    def linked(self, link: Link) -> None:
+        """See `Listener`."""
+        with self.changed:
+            if self._state in ("terminated", "over"):
+                link.close()
+                return
+            self._nodes[link] = Linked(link)
+            self._pump()
+            self.changed.notify_all()
+
+    def refused(self, node: str, error: BaseException) -> None:
+        """See `Listener`."""
+        with self.changed:
+            self._refusals.append(error)
+            late = bool(self._nodes)
+        if late:
+            import warnings
+
+            warnings.warn(f"the pool goes on without node {node}: {error}", RuntimeWarning, stacklevel=2)
+
+    def received(self, link: Link, items: list[Item]) -> None:
+        """See `Listener`."""
+        with self.changed:
+            node = self._nodes.get(link)
+            if node is None:
+                return
+            for name, *content in items:
+                getattr(self, f"_on_{name}")(node, *content)
+            self._pump()
+            self._settle()
+
+    def lost(self, link: Link, reason: str) -> None:
+        """See `Listener`."""
+        with self.changed:
+            node = self._nodes.pop(link, None)
+            if node is None:
+                return
+            for number, (asked, _, event) in list(self._answers.items()):
+                if asked is node:
+                    del self._answers[number]
+                    event.set()
+            if self._state not in ("terminated", "over"):
+                back = []
+                for task in node.out.values():
+                    if task.number in node.taken:
+                        self._die(task, WorkerDied(0, None, cause=reason, node=link.node))
+                    else:
+                        back.append(task)
+                self._return(back)
+            self._pump()
+            self._settle()
+
+    def ended(self, error: Exception) -> None:
+        """See `Listener`."""
+        with self.changed:
+            if self._state != "over":
+                self._broken = error
+                self._state = "terminated"
+                self._end_all(lambda: type(error)(*error.args))
+
+    # ---- what nodes tell ---------------------------------------------------------------------------------------------
+
+    def _on_took(self, node: Linked, numbers: list[int]) -> None:
+        for number in numbers:
+            if number in node.out:
+                node.taken.add(number)
+                node.out[number].state = "taken"
+
+    def _on_done(self, node: Linked, outcomes: list[Item]) -> None:
+        for number, status, data, frames, seconds in outcomes:
+            task = node.remove(number)
+            if task is None:
+                continue
+            task.seconds = seconds
+            error: BaseException | None = None
+            if status == FAILED:
+                error = load_exception(data)
+                if isinstance(error, (WorkerDied, TaskTimeout)):
+                    self._die(task, error, node.link.node)
+                    continue
+            if error is None and status == ERROR and task.terms is not None and task.tries <= task.terms.retries:
+                reasons = tuple(r for r in task.terms.reasons if not issubclass(r, TaskTimeout))
+                if reasons and isinstance(load_exception(data), reasons):
+                    self._again(task)
+                    continue
+            del self._tasks[task.number]
+            task.end(status, data, frames)
+        node.rate.count(len(outcomes))
+
+    def _on_gave(self, node: Linked, numbers: list[int]) -> None:
+        node.asked = False
+        back = []
+        for number in numbers:
+            if (task := node.remove(number)) is not None:
+                back.append(task)
+        self._return(back)
+
+    def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
+        self._printer.say(words)
+
+    def _on_told(self, node: Linked, number: int, answer: Any) -> None:
+        if (waiting := self._answers.pop(number, None)) is not None:
+            waiting[1].append(answer)
+            waiting[2].set()
+
+    def _ask(self, node: Linked, what: str, *arguments: Any) -> Any:
+        """A question to a node, answered; None if it is lost meanwhile."""
+        event = threading.Event()
+        answer: list[Any] = []
+        with self.changed:
+            if node.link not in self._nodes:
+                return None
+            number = next(self._numbers)
+            self._answers[number] = node, answer, event
+            node.link.send(("ask", number, what, *arguments))
+        event.wait()
+        return answer[0] if answer else None
+
+    # ---- inside, under the lock --------------------------------------------------------------------------------------
+
+    def _check(self, states: tuple[str, ...]) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(*self._broken.args)
+        if self._state not in states or self._owner != os.getpid():
+            raise closed()
+
+    def _push(self, task: Task, front: bool = False) -> None:
+        task.state, task.link = "queued", None
+        priority = task.terms.priority if task.terms is not None else 0
+        heapq.heappush(self._queue, (-priority, next(self._front if front else self._order), task))
+
+    def _return(self, tasks: list[Task]) -> None:
+        """These go to another node, and before all that came later."""
+        for task in reversed(tasks):
+            self._push(task, front=True)
+
+    def _forget(self, task: Task) -> None:
+        self._tasks.pop(task.number, None)
+        node = self._nodes.get(task.link) if task.link is not None else None
+        if node is not None:
+            node.remove(task.number)
+
+    def _die(self, task: Task, error: WorkerDied | TaskTimeout, where: str = "") -> None:
+        """A worker died at it, or its node: try again, or fail with an error that tells all of it."""
+        death = told(task, error, where)
+        terms = task.terms
+        may = isinstance(error, WorkerDied) or (terms is not None and terms.overruns)
+        if may and terms is not None and task.tries <= terms.retries:
+            if isinstance(death, WorkerDied):
+                short = WorkerDied(death.pid, death.exitcode, "", "", death.cause, death.uptime, node=death.node)
+                task.deaths.append(str(short))
+            self._again(task)
+            return
+        del self._tasks[task.number]
+        task.fail(death)
+
+    def _again(self, task: Task) -> None:
+        assert task.terms is not None
+        pause = task.terms.pause(task.tries)
+        task.tries += 1
+        task.state, task.link = "queued", None
+        if not pause:
+            self._push(task)
+            return
+
+        def later() -> None:
+            with self.changed:
+                if task.state == "queued":
+                    self._push(task)
+                    self._pump()
+
+        self._engine.later(pause, later)
+
+    def _pump(self) -> None:
+        """Send what nodes want."""
+        while self._queue and self._queue[0][2].state != "queued":
+            heapq.heappop(self._queue)
+        dropped = []
+        while self.dropped:
+            dropped.append(self.dropped.popleft())
+        if dropped:
+            for node in self._nodes.values():
+                node.drop(dropped)
+        if not self._queue:
+            self._level()
+            return
+        nodes = [node for node in self._nodes.values() if node.room > 0]
+        if not nodes:
+            return
+        # First a task for each worker, then some to go on with.
+        first = shares(len(self._queue), [node.link.workers - len(node.out) for node in nodes])
+        chosen = [self._pop(share) for share in first]
+        rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
+        for tasks, share in zip(chosen, shares(len(self._queue), rooms), strict=True):
+            tasks += self._pop(share)
+        for node, tasks in zip(nodes, chosen, strict=True):
+            node.deliver(tasks)
+
+    def _pop(self, most: int) -> list[Task]:
+        tasks: list[Task] = []
+        while len(tasks) < most and self._queue:
+            task = heapq.heappop(self._queue)[2]
+            if task.state == "queued":
+                tasks.append(task)
+        return tasks
+
+    def _level(self) -> None:
+        """Nothing waits here: a node that has nothing to do gets what another has not taken."""
+        idle = [node for node in self._nodes.values() if len(node.out) < node.link.workers]
+        if not idle:
+            return
+        rich = max(self._nodes.values(), key=lambda node: len(node.out) - len(node.taken))
+        spare = len(rich.out) - len(rich.taken)
+        if rich.asked or rich in idle or (spare < 2 and len(rich.taken) < rich.link.workers) or not spare:
+            return
+        rich.asked = True
+        rich.link.send(("give", -(-spare // 2)))
+
+    def _end_all(self, error: Callable[[], BaseException]) -> None:
+        for task in list(self._tasks.values()):
+            task.fail(error())
+        for node in self._nodes.values():
+            # What they say of these from now on concerns nobody.
+            node.out.clear()
+            node.taken.clear()
+        self._tasks.clear()
+        self._queue.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """When nothing is left to do for a pool that takes no more, its nodes' pools end."""
+        if self._state in ("open", "over") or self._tasks:
+            return
+        if self._state == "closed" and any(pieces.is_reading for pieces in list(self.feeding)):
+            return
+        self._stop()
+        if not self._nodes:
+            self._state = "over"
+            self.changed.notify_all()
+
+    def _stop(self) -> None:
+        self._engine.stop()
+        for link in self._nodes:
+            link.close()

@@ -1,0 +1,182 @@
+"""`Pool(cluster=…)`: the same pool on the machines of a cluster.
+
+The front is `Pool`'s own. What the engine does on one machine is done here in Python for many, each of which has a pool
+of the engine's: `Nodes` is the twin of `PoolBase`, `Task` of `AsyncResult`, those of maps are in `maps`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from shoal import _checks, pool
+from shoal.affinity import cpus_of_workers
+from shoal.cluster.engine import engine_of
+from shoal.cluster.functions import Function
+from shoal.cluster.maps import Job, Stream
+from shoal.cluster.nodes import Nodes
+from shoal.cluster.progress import taken_apart
+from shoal.cluster.terms import Terms
+from shoal.cluster.wire import pack
+from shoal.insight.stats import PoolStats, WorkerStats
+from shoal.pool import Pool, _seeds, register
+from shoal.results import closed
+from shoal.threads import Inbox
+
+__all__ = ["ClusterPool"]
+
+# Seconds that `terminate` waits for the nodes to have ended their pools.
+_PARTING = 10.0
+
+
+class ClusterPool(Pool):
+    """Workers on the nodes of a cluster. Made by `Pool(cluster=…)`, which describes it."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: object = None,
+        *,
+        cluster: object = None,
+        node_timeout: float | None = None,
+        preload: Iterable[str] = (),
+        memory_limit: int | None = None,
+        threads_per_worker: int | None = None,
+        worker_memory_limit: int | None = None,
+        maxmemoryperchild: int | None = None,
+        idle_timeout: float | None = None,
+        affinity: Any = None,
+        unresponsive_after: float | None = 30.0,
+        seed: Any = None,
+        logs: bool = True,
+        warnings: bool = True,
+        output: bool = True,
+        kind: str = "process",
+        **options: Any,
+    ) -> None:
+        if kind != "process":
+            raise ValueError(f"kind must be 'process' on a cluster, not {kind!r}")
+        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
+            if wanted is not True:
+                raise ValueError(f"{name} is for pools of one machine: on a cluster it can't be switched off")
+        terms = Terms(options)
+        start = _checks.initializer(initializer, initargs)
+        if affinity is not None:
+            cpus_of_workers(affinity)
+        arguments = {
+            "processes": None if processes is None else _checks.processes(processes),
+            "start": None if start is None else pack(start, "initializer"),
+            "maxtasksperchild": _checks.maxtasksperchild(maxtasksperchild),
+            "preload": [preload] if isinstance(preload, str) else list(preload),
+            "memory_limit": _checks.memory_limit(memory_limit),
+            "threads_per_worker": _checks.threads(threads_per_worker),
+            "worker_memory_limit": _checks.memory_limit(worker_memory_limit, "worker_memory_limit"),
+            "maxmemoryperchild": _checks.memory_limit(maxmemoryperchild, "maxmemoryperchild"),
+            "idle_timeout": _checks.period(idle_timeout, "idle_timeout"),
+            "affinity": affinity,
+            "unresponsive_after": _checks.period(unresponsive_after, "unresponsive_after"),
+        }
+        self._owner = os.getpid()
+        self._root = None
+        self._terms = terms
+        self._last_terms = ({}, terms)
+        self._seeds = _seeds(seed)
+        self._terminated = False
+        self._callbacks = self._future = None
+        self._streams = weakref.WeakSet()
+        self._lock = threading.Lock()
+        if cluster is None:
+            # The program says what one machine is to have; here it is to have all.
+            cluster, arguments["processes"] = pool.default_cluster, None
+        engine = engine_of(cluster, _checks.period(node_timeout, "node_timeout") or 30.0)
+        self._name = engine.name
+        self._base = Nodes(engine, arguments)  # type: ignore[assignment]
+        register(self)
+
+    def terminate(self) -> None:
+        self._terminated = True
+        self._base.terminate_now()
+        # The nodes' pools are to be gone when this process is, or goes on.
+        self._base.wait_over(_PARTING)
+
+    def stats(self) -> PoolStats:
+        """Tasks and seconds of each worker of each node, numbered one after the other."""
+        nodes: Any = self._base
+        queued, unfinished = nodes.depth
+        workers = [
+            WorkerStats(number, worker.pid or 0, worker.state, worker.tasks, worker.busy)
+            for number, worker in enumerate(nodes.workers)
+        ]
+        return PoolStats(tuple(workers), queued, unfinished)
+
+    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 0) -> Any:
+        raise NotImplementedError("a pool on a cluster keeps no record of its tasks: one on this machine does")
+
+    def explain(self) -> Any:
+        raise NotImplementedError("a pool on a cluster keeps no account of its maps: one on this machine does")
+
+    def map_array(self, func: Callable[..., Any], a: Any, *others: Any, **options: Any) -> Any:
+        raise NotImplementedError(
+            "map_array writes into shared memory, which a cluster does not have: use map with the blocks of the array"
+        )
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + f" cluster={self._name}>"
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _watch(self, progress: Any, iterable: Iterable[Any], options: Any) -> Any:
+        if progress is None or progress is False:
+            return None
+        from shoal.cluster.progress import ClusterWatch
+
+        return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
+
+    def _inbox(self) -> Any:
+        return Inbox()
+
+    def _function(self, func: Any) -> Function:
+        """What `_on_terms` gives for a map: packed once, as it is now."""
+        return func if isinstance(func, Function) else self._base.prepare(func)  # type: ignore[return-value]
+
+    def _stream(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        options: Mapping[str, Any],
+    ) -> Any:
+        if not self._base.is_open:
+            raise closed()
+        if self._seeds is not None:
+            func, iterable = self._seeds.each(func, iterable, False)
+        func, shown = taken_apart(func)
+        func, chunksize = self._on_terms(func, chunksize, options)  # type: ignore[arg-type]
+        ahead = _checks.buffersize(buffersize)
+        nodes: Any = self._base
+        stream = Stream(nodes, self._function(func), iterable, chunksize, ahead, ordered, shown)
+        self._streams.add(stream)  # type: ignore[arg-type]
+        return stream
+
+    def _map_job(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        buffersize: int | None,
+        star: bool,
+        options: Mapping[str, Any],
+    ) -> Any:
+        func, shown = taken_apart(func)
+        func, chunksize = self._on_terms(func, chunksize, options)  # type: ignore[arg-type]
+        ahead = _checks.buffersize(buffersize)
+        nodes: Any = self._base
+        return Job(nodes, self._function(func), iterable, chunksize, ahead, star, shown)

@@ -1,0 +1,41 @@
+"""A Dask cluster of two nodes on this machine, in processes of their own, and pools on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import pytest
+from distributed import LocalCluster
+
+import shoal
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two Dask workers, each a node with one worker. For all tests of a session that leave it as it is."""
+    with local_cluster(tmp_path_factory.mktemp("dask")) as cluster:
+        yield cluster
+
+
+def local_cluster(folder: Any, nodes: int = 2) -> Any:
+    """Dask's scheduler in this process, its workers in others, on the loopback interface."""
+    with dask.config.set(temporary_directory=str(folder)):
+        return LocalCluster(
+            n_workers=nodes,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
+            memory_limit=None,
+        )
+
+
+@pytest.fixture
+def pool(cluster: Any) -> Iterator[shoal.Pool]:
+    """A pool with one worker on each of two nodes."""
+    with shoal.Pool(1, cluster=cluster) as pool:
+        yield pool
+    pool.join()

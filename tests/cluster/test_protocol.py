@@ -1,0 +1,246 @@
+"""The client's half of the protocol, against nodes that are played by the test: who gets which task, and when."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import shoal
+from shoal.cluster.balance import shares
+from shoal.cluster.nodes import Nodes
+from shoal.cluster.target import ERROR, VALUE
+from shoal.cluster.task import Task
+from shoal.cluster.terms import Terms
+from shoal.serialize import dump_exception
+
+
+class Link:
+    """A node: what it is sent is in `items`, what it says is told to the client at once."""
+
+    def __init__(self, engine: Engine, node: str, workers: int) -> None:
+        self.node, self.workers, self._engine = node, workers, engine
+        self.items: list[tuple[Any, ...]] = []
+        self.closed = False
+
+    def send(self, *items: tuple[Any, ...]) -> None:
+        self.items += items
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def tasks(self) -> list[int]:
+        """The numbers of the tasks that it was sent."""
+        return [task[0] for name, *content in self.items if name == "tasks" for task in content[0]]
+
+    def say(self, *item: Any) -> None:
+        self._engine.nodes.received(self, [item])
+
+    def take(self, *numbers: int) -> None:
+        self.say("took", list(numbers))
+
+    def end(self, number: int, value: Any = None) -> None:
+        self.say("done", [(number, VALUE, pickle.dumps(value), [], 0.01)])
+
+    def fail(self, number: int, error: BaseException) -> None:
+        self.say("done", [(number, ERROR, dump_exception(error), [], 0.01)])
+
+    def lose(self) -> None:
+        self._engine.nodes.lost(self, "its connection is gone")
+
+
+class Engine:
+    """A cluster whose nodes the test adds."""
+
+    name = "played"
+
+    def __init__(self) -> None:
+        self.nodes: Nodes
+        self.stopped = False
+        self.delayed: list[Callable[[], object]] = []
+
+    def start(self, listener: Nodes, options: bytes) -> None:
+        self.nodes = listener
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        self.delayed.append(function)
+
+    def drop(self) -> None: ...
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def join(self, timeout: float | None = None) -> bool:
+        return self.stopped
+
+    def add(self, node: str, workers: int = 1) -> Link:
+        link = Link(self, node, workers)
+        self.nodes.linked(link)
+        return link
+
+
+@pytest.fixture
+def engine() -> Engine:
+    played = Engine()
+    Nodes(played, {})
+    return played
+
+
+def submit(engine: Engine, count: int, **options: Any) -> list[Task]:
+    terms = Terms(options).engine
+    return [engine.nodes.submit_call(abs, (-number,), None, terms) for number in range(count)]
+
+
+@given(st.integers(0, 100), st.lists(st.integers(-5, 40), min_size=1))
+def test_shares_are_all_that_waits_or_all_the_room(waiting: int, rooms: list[int]) -> None:
+    found = shares(waiting, rooms)
+    assert all(0 <= share <= max(0, room) for share, room in zip(found, rooms, strict=True))
+    assert sum(found) == min(waiting, sum(max(0, room) for room in rooms))
+
+
+def test_each_worker_has_a_task_before_any_node_has_more(engine: Engine) -> None:
+    tasks = submit(engine, 3)
+    links = [engine.add("a"), engine.add("b"), engine.add("c")]
+    # The first is alone at first, and has one to go on with; when nothing waits, a node without work gets that.
+    assert links[0].tasks == [tasks[0].number, tasks[1].number]
+    assert links[1].tasks == [tasks[2].number]
+    assert ("give", 1) in links[0].items
+    links[0].say("gave", [tasks[1].number])
+    assert links[2].tasks == [tasks[1].number]
+
+
+def test_a_node_is_not_given_more_than_it_can_begin_soon(engine: Engine) -> None:
+    submit(engine, 100)
+    assert len(engine.add("a", workers=8).tasks) == 8 + 2
+
+
+def test_a_function_is_sent_to_a_node_once_and_dropped_when_nobody_has_it(engine: Engine) -> None:
+    link = engine.add("a")
+    function = engine.nodes.prepare([].append)
+    number = function.number
+    tasks = [engine.nodes.submit_call(function, (1,)) for _ in range(2)]
+    for task in tasks:
+        link.end(task.number)
+    assert [item[:2] for item in link.items if item[0] == "function"] == [("function", number)]
+    del function, tasks, task
+    gc.collect()
+    submit(engine, 1)
+    assert ("drop", -number) in link.items
+
+
+def test_of_a_lost_node_what_it_took_has_failed_and_the_rest_goes_to_others_first(engine: Engine) -> None:
+    lost = engine.add("a")
+    tasks = submit(engine, 4)
+    assert lost.tasks == [tasks[0].number, tasks[1].number]
+    lost.take(tasks[0].number)
+    lost.lose()
+    with pytest.raises(shoal.WorkerDied, match=r"node a: its node was lost while running abs\(0\)") as caught:
+        tasks[0].get(0)
+    assert caught.value.node == "a"
+    other = engine.add("b", workers=4)
+    assert other.tasks == [task.number for task in tasks[1:]]
+
+
+def test_what_a_lost_node_took_is_tried_again_if_it_may_be(engine: Engine) -> None:
+    lost = engine.add("a")
+    (task,) = submit(engine, 1, retries=1)
+    lost.take(task.number)
+    lost.lose()
+    assert not task.ready()
+    other = engine.add("b")
+    other.take(task.number)
+    other.lose()
+    with pytest.raises(shoal.WorkerDied, match=r"given up after 2 tries[.] Before, node a: its node was lost"):
+        task.get(0)
+
+
+def test_an_exception_that_was_named_is_a_reason_to_try_again_after_the_delay(engine: Engine) -> None:
+    link = engine.add("a")
+    (task,) = submit(engine, 1, retries=1, retry_on=OSError, retry_delay=3)
+    link.fail(task.number, ConnectionError("once"))
+    assert link.tasks == [task.number]
+    for function in engine.delayed:
+        function()
+    assert link.tasks == [task.number] * 2
+    link.end(task.number, 7)
+    assert task.get(0) == 7
+
+
+def test_what_a_node_says_of_a_task_that_it_no_longer_has_changes_nothing(engine: Engine) -> None:
+    link = engine.add("a")
+    tasks = submit(engine, 2)
+    link.end(tasks[0].number, 1)
+    link.end(tasks[0].number, 2)
+    link.take(tasks[0].number)
+    link.end(999_999)
+    assert tasks[0].get(0) == 1
+    assert not tasks[1].ready()
+
+
+def test_a_task_that_no_node_has_is_cancelled_at_once(engine: Engine) -> None:
+    (task,) = submit(engine, 1)
+    assert task.cancel() and task.cancelled()
+    assert engine.add("a").tasks == []
+
+
+def test_higher_priorities_go_first_and_equals_in_the_order_they_came(engine: Engine) -> None:
+    low, high = submit(engine, 2), submit(engine, 2, priority=1)
+    assert engine.add("a", workers=4).tasks == [task.number for task in high + low]
+
+
+def test_links_end_when_a_closed_pool_has_done_all(engine: Engine) -> None:
+    link = engine.add("a")
+    (task,) = submit(engine, 1)
+    engine.nodes.close_now()
+    with pytest.raises(shoal.PoolClosed):
+        submit(engine, 1)
+    assert not link.closed
+    link.end(task.number)
+    assert link.closed and engine.stopped
+    link.lose()
+    assert engine.nodes.wait_over(0)
+
+
+def test_what_nodes_say_of_tasks_of_a_terminated_pool_changes_nothing(engine: Engine) -> None:
+    link = engine.add("a")
+    (task,) = submit(engine, 1)
+    link.take(task.number)
+    engine.nodes.terminate_now()
+    link.end(task.number, 1)
+    with pytest.raises(shoal.PoolClosed):
+        task.get(0)
+    assert link.closed
+
+
+def test_the_end_of_the_cluster_fails_all_tasks_and_every_later_call(engine: Engine) -> None:
+    engine.add("a")
+    tasks = submit(engine, 3)
+    engine.nodes.ended(shoal.ShoalError("the scheduler is gone"))
+    for task in tasks:
+        with pytest.raises(shoal.ShoalError, match="gone"):
+            task.get(0)
+    with pytest.raises(shoal.ShoalError, match="gone"):
+        submit(engine, 1)
+
+
+def test_a_question_is_answered_by_its_node_and_by_none_that_is_lost(engine: Engine) -> None:
+    link = engine.add("a")
+    asked: list[Any] = []
+
+    def answer(*items: tuple[Any, ...]) -> None:
+        name, number, what = items[0]
+        asked.append((name, what))
+        link.say("told", number, [(0, 123, "idle", 4, 0.5)])
+
+    link.send = answer  # type: ignore[method-assign]
+    (worker,) = engine.nodes.workers
+    assert asked == [("ask", "workers")]
+    assert (worker.node, worker.pid, worker.state) == ("a", 123, "idle")
+    link.send = lambda *items: link.lose()  # type: ignore[method-assign]
+    assert engine.nodes.workers == ()

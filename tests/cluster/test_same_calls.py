@@ -1,0 +1,61 @@
+"""What holds for a pool on this machine holds for one on a cluster: the same tests, with the other pool.
+
+What is left out is either about one machine, or differs and is listed in docs/deviations.md.
+"""
+
+import types
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+COUNTER = "counts with a shoal.Counter"
+
+LEFT_OUT = {
+    "test_a_map_reads_no_further_ahead_of_what_is_done_than_the_buffer_size": COUNTER,
+    "test_a_map_raises_what_its_input_raises_when_the_items_before_have_ended": COUNTER,
+    "test_an_array_that_all_items_share_does_not_count_as_theirs": "a shared array is copied to other machines",
+    "test_tasks_behind_a_full_ring_run_though_all_before_them_died": "is about the ring of one machine",
+    "test_an_array_arrives_as_argument": "hypothesis wants a pool of its module",
+    "test_an_array_arrives_as_result": "hypothesis wants a pool of its module",
+    "test_an_array_comes_back_among_others": "hypothesis wants a pool of its module",
+}
+
+
+QUICK = ("pool.test_apply",)
+SLOW = (
+    "faults.test_deaths",
+    "faults.test_options",
+    "faults.test_priorities",
+    "faults.test_retries",
+    "faults.test_timeouts",
+    "pool.test_async_results",
+    "pool.test_data_regressions",
+    "pool.test_data_values",
+    "pool.test_errors",
+    "pool.test_functions",
+    "pool.test_imap",
+    "pool.test_map",
+    "pool.test_regressions",
+    "pool.test_results",
+    "pool.test_streaming",
+)
+
+
+def _tests(module: str, *marks: Any) -> dict[str, Any]:
+    """The tests of a module that take a pool, under names that tell where they are from."""
+    tests = {}
+    for name, test in vars(import_module(f"tests.{module}")).items():
+        if name.startswith("test_") and name not in LEFT_OUT and "pool" in test.__annotations__:
+            # A function of its own: its marks are not to be those of the original.
+            copy = types.FunctionType(test.__code__, test.__globals__, name, test.__defaults__, test.__closure__)
+            copy.__annotations__ = dict(test.__annotations__)
+            copy.pytestmark = [*getattr(test, "pytestmark", []), *marks]  # type: ignore[attr-defined]
+            tests[f"{name}__{module.replace('.', '_')}"] = copy
+    return tests
+
+
+for _module in QUICK:
+    globals().update(_tests(_module))
+for _module in SLOW:
+    globals().update(_tests(_module, pytest.mark.slow))

@@ -1,0 +1,101 @@
+"""A client whose table of descriptors is full: what needs one fails and says so, and goes on when there are some."""
+
+from tests.conftest import Run
+
+FILLED = """
+import contextlib, errno, os, resource, threading
+import shoal
+
+@contextlib.contextmanager
+def filled():
+    \"\"\"No descriptor is left, and whatever is given back is taken at once.\"\"\"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    hoarded, full, over = [], threading.Event(), threading.Event()
+
+    def hoard():
+        while not over.is_set():
+            try:
+                hoarded.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                full.set()
+
+    thread = threading.Thread(target=hoard)
+    thread.start()
+    full.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for descriptor in hoarded:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+"""
+
+
+def test_a_worker_is_told_that_its_client_can_make_no_memory(run: Run) -> None:
+    source = """
+def make(count):
+    return float(shoal.full(count, 1.0).sum())
+
+with shoal.Pool(1) as pool:
+    # What is imported for a call and its error is there by then.
+    assert pool.apply(make, (10,)) == 10.0
+    with contextlib.suppress(ValueError):
+        pool.apply(make, (-1,))
+    with filled():
+        try:
+            pool.apply(make, (3_000_000,))
+        except OSError as error:
+            print(errno.errorcode[error.errno], error.strerror)
+    print(pool.apply(make, (3_000_000,)))
+"""
+    program = run(FILLED + source)
+    assert program.stderr == ""
+    first, second = program.stdout.splitlines()
+    assert first.startswith("EMFILE the process that makes shared memory for this one could not: Too many open files")
+    assert second == "3000000.0"
+
+
+def test_a_dead_worker_is_replaced_when_there_are_descriptors_again(run: Run) -> None:
+    source = """
+import signal, time
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for ending in ("goes on", "is closed", "is terminated"):
+    with shoal.Pool(2) as pool:
+        # What is imported for a call is there by then.
+        pool.apply(lambda: None)
+        with filled():
+            deaths = [pool.apply_async(die) for _ in range(4)]
+            # The two workers die, and perhaps one that was quicker than who takes all descriptors.
+            while sum(death.ready() for death in deaths) < 2:
+                time.sleep(0.001)
+            time.sleep(0.2)
+            if ending == "is closed":
+                pool.close()
+            elif ending == "is terminated":
+                pool.terminate()
+                pool.join()
+        for death in deaths:
+            try:
+                death.get(timeout=50)
+            except shoal.WorkerDied:
+                print("died")
+            except shoal.PoolClosed:
+                print("closed")
+        if ending == "goes on":
+            assert pool.map(abs, range(100)) == list(range(100))
+        elif ending == "is closed":
+            pool.join()
+    if ending != "is terminated":
+        print("once more")
+"""
+    program = run(FILLED + source)
+    assert program.stderr == ""
+    went_on, closed, terminated = (lines.split() for lines in program.stdout.split("once more\n"))
+    assert went_on == closed == ["died"] * 4
+    assert terminated[:2] == ["died"] * 2 and set(terminated[2:]) <= {"died", "closed"} and len(terminated) == 4

@@ -1,0 +1,124 @@
+"""The referee: starts lives, kills some, and looks whether anything is left of them.
+
+    python -m torture [--seconds 120] [--seed SEED] [--life SEED/N]
+
+A seed determines what is planned, for all who play and all who haunt them; when the machine lets which of them go on is
+its own affair. Ends with 1 at the first thing that must not happen, and tells the story.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from .world import LIMIT, Plan
+
+# The environment of all processes of a life says whose they are.
+MARK = "SHOAL_TORTURE"
+
+
+class Referee:
+    """One run of the torture."""
+
+    def __init__(self, seed: str) -> None:
+        self.seed = seed
+        self.counts: Counter[str] = Counter()
+
+    def run(self, seconds: float) -> bool:
+        """Starts lives until the time is over; whether all was well."""
+        until, number = time.monotonic() + seconds, 0
+        while (left := until - time.monotonic()) > 0:
+            if not self.life(f"{self.seed}/{number}", left):
+                return False
+            number += 1
+        return True
+
+    def life(self, seed: str, most: float) -> bool:
+        """One life, of so many seconds at most; whether all was well."""
+        plan, mark = Plan.draw(seed), f"{os.getpid()}-{seed}"
+        print(f"{seed}: {plan}", flush=True)
+        self.counts["lives"] += 1
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
+            command = [sys.executable, "-W", "error", "-m", "torture.life", seed]
+            process = subprocess.Popen(command, stdout=told, stderr=said, env={**os.environ, MARK: mark})
+            try:
+                if plan.violent:
+                    time.sleep(min(most, random.Random(f"{seed} ends").uniform(0, plan.seconds)))
+                    process.kill()
+                    self.counts["clients killed"] += 1
+                code = process.wait(plan.seconds + 4 * LIMIT)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                process.wait()
+                code = None
+            said.seek(0)
+            words = said.read().decode(errors="replace")
+            told.seek(0)
+            lines = told.read().decode().splitlines()
+        if code is None or (code != 0 and not plan.violent) or "panicked at" in words:
+            print(f"\n{words}\nThis life ended with {code}. Once more: make torture LIFE={seed}")
+            return False
+        if left := leftovers(mark):
+            print(f"\nThese processes are left of {seed}: {left}")
+            return False
+        if lines:
+            self.counts.update(json.loads(lines[-1]))
+        return True
+
+
+def leftovers(mark: str) -> dict[int, str]:
+    """The processes of that mark, which have some time to end."""
+    until = time.monotonic() + LIMIT
+    while (left := marked(mark)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return left
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The processes with that mark in their environment, and what they are called."""
+    wanted, found = f"{MARK}={mark}".encode(), {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # Processes come and go, and those of others can't be looked at.
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
+    return found
+
+
+def main() -> int:
+    """Tortures, prints a table, returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120, help="how long lives are started. Default: 120")
+    parser.add_argument("--seed", help="what everything is drawn from. Default: another one each time")
+    parser.add_argument("--life", metavar="SEED/N", help="this one life, again and again")
+    options = parser.parse_args()
+    seed = options.seed or secrets.token_hex(4)
+    print(f"seed {seed}", flush=True)
+    referee, began = Referee(seed), time.monotonic()
+    if options.life:
+        well = True
+        while well and time.monotonic() - began < options.seconds:
+            well = referee.life(options.life, options.seconds)
+    else:
+        well = referee.run(options.seconds)
+    width = max(map(len, referee.counts))
+    print(f"\n{time.monotonic() - began:.0f} s, seed {seed}: {'all is well' if well else 'NOT WELL'}")
+    for name, count in sorted(referee.counts.items()):
+        print(f"  {name:{width}}  {count:>10}")
+    return not well
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A life: a pool, players who know what must come of what they do, and evils. At its end nothing may be left.
+
+python -m torture.life SEED    (what the seed's plan says; the counts are its last line)
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import psutil
+
+import shoal
+from shoal._engine import pool_depth
+
+from . import tasks
+from .acts import ACTS
+from .evils import evils
+from .ledger import HEADER, Balance, balance
+from .world import LIMIT, Plan, World
+
+PLAYERS = 3
+
+
+class Life:
+    """One life, from its plan to its end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.before = self.warm_up()
+        self.world = World(plan)
+        self.acting: dict[str, tuple[float, str]] = {}
+
+    @staticmethod
+    def warm_up() -> Balance:
+        """What a program that has had a pool takes."""
+        with shoal.Pool(2) as pool:
+            pool.map(tasks.square, range(10))
+        pool.join()
+        return balance()
+
+    def live(self) -> None:
+        """Plays until the time is over, or something happens that must not."""
+        world = self.world
+        dice = random.Random(world.plan.seed)
+        players = [self.start(self.play, random.Random(dice.random()), n) for n in range(PLAYERS)]
+        haunting = [self.start(evil, world, random.Random(dice.random())) for evil in evils(world)]
+        until = time.monotonic() + world.plan.seconds
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            self.look()
+        world.over.set()
+        for thread in (*haunting, *players):
+            while thread.is_alive():
+                thread.join(0.05)
+                self.look()
+        self.end()
+
+    def start(self, what: Callable[..., object], *arguments: object) -> threading.Thread:
+        """Has something run that ends the process if it goes wrong."""
+
+        def run() -> None:
+            try:
+                what(*arguments)
+            except BaseException:
+                self.give_up(traceback.format_exc())
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def play(self, dice: random.Random, number: int) -> None:
+        """Does one thing after another."""
+        while not self.world.over.is_set():
+            act = dice.choice(ACTS)
+            self.acting[f"player {number}"] = time.monotonic(), act.__name__
+            try:
+                act(self.world, dice)
+            except Exception as error:
+                # What the evils bring about may meet a player at any place.
+                if self.world.excuse(error) is None:
+                    raise
+                self.world.tell("acts broken off")
+            del self.acting[f"player {number}"]
+            self.world.tell(act.__name__)
+
+    def look(self) -> None:
+        """Nobody may take too long."""
+        for who, (since, what) in list(self.acting.items()):
+            if time.monotonic() - since > 2 * LIMIT:
+                self.give_up(f"{who} hangs in {what}")
+
+    def end(self) -> None:
+        """All is given back."""
+        world = self.world
+        world.pool.terminate()
+        world.pool.join()
+        counts = dict(world.counts)
+        del world.begun
+        # What a handle names that was pickled for somebody else is kept for half a minute, and until the next one.
+        kept = counts.get("held by handles", 0)
+        deadline = time.monotonic() + LIMIT
+        while True:
+            # What errors and threads refer to in circles is dropped here.
+            gc.collect()
+            left = balance()
+            # The zygote may have been killed, and nobody has needed another.
+            few = left.processes <= self.before.processes
+            if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases + kept:
+                break
+            if time.monotonic() > deadline:
+                self.give_up(f"something is left:\n{HEADER}\n{self.before}\n{left}")
+            time.sleep(0.02)
+        print(json.dumps(counts), flush=True)
+
+    def give_up(self, why: str) -> None:
+        """Tells the story, and ends this process."""
+        print(
+            f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}",
+            f"Processes: {[(child.pid, child.status()) for child in psutil.Process().children(recursive=True)]}",
+            f"Tasks, queued and under way: {pool_depth(self.world.pool._base)}",
+            self.world.story(),
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(1)
+
+
+def main() -> int:
+    """Lives; returns the exit status."""
+    Life(Plan.draw(sys.argv[1])).live()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
