@@ -1,6 +1,7 @@
 """Where does one scheduler saturate, and what batches keep the cores busy? Simulated, with costs that were measured."""
 
 import argparse
+from collections.abc import Callable
 
 from .model import Cluster, Hub, ceiling, smallest_batch, utilisation
 
@@ -34,7 +35,8 @@ def main() -> None:
 
     print(f"Utilisation of {CORES} cores a node: {dask.name} ({options.dask_task:g} µs each)")
     _print_table(lambda cluster, duration: _percent(dask, cluster, duration), dispatch)
-    print(f"\nSmallest batch that keeps {options.goal:.0%}: {shoal.name} ({options.batch:g} µs + {options.task:g} µs a task)")
+    cost = f"{options.batch:g} µs + {options.task:g} µs a task"
+    print(f"\nSmallest batch that keeps {options.goal:.0%}: {shoal.name} ({cost})")
     print("In brackets what the largest reaches, where none keeps it.")
     _print_table(lambda cluster, duration: _batch(shoal, cluster, duration, options.goal), dispatch)
 
@@ -50,7 +52,7 @@ def _batch(hub: Hub, cluster: Cluster, duration: float, goal: float) -> str:
     return str(size) if size else f"({ceiling(hub, cluster, duration, LARGEST):.1%})"
 
 
-def _print_table(cell, dispatch: float) -> None:
+def _print_table(cell: Callable[[Cluster, float], str], dispatch: float) -> None:
     print("| task | " + " | ".join(f"{nodes:,} nodes" for nodes in NODES) + " |")
     print("| ---: |" + " ---: |" * len(NODES))
     for duration in DURATIONS:
