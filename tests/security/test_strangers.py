@@ -32,11 +32,11 @@ try:
 except BrokenPipeError:
     pass  # closed before it had said it
 heard = []
-try:
-    while len(heard) < answers and (not heard or heard[-1]):
+while len(heard) < answers and (not heard or heard[-1]):
+    try:
         heard.append(stranger.recv(1000))
-except ConnectionResetError:
-    pass  # closed before it was heard
+    except ConnectionResetError:
+        pass  # closed before it was heard: that is told once, and before what was said to it
 print(*(word.hex() for word in heard if word))
 """
 
