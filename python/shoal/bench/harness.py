@@ -7,7 +7,6 @@ the one before. A tool that fails or hangs loses its sample and nothing else.
 import functools
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -15,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .clusters import PRIVATE_MARK, PRIVATE_NETWORK
 from .peers import PEERS, POOLS, SHOAL
@@ -23,7 +21,6 @@ from .sessions import Unsupported
 
 WORKERS = 2
 SAMPLE_TIMEOUT_S = 300
-ROOT = Path(__file__).parent.parent
 
 Value = float | None
 
@@ -97,37 +94,62 @@ class Row:
         return dict(sorted(found.items(), key=lambda entry: entry[1], reverse=self.figure.higher_is_better))
 
 
+@dataclass(frozen=True)
+class Program:
+    """What takes a sample: arguments of an interpreter, to which `--sample FIGURE TOOL` is added, and its folder."""
+
+    arguments: tuple[str, ...]
+    folder: Path | None = None
+
+
 def peer_of(contender: str) -> str:
     """The tool of a contender: `multiprocessing` for `multiprocessing spawn`."""
     return contender.split()[0]
 
 
-def measure(
-    measurement: Measurement, names: Sequence[str], quick: bool, failures: list[str], left_out: list[str]
-) -> list[Row]:
-    """Measures the contenders whose tool is among `names`, in turn.
+@dataclass
+class Comparison:
+    """Tools in one run, and what was found. `failures` says what failed, `left_out` what a tool has no way to do."""
 
-    What failed is appended to `failures`, and to `left_out` what a tool has no way to do.
-    """
-    rows = [Row(figure) for figure in measurement.figures]
-    contenders = [name for name in measurement.contenders if peer_of(name) in names]
-    for turn in range(1 if quick else measurement.rounds):
-        # Another one begins each round, so that nobody always comes after the same neighbour.
-        first = turn % max(len(contenders), 1)
-        for contender in contenders[first:] + contenders[:first]:
-            if turn and peer_of(contender) in PEERS and PEERS[peer_of(contender)].cluster:
-                continue
-            values, failure = _sample_in_child(measurement.key, contender, quick)
-            if isinstance(values, str):
-                if (line := f"{measurement.key}, {contender}: {values}") not in left_out:
-                    left_out.append(line)
-                continue
-            if failure is not None:
-                failures.append(f"{measurement.key}, {contender}: {failure}")
-            for row, value in zip(rows, values, strict=False):
-                if value is not None:
-                    row.samples.setdefault(contender, []).append(value)
-    return rows
+    program: Program
+    names: Sequence[str]
+    quick: bool
+    rows: list[Row] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def medians(self) -> dict[str, dict[str, float]]:
+        """The median of each contender, the best first, by the key of the figure."""
+        return {row.figure.key: row.medians for row in self.rows}
+
+    @property
+    def shoal_failed(self) -> bool:
+        """Whether a sample of shoal was lost."""
+        return any(f", {SHOAL}: " in failure for failure in self.failures)
+
+    def measure(self, measurement: Measurement) -> None:
+        """Measures the contenders whose tool is among `names`, in turn."""
+        rows = [Row(figure) for figure in measurement.figures]
+        contenders = [name for name in measurement.contenders if peer_of(name) in self.names]
+        for turn in range(1 if self.quick else measurement.rounds):
+            # Another one begins each round, so that nobody always comes after the same neighbour.
+            first = turn % max(len(contenders), 1)
+            for contender in contenders[first:] + contenders[:first]:
+                if turn and peer_of(contender) in PEERS and PEERS[peer_of(contender)].cluster:
+                    continue
+                values, failure = _sample_in_child(self.program, measurement.key, contender, self.quick)
+                if isinstance(values, str):
+                    if (line := f"{measurement.key}, {contender}: {values}") not in self.left_out:
+                        self.left_out.append(line)
+                    continue
+                if failure is not None:
+                    self.failures.append(f"{measurement.key}, {contender}: {failure}")
+                for row, value in zip(rows, values, strict=False):
+                    if value is not None:
+                        row.samples.setdefault(contender, []).append(value)
+        # A figure that none of these tools has is no line of the table.
+        self.rows += [row for row in rows if contenders]
 
 
 def sample_here(measurement: Measurement, contender: str, quick: bool) -> None:
@@ -139,8 +161,8 @@ def sample_here(measurement: Measurement, contender: str, quick: bool) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _sample_in_child(key: str, contender: str, quick: bool) -> tuple[list[Value] | str, str | None]:
-    command = [sys.executable, "-m", "benchmarks", "--sample", key, contender, *(["--quick"] if quick else [])]
+def _sample_in_child(program: Program, key: str, contender: str, quick: bool) -> tuple[list[Value] | str, str | None]:
+    command = [sys.executable, *program.arguments, "--sample", key, contender, *(["--quick"] if quick else [])]
     environment = dict(os.environ)
     if (peer := PEERS.get(peer_of(contender))) and peer.private_network and _has_private_network():
         command = [*PRIVATE_NETWORK, *command]
@@ -148,7 +170,7 @@ def _sample_in_child(key: str, contender: str, quick: bool) -> tuple[list[Value]
     # A session of its own: if it hangs, its group (and nothing else) is ended.
     child = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=program.folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,80 +197,3 @@ def _has_private_network() -> bool:
         return subprocess.run([*PRIVATE_NETWORK, "true"], capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    import shoal
-
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": models[0].partition(": ")[2] if models else platform.machine(),
-        "cpus": shoal.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "shoal": getattr(shoal, "__version__", "?"),
-        "spin_budget_us": shoal._engine.SPIN_BUDGET_US,
-        "workers": WORKERS,
-    }
-
-
-def header(facts: dict[str, Any], quick: bool) -> str:
-    """The lines above the table."""
-    spin = facts["spin_budget_us"]
-    taken = "one quick sample each: rough" if quick else "medians of interleaved samples (ray, dask: one)"
-    return (
-        f"{facts['cpu']}, {facts['cpus']} CPUs (load {facts['load']}), Linux {facts['kernel']}, "
-        f"Python {facts['python']}, shoal {facts['shoal']}\n"
-        f"{facts['workers']} workers unless said; waiters spin for {'?' if spin is None else spin} µs at most; "
-        f"pools warm unless said; {taken}\n"
-    )
-
-
-def table(rows: Sequence[Row]) -> str:
-    """figure | goal | shoal | best peer | other peers."""
-    lines = [["figure", "goal", "shoal", "best peer", "other peers"]]
-    for row in rows:
-        medians = row.medians
-        ours = medians.pop(SHOAL, None)
-        peers = [f"{row.figure.text(value)} {name}" for name, value in medians.items()]
-        mark = "" if ours is None else {True: " ✓", False: " ✗", None: "  "}[row.figure.met(ours)]
-        lines.append(
-            [
-                row.figure.title,
-                row.figure.goal_text,
-                "–" if ours is None else row.figure.text(ours) + mark,
-                peers[0] if peers else "–",
-                ", ".join(peers[1:]) or "–",
-            ]
-        )
-    widths = [max(len(line[at]) for line in lines) for at in range(4)]
-    lines.insert(1, ["─" * width for width in widths] + ["─" * len(lines[0][4])])
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(line[at].rjust(widths[at]) for at in (1, 2, 3)), line[4]])
-        for line in lines
-    )
-
-
-def as_json(
-    facts: dict[str, Any], rows: Sequence[Row], failures: Sequence[str], left_out: Sequence[str]
-) -> dict[str, Any]:
-    """The whole run, samples included."""
-    return {
-        "machine": facts,
-        "figures": [
-            {
-                "key": row.figure.key,
-                "title": row.figure.title,
-                "unit": row.figure.unit,
-                "goal": row.figure.goal_text,
-                "met": row.figure.met(row.medians[SHOAL]) if SHOAL in row.samples else None,
-                "medians": row.medians,
-                "samples": row.samples,
-            }
-            for row in rows
-        ],
-        "failures": list(failures),
-        "left_out": list(left_out),
-    }
