@@ -152,7 +152,7 @@ def _duration(seconds: float) -> str:
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9)):
         value = seconds * factor
         if value >= 1 or unit == "ns":
-            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if value >= 9.95 or value < 0.05 else f"{value:.1f} {unit}"
     raise AssertionError("unreachable: the last unit fits all")
 
 

@@ -27,7 +27,10 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `goal` is a number in `unit`, and the most or the least that is wanted."""
+    """One line of the table. `goal` is a number in `unit`, and the most or the least that is wanted.
+
+    A title that is indented goes on from the one above it.
+    """
 
     key: str
     title: str

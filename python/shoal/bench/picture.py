@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .harness import Row, peer_of
@@ -50,15 +51,27 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any], path: str | os.PathLike[
     figure = Figure(figsize=(5.2 * columns, (0.9 + 0.24 * tallest) * lines + 0.6), layout="constrained")
     title = f"{facts['cpu']}, {facts['cpus']} CPUs; Python {facts['python']}, shoal {facts['shoal']}; "
     figure.suptitle(title + f"{facts['workers']} workers", fontsize=10)
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for panel, row in zip(panels, rows, strict=False):
-        _panel(panel, row)
-    for panel in list(panels)[len(rows) :]:
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for panel, row, name in zip(panels, rows, _titles(rows), strict=False):
+        _panel(panel, row, name)
+    for panel in panels[len(rows) :]:
         panel.set_axis_off()
     figure.savefig(os.fspath(path))
 
 
-def _panel(axes: Axes, row: Row) -> None:
+def _titles(rows: Sequence[Row]) -> Iterator[str]:
+    """A panel stands alone: a title that goes on from another one is told together with it."""
+    first = ""
+    for row in rows:
+        title = row.figure.title
+        if title.startswith(" "):
+            yield f"{first}: {title.strip()}"
+        else:
+            first = title
+            yield title
+
+
+def _panel(axes: Axes, row: Row, title: str) -> None:
     """One figure, the best tool above."""
     medians = row.medians
     values = list(medians.values())
@@ -70,7 +83,7 @@ def _panel(axes: Axes, row: Row) -> None:
         axes.set_xlim(min(values) / 2, max(values) * 8)
     else:
         axes.margins(x=0.3)
-    axes.set_title(row.figure.title.strip(), fontsize=8, loc="left")
+    axes.set_title(textwrap.fill(title, 64), fontsize=8, loc="left")
     axes.set_xlabel(f"{row.figure.unit}, {'more' if row.figure.higher_is_better else 'less'} is better", fontsize=7)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
