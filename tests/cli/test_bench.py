@@ -1,16 +1,19 @@
 """``shoal bench``: a small run, what it prints and writes, and what it refuses. What it measures is not judged here."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from shoal.bench import groups
 from shoal.bench.harness import Figure, Row
-from shoal.bench.picture import draw
+from shoal.bench.picture import draw, titles
 from shoal.bench.report import machine, table
 from shoal.cli import main
 from shoal.cli.bench import EPILOG
@@ -109,6 +112,18 @@ def test_a_sample_that_fails_loses_only_itself(capsys: pytest.CaptureFixture[str
     assert table(broken.rows).splitlines()[-1].split() == ["map,", "chunksize", "1", "–", "–", "–"]
 
 
+def test_ctrl_c_ends_the_run_and_its_sample() -> None:
+    words = [sys.executable, "-m", "shoal", "bench", "--only", "jobs", "--peers", "threads"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        end = time.monotonic() + 120
+        while not (samples := psutil.Process(ran.pid).children()) and time.monotonic() < end:
+            time.sleep(0.01)
+        ran.send_signal(signal.SIGINT)
+        _, said = ran.communicate(timeout=120)
+    assert (ran.returncode, said) == (1, "interrupted\n")
+    assert samples and psutil.wait_procs(samples, timeout=120)[1] == []
+
+
 def test_the_help_names_every_group_and_a_brief_run_has_one_of_each() -> None:
     for name, measurements in groups.GROUPS.items():
         assert f"\n  {name} " in EPILOG
@@ -136,6 +151,14 @@ def test_a_picture_has_the_format_of_its_name(tmp_path: Path, name: str, begins:
     ]
     draw(rows, machine(), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_a_panel_tells_what_its_figure_goes_on_from() -> None:
+    rows = [Row(figure) for figure in groups.MEASUREMENTS["round-trip"].figures]
+    assert list(titles(rows)) == [
+        "round trip of a no-op, p50",
+        "round trip of a no-op, p50: the same after 1 ms of idleness",
+    ]
 
 
 def test_nothing_measured_can_t_be_drawn(tmp_path: Path) -> None:

@@ -52,14 +52,14 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any], path: str | os.PathLike[
     title = f"{facts['cpu']}, {facts['cpus']} CPUs; Python {facts['python']}, shoal {facts['shoal']}; "
     figure.suptitle(title + f"{facts['workers']} workers", fontsize=10)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for panel, row, name in zip(panels, rows, _titles(rows), strict=False):
+    for panel, row, name in zip(panels, rows, titles(rows), strict=False):
         _panel(panel, row, name)
     for panel in panels[len(rows) :]:
         panel.set_axis_off()
     figure.savefig(os.fspath(path))
 
 
-def _titles(rows: Sequence[Row]) -> Iterator[str]:
+def titles(rows: Sequence[Row]) -> Iterator[str]:
     """A panel stands alone: a title that goes on from another one is told together with it."""
     first = ""
     for row in rows:

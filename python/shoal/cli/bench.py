@@ -35,8 +35,9 @@ groups of figures:
   faults      what the death of a worker costs
 
 reading the table:
-  shoal : best of the others : the rest of them; `:` in a figure's name means divided by
-  –           not measured: the tool is left out, or has nothing like it
+  best peer    the best of the other tools; to the right of it the others, the best first
+  a : b        in the name of a figure: a divided by b
+  –            not measured: the tool is left out, or has nothing like it
 
 exit status:
   0  measured
@@ -62,7 +63,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", metavar="NAMES", type=_figures, help="groups, or keys of figures, by commas")
+    parser.add_argument(
+        "--only", metavar="NAMES", type=_figures, help="groups or figures (their keys), by commas"
+    )
     parser.add_argument("--peers", metavar="TOOLS", type=_tools, help="tools, by commas; all that there are by default")
     parser.add_argument("--full", action="store_true", help="all figures, several rounds, and ray and dask too")
     parser.add_argument("--json", metavar="FILE", type=_file, help="write figures, samples and advice there")
