@@ -1,59 +1,42 @@
-"""The program: which figures, of which tools; the table; the JSON."""
+"""The program: which figures, of which tools; the table; the JSON. Those of `shoal bench`, and the developers' own."""
 
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
-from . import (
-    arguments,
-    balance,
-    bars,
-    executors,
-    faults,
-    idle,
-    latency,
-    memory,
-    nodes,
-    objects,
-    queues,
-    results,
-    startup,
-    stream,
-    sync,
-    throughput,
-)
-from .harness import Row, as_json, header, machine, measure, sample_here, table
-from .peers import PEERS, SHOAL
+from shoal.bench import groups
+from shoal.bench.harness import Comparison, Program, sample_here
+from shoal.bench.peers import PEERS
+from shoal.bench.report import as_json, header, machine, table
 
-# In the order in which they are shown.
-GROUPS = (
-    latency,
-    throughput,
-    startup,
-    balance,
-    faults,
-    idle,
-    stream,
-    executors,
-    arguments,
-    objects,
-    results,
-    memory,
-    queues,
-    sync,
-    bars,
-    nodes,
-)
+from . import ROOT, balance, bars, executors, idle, many, memory, nodes, objects, stream
 
-MEASUREMENTS = {measurement.key: measurement for group in GROUPS for measurement in group.MEASUREMENTS}
+GROUPS = groups.GROUPS | {
+    "many": many.MEASUREMENTS,
+    "balance": balance.MEASUREMENTS,
+    "idle": idle.MEASUREMENTS,
+    "stream": stream.MEASUREMENTS,
+    "executors": executors.MEASUREMENTS,
+    "objects": objects.MEASUREMENTS,
+    "memory": memory.MEASUREMENTS,
+    "bars": bars.MEASUREMENTS,
+    "nodes": nodes.MEASUREMENTS,
+}
+MEASUREMENTS = {measurement.key: measurement for group in GROUPS.values() for measurement in group}
 
 
 def main() -> int:
     """Measures, prints and returns 0, or 1 if a sample of shoal failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", type=_names, help=f"figures, by commas: {', '.join(MEASUREMENTS)}")
-    parser.add_argument("--peers", type=_names, help=f"tools, by commas: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--only",
+        type=partial(groups.figures, groups=GROUPS),
+        default=set(MEASUREMENTS),
+        help=f"figures or groups, by commas: {', '.join(GROUPS)}; {', '.join(MEASUREMENTS)}",
+    )
+    parser.add_argument("--peers", type=groups.tools, default=list(PEERS), help=f"tools, by commas: {', '.join(PEERS)}")
     parser.add_argument("--quick", action="store_true", help="one small sample of each, for a look")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures and all samples there, too")
     parser.add_argument("--sample", nargs=2, metavar=("FIGURE", "TOOL"), help=argparse.SUPPRESS)
@@ -64,43 +47,25 @@ def main() -> int:
         sample_here(MEASUREMENTS[key], contender, options.quick)
         return 0
 
-    wanted = options.only or list(MEASUREMENTS)
-    for name in wanted:
-        if name not in MEASUREMENTS:
-            parser.error(f"argument --only: no figure is called {name!r}; there are {', '.join(MEASUREMENTS)}")
-    for name in options.peers or ():
-        if name not in PEERS:
-            parser.error(f"argument --peers: no tool is called {name!r}; there are {', '.join(PEERS)}")
-    asked = [PEERS[name] for name in options.peers or PEERS]
-    names = [peer.name for peer in asked if peer.installed]
-
     facts = machine()
     print(header(facts, options.quick), flush=True)
-    if missing := [peer.name for peer in asked if not peer.installed]:
+    if missing := [name for name in options.peers if not PEERS[name].installed]:
         print(f"not installed, so left out: {', '.join(missing)}\n", flush=True)
-
-    rows: list[Row] = []
-    failures: list[str] = []
-    left_out: list[str] = []
+    names = [name for name in options.peers if PEERS[name].installed]
+    comparison = Comparison(Program(("-m", "benchmarks"), ROOT), names, options.quick)
     for key, measurement in MEASUREMENTS.items():
-        if key in wanted:
+        if key in options.only:
             _progress(key)
-            rows += measure(measurement, names, options.quick, failures, left_out)
+            comparison.measure(measurement)
     _progress("")
-    print(table(rows))
-    for line in left_out:
+    print(table(comparison.rows, goals=True))
+    for line in comparison.left_out:
         print(f"left out: {line}")
-    for failure in failures:
+    for failure in comparison.failures:
         print(f"failed: {failure}")
     if options.json:
-        options.json.write_text(
-            json.dumps(as_json(facts, rows, failures, left_out), indent=2, ensure_ascii=False) + "\n"
-        )
-    return int(any(f", {SHOAL}: " in failure for failure in failures))
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+        options.json.write_text(json.dumps(as_json(facts, comparison), indent=2, ensure_ascii=False) + "\n")
+    return int(comparison.shoal_failed)
 
 
 def _progress(text: str) -> None:

@@ -11,14 +11,26 @@ import sys
 import time
 from collections.abc import Sequence
 
-from .harness import ROOT, WORKERS, Figure, Measurement, Scale
-from .peers import PEERS
-from .tasks import noop, spin
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import PEERS
+from shoal.bench.tasks import noop, spin
+
+from . import ROOT
 
 CPU_TASK_S = 0.020
 MEDIAN_TASK_S = 0.005
 LONG_TASKS, LONGER = 4, 20
 SEEDS = (1, 2, 3)
+
+
+def bare() -> None:
+    """The main program of a process without any pool: says ready, reads counts, prints the seconds they took."""
+    print("ready", flush=True)
+    counts = [int(count) for count in sys.stdin.readline().split()]
+    started = time.perf_counter()
+    for count in counts:
+        spin(count)
+    print(time.perf_counter() - started, flush=True)
 
 
 def _turns_a_second() -> float:
@@ -41,7 +53,7 @@ def _capacity(counts: Sequence[int]) -> float:
     shares: list[list[int]] = [[] for _ in range(WORKERS)]
     for count in sorted(counts, reverse=True):
         min(shares, key=sum).append(count)
-    command = [sys.executable, "-c", "from benchmarks.tasks import bare; bare()"]
+    command = [sys.executable, "-c", "from benchmarks.balance import bare; bare()"]
     processes = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in shares
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
 
 MANAGER, QUEUE = "multiprocessing Manager", "multiprocessing SimpleQueue"
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import SHOAL
-from .tasks import noop
-from .throughput import rate
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import SHOAL
+from shoal.bench.tasks import noop
+from shoal.bench.throughput import rate
 
 # A whole program, as a user has it. The estimator is small and the grid large, or the other way round.
 SEARCH = """\

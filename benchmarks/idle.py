@@ -4,9 +4,9 @@ import time
 
 import psutil
 
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS
-from .tasks import noop
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import PEERS
+from shoal.bench.tasks import noop
 
 SETTLE_S = 0.3
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from .array_tasks import chain, checked_reply, sum_and_hold
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS, SHOAL
-from .sessions import Session, Unsupported
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import PEERS, SHOAL
+from shoal.bench.sessions import Session, Unsupported
+
+from .memory_tasks import chain, checked_reply, sum_and_hold
 
 GIGABYTE = 1_000_000_000
 READERS = 8

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .clusters import PRIVATE_MARK, dask_session, ray_session
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import SHOAL
-from .sessions import PoolSession, Session, Unsupported
-from .tasks import noop
-from .throughput import rate
+from shoal.bench.clusters import PRIVATE_MARK, dask_session, ray_session
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import SHOAL
+from shoal.bench.sessions import PoolSession, Session, Unsupported
+from shoal.bench.tasks import noop
+from shoal.bench.throughput import rate
 
 BOTH = (SHOAL, "dask", "ray")
 COMMON_BYTES = 500_000_000

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS, SHOAL
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import PEERS, SHOAL
 
 TASKS, ELEMENTS = 10_000, 62_500_000  # of eight bytes: 500 MB
 ROUNDS = 2_500  # of the loop in a task: some 100 µs

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .harness import WORKERS, Figure, Measurement, Scale
-from .peers import PEERS, SHOAL
-from .tasks import noop
+from shoal.bench.harness import WORKERS, Figure, Measurement, Scale
+from shoal.bench.peers import PEERS, SHOAL
+from shoal.bench.tasks import noop
 
 # multiprocessing once as it is by default, and once as its users make it fast.
 CONTENDERS = (SHOAL, "multiprocessing", "multiprocessing chunks of 100")

@@ -10,7 +10,7 @@ import signal
 import sys
 from importlib import metadata
 
-from ..harness import ROOT
+from .. import ROOT
 from .cell import Story, run, run_here
 from .faults import FAULTS, OTHERS, Fault
 from .tools import TOOLS, Tool

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..clusters import PRIVATE_MARK, PRIVATE_NETWORK
-from ..harness import ROOT
-from ..sessions import Unsupported
+from shoal.bench.clusters import PRIVATE_MARK, PRIVATE_NETWORK
+from shoal.bench.sessions import Unsupported
+
+from .. import ROOT
 from .faults import FAULTS, Fault
 from .tools import TOOLS, Tool
 

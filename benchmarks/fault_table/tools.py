@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..clusters import PRIVATE_MARK
-from ..sessions import Unsupported
+from shoal.bench.clusters import PRIVATE_MARK
+from shoal.bench.sessions import Unsupported
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 # What became of the call of that number: a value or an exception.

@@ -189,7 +189,7 @@ def _shoal_run(address: str, code: str, **environment: str) -> subprocess.Comple
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
 
 

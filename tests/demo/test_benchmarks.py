@@ -24,7 +24,7 @@ def test_a_quick_run_prints_the_table_and_writes_the_samples(tmp_path: Path) -> 
     assert "failed" not in done.stdout
     head, rule, *lines = done.stdout.splitlines()[3:]
     assert head.split("  ")[0] == "figure" and set(rule) == {"─", " "}
-    assert [line[:10] for line in lines] == ["round trip", "the same a", "CPU time o"]
+    assert [line[:10] for line in lines] == ["round trip", "  the same", "CPU time o"]
     figures = json.loads(written.read_text())["figures"]
     assert [figure["key"] for figure in figures] == ["round-trip", "round-trip-idle", "idle"]
     for figure in figures:
@@ -56,7 +56,7 @@ def test_a_quick_run_of_data_checks_what_arrives() -> None:
 
 
 def test_what_a_tool_has_no_way_to_do_is_left_out_and_said() -> None:
-    from benchmarks.peers import PEERS
+    from shoal.bench.peers import PEERS
 
     if not PEERS["joblib"].installed:
         pytest.skip("joblib is not installed")
@@ -66,8 +66,8 @@ def test_what_a_tool_has_no_way_to_do_is_left_out_and_said() -> None:
 
 
 def test_ray_is_not_started_where_others_could_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.clusters import PRIVATE_MARK, ray_session
-    from benchmarks.sessions import Unsupported
+    from shoal.bench.clusters import PRIVATE_MARK, ray_session
+    from shoal.bench.sessions import Unsupported
 
     monkeypatch.delenv(PRIVATE_MARK, raising=False)
     with pytest.raises(Unsupported, match="opens ports to the network"), ray_session(1):

@@ -5,6 +5,8 @@ use pyo3::exceptions::{PyBrokenPipeError, PyException, PyOSError, PyRuntimeError
 use pyo3::prelude::*;
 use shoal_core::Error;
 
+use crate::pool::Inside;
+
 /// An exception of `shoal.errors`, made from its arguments.
 pub fn raise<'py>(py: Python<'py>, name: &str, args: impl PyCallArgs<'py>) -> PyErr {
     let made = py.import("shoal.errors").and_then(|errors| errors.getattr(name)?.call1(args));
@@ -16,7 +18,10 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::OutOfSharedMemory { .. } => raise(py, "OutOfSharedMemory", (text,)),
-        Error::PoolClosed | Error::Forked => raise(py, "PoolClosed", (text,)),
+        Error::PoolClosed | Error::Forked => {
+            Inside::stay_if_ending(py);
+            raise(py, "PoolClosed", (text,))
+        }
         Error::CannotStart(_) | Error::Gone | Error::Refused | Error::Damaged(_) | Error::Inherited => {
             raise(py, "ShoalError", (text,))
         }

@@ -339,7 +339,10 @@ pub fn resolve<'py>(py: Python<'py>, heap: &Arc<Heap>, outcome: &Outcome, name: 
         }
         Outcome::Unreadable(why) => Err(raise(py, "ShoalError", (format!("the result can't be read: {why}"),))),
         Outcome::NoWorkers(why) => Err(raise(py, "ShoalError", (format!("workers cannot be started: {why}"),))),
-        Outcome::Terminated => Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",))),
+        Outcome::Terminated => {
+            Inside::stay_if_ending(py);
+            Err(raise(py, "PoolClosed", ("the pool was terminated before the task was done",)))
+        }
         Outcome::Cancelled => Err(cancelled(py, name)),
     }
 }

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from . import demo, doctor, run, top
+from . import bench, demo, doctor, run, top
 
-COMMANDS = (run, top, doctor, demo)
+COMMANDS = (run, top, doctor, bench, demo)
 
 DESCRIPTION = """\
 Python on every core: worker processes over shared memory, called as multiprocessing is."""

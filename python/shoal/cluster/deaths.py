@@ -18,7 +18,7 @@ __all__ = ["told"]
 def told(task: Task, error: Any, node: str) -> Any:
     """The error of a node's pool, in which the task has the name that the user knows, and the node is named."""
     if isinstance(error, TaskTimeout):
-        return TaskTimeout(described(task), error.timeout, error.pid, task.tries, error.stderr)
+        return TaskTimeout(described(task), error.timeout, error.pid, task.tries, error.stderr, error.traceback)
     return WorkerDied(
         error.pid,
         error.exitcode,
@@ -39,16 +39,21 @@ def described(task: Task) -> str:
     frames = [frame.frame if isinstance(frame, Blob) else frame for frame in task.frames]
     try:
         if what == SLICE:
-            return describe(name, ("items", loads(task.data, buffers=frames), None))
+            return _of_items(task, loads(task.data, buffers=frames))
         if what == EACH:
-            items, at = [], 0
+            items: list[Any] = []
+            at = 0
             for data, count in pickle.loads(task.data):
                 items.append(loads(data, buffers=frames[at : at + count]))
                 at += count
-            if task.kind & STAR and len(items) == 1:
-                return describe(name, ("call", items[0], None))
-            return describe(name, ("items", items, None))
+            return _of_items(task, items)
         *_, args, kwargs = loads(task.data, buffers=frames)
         return describe(name, ("call", args, kwargs))
     except Exception:  # what matters is the death
         return name
+
+
+def _of_items(task: Task, items: list[Any]) -> str:
+    if task.kind & STAR and len(items) == 1:
+        return describe(task.function.name, ("call", items[0], None))
+    return describe(task.function.name, ("items", items, None))

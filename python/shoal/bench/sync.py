@@ -134,17 +134,17 @@ def _measured(*figures: Figure, sample: Callable[[str, Scale], Any]) -> Measurem
 MEASUREMENTS = (
     _measured(
         Figure("lock", "lock, acquire and release, alone", "ns", False, 60),
-        Figure("lock-with", "the same by `with`", "ns", False),
+        Figure("lock-with", "  the same by `with`", "ns", False),
         sample=partial(_alone, what="Lock"),
     ),
     _measured(
         Figure("rlock", "reentrant lock, alone", "ns", False),
-        Figure("rlock-with", "the same by `with`", "ns", False),
+        Figure("rlock-with", "  the same by `with`", "ns", False),
         sample=partial(_alone, what="RLock"),
     ),
     _measured(
         Figure("semaphore", "semaphore, alone", "ns", False),
-        Figure("semaphore-with", "the same by `with`", "ns", False),
+        Figure("semaphore-with", "  the same by `with`", "ns", False),
         sample=partial(_alone, what="Semaphore"),
     ),
     _measured(Figure("lock-contended", "lock, two processes take turns", "M/s", True, 5), sample=_contended),

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,8 @@ def ray_session(workers: int) -> Iterator[Session]:
         raise Unsupported("ray opens ports to the network, and this machine gives no private one (unshare, ip)")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["PYTHONPATH"] = os.getcwd()
+    # Its workers find what this process finds.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     ray: Any = importlib.import_module("ray")
     with tempfile.TemporaryDirectory() as folder:
         ray.init(

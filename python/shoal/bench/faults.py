@@ -37,13 +37,12 @@ def _wait_for_ever(ready: str) -> None:
 
 def _victim(executor: Executor) -> tuple[int, object]:
     """A worker that is at a task, and the task's future."""
-    ready = Path(tempfile.gettempdir()) / f"shoal-bench-{os.getpid()}"
-    try:
+    # A folder of its own, where nobody else can say whom to kill.
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready"
         future = executor.submit(_wait_for_ever, str(ready))
         while not (ready.exists() and (text := ready.read_text())):
             time.sleep(0.001)
-    finally:
-        ready.unlink(missing_ok=True)
     time.sleep(0.02)
     return int(text), future
 

@@ -37,7 +37,7 @@ MEASUREMENTS = (
     Measurement(
         (
             Figure("round-trip", "round trip of a no-op, p50", "µs", False, 10),
-            Figure("round-trip-idle", "the same after 1 ms of idleness", "µs", False, 60),
+            Figure("round-trip-idle", "  the same after 1 ms of idleness", "µs", False, 60),
         ),
         _sample,
     ),

@@ -51,12 +51,14 @@ class PoolSession:
             handle.get()
 
     def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> list[Any]:
-        return self.pool.map(function, items, chunksize=chunksize)
+        results: list[Any] = self.pool.map(function, items, chunksize=chunksize)
+        return results
 
     def common(
         self, function: Callable[..., Any], array: Any, items: Sequence[Any], chunksize: int | None
     ) -> list[Any]:
-        return self.pool.starmap(function, [(array, item) for item in items], chunksize)
+        results: list[Any] = self.pool.starmap(function, [(array, item) for item in items], chunksize)
+        return results
 
 
 class ExecutorSession:
@@ -106,23 +108,27 @@ class JoblibSession:
     def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> list[Any]:
         parallel = self.batching if chunksize is None else self.joblib.Parallel(self.workers, batch_size=chunksize)
         delayed = self.joblib.delayed(function)
-        return parallel(delayed(item) for item in items)
+        results: list[Any] = parallel(delayed(item) for item in items)
+        return results
 
     def common(
         self, function: Callable[..., Any], array: Any, items: Sequence[Any], chunksize: int | None
     ) -> list[Any]:
         parallel = self.batching if chunksize is None else self.joblib.Parallel(self.workers, batch_size=chunksize)
         delayed = self.joblib.delayed(function)
-        return parallel(delayed(array, item) for item in items)
+        results: list[Any] = parallel(delayed(array, item) for item in items)
+        return results
 
 
 class MpireSession(PoolSession):
     """mpire.WorkerPool: the same calls, but for what a map is told."""
 
     def map(self, function: Function, items: Sequence[Any], chunksize: int | None) -> list[Any]:
-        return self.pool.map(function, items, chunk_size=chunksize)
+        results: list[Any] = self.pool.map(function, items, chunk_size=chunksize)
+        return results
 
     def common(
         self, function: Callable[..., Any], array: Any, items: Sequence[Any], chunksize: int | None
     ) -> list[Any]:
-        return self.pool.map(function, [(array, item) for item in items], chunk_size=chunksize)
+        results: list[Any] = self.pool.map(function, [(array, item) for item in items], chunk_size=chunksize)
+        return results

@@ -1,11 +1,10 @@
-"""Queues between processes: small items, arrays, and what many queues cost.
+"""Queues between processes: small items, and arrays.
 
 All processes are spawned, so that every queue is handed over in the way its tool provides. A rate counts from the first
 producer's start to the last consumer's end.
 """
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from .harness import Figure, Measurement, Scale
-from .memory import resident
 from .peers import SHOAL
 
 SIMPLE, FULL, MANAGER, FASTER = (
@@ -29,7 +27,6 @@ SMALL = {SHOAL: 2_000_000, SIMPLE: 200_000, FULL: 100_000, MANAGER: 5_000, FASTE
 ARRAYS = {SHOAL: 10_000, SIMPLE: 1_000, FULL: 1_000, MANAGER: 200, FASTER: 1_000}
 ARRAY_BYTES = 1 << 20
 AHEAD = 64  # arrays that may lie in a queue that has a limit
-MANY = 100_000
 
 Act = Callable[[Any, int], None]
 
@@ -83,7 +80,8 @@ def _rate(make: Callable[[Any], Any], produce: Act, consume: Act, pairs: int, co
     started, ended = zip(*(times.recv() for times in ends), strict=True)
     for process in processes:
         process.join()
-    return count / (max(ended) - min(started))
+    seconds: float = max(ended) - min(started)
+    return count / seconds
 
 
 def _queue(contender: str, size: int, context: Any) -> Any:
@@ -118,20 +116,6 @@ def _arrays(contender: str, scale: Scale) -> tuple[float, float]:
     return rate, rate * ARRAY_BYTES / 1e9
 
 
-def _many(_contender: str, scale: Scale) -> tuple[float, float]:
-    """Descriptors that came with many queues, and bytes of each."""
-    import shoal
-
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    count = scale.pick(MANY, MANY // 20)
-    queues = [shoal.Queue[int]()]
-    files, before = open_files(), resident()
-    queues += [shoal.Queue[int]() for _ in range(count)]
-    return float(open_files() - files), (resident() - before) / count
-
-
 MEASUREMENTS = (
     Measurement((Figure("queue-small", "queue, small items 1→1", "M/s", True, 1.5),), _small, contenders=CONTENDERS),
     Measurement(
@@ -146,14 +130,5 @@ MEASUREMENTS = (
         ),
         _arrays,
         contenders=CONTENDERS,
-    ),
-    Measurement(
-        (
-            Figure("queue-many", f"{MANY:,} live queues".replace(",", " "), "descriptors", False, 20),
-            Figure("queue-many-bytes", "  each of them in memory", "B", False, None),
-        ),
-        _many,
-        rounds=3,
-        contenders=(SHOAL,),
     ),
 )
