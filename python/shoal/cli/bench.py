@@ -63,9 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--only", metavar="NAMES", type=_figures, help="groups or figures (their keys), by commas"
-    )
+    parser.add_argument("--only", metavar="NAMES", type=_figures, help="groups or figures (their keys), by commas")
     parser.add_argument("--peers", metavar="TOOLS", type=_tools, help="tools, by commas; all that there are by default")
     parser.add_argument("--full", action="store_true", help="all figures, several rounds, and ray and dask too")
     parser.add_argument("--json", metavar="FILE", type=_file, help="write figures, samples and advice there")
@@ -85,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     quick = not arguments.full
     facts = machine()
     print(header(facts, quick), flush=True)
+    if facts["load"] >= facts["cpus"]:
+        print("This machine is busy: what is measured now is worse, and rougher, than when it is idle.\n", flush=True)
     # -P: a file of the user's that is called as a module of the standard library must not be taken for it.
     comparison = Comparison(Program(("-P", "-m", "shoal.bench")), _installed(arguments.peers, quick), quick)
     try:
