@@ -73,7 +73,7 @@ def nested(begun: np.ndarray, slot: int, depth: int, items: Sequence[int]) -> in
     with shoal.Pool(2) as pool:
         halves = [items[::2], items[1::2]]
         parts = [pool.apply_async(nested, (np.zeros(1, dtype=int), 0, depth - 1, half)) for half in halves]
-        return sum(part.get(timeout=80) for part in parts)
+        return sum(part.get(timeout=200) for part in parts)
 
 
 def fill(part: np.ndarray, number: int) -> int:

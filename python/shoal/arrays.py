@@ -123,6 +123,11 @@ class SharedArray(numpy.ndarray[Any, numpy.dtype[Any]]):
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
 
+    def _repr_html_(self) -> str:
+        from shoal.insight import html
+
+        return html.array(self)
+
 
 Kind = TypeVar("Kind", bound=SharedArray)
 

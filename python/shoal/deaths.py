@@ -29,7 +29,8 @@ FRAMES = 20
 _FATAL = "Fatal Python error: "
 _STACK = "Stack (most recent call first):"
 _MODULES = "Extension modules: "
-_OURS = os.path.join(os.path.dirname(__file__), "_worker.py")
+# What calls tasks: in a worker, and before that on a node of a cluster.
+_OURS = tuple(os.path.join(os.path.dirname(__file__), file) for file in ("_worker.py", "cluster/target.py"))
 
 
 def worker_died(name: str, call: tuple[str, Any, Any] | None, tries: int, deaths: list[Facts]) -> WorkerDied:
@@ -107,7 +108,7 @@ def _frames(report: str) -> str:
     """What faulthandler wrote, but for what is always the same."""
     lines = [line for line in report.splitlines() if not line.startswith(_MODULES)]
     # What called the task is always the same.
-    ours = next((index for index, line in enumerate(lines) if _OURS in line), len(lines))
+    ours = next((index for index, line in enumerate(lines) if any(file in line for file in _OURS)), len(lines))
     lines = lines[:ours]
     while lines and not lines[-1].strip():
         del lines[-1]

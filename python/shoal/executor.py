@@ -243,6 +243,9 @@ class Executor(futures.Executor):
         """The workers, as they are at this moment; those that are starting are waited for."""
         return self._pool.workers
 
+    def _repr_html_(self) -> str:
+        return self._pool._as_html("shoal.Executor")
+
     def __del__(self) -> None:
         # As of the standard library's: what was submitted is done.
         mine = hasattr(self, "_owner") and self._root is None and self._owner == os.getpid()

@@ -460,13 +460,24 @@ class Pool(Maps):
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        state = "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
-        return f"<shoal.Pool state={state} pool_size={self._base.size}>"
+        return f"<shoal.Pool state={self._state} pool_size={self._base.size}>"
+
+    def _repr_html_(self) -> str:
+        return self._as_html("shoal.Pool")
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _state(self) -> str:
+        return "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
+
+    def _as_html(self, name: str) -> str:
+        from shoal.insight import html
+
+        return html.pool(name, self._state, self.stats())
 
     def _has_tasks(self) -> bool:
         return _engine.pool_depth(self._base)[1] > 0

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from shoal.cli import main
+from shoal.insight.outside import Onlooker, PoolSeen
 from tests.insight.watched import Program, program
+from tests.pool.support import eventually
 from tests.progress.terminal import on_terminal
 
 
@@ -20,12 +22,19 @@ from tests.progress.terminal import on_terminal
 def watched() -> Iterator[Program]:
     with program() as it:
         it.do("submit 12")
+        # No look is of one moment: what is taken while it goes on is counted twice, or not at all.
+        assert eventually(lambda: [worker.state for worker in pool_of(it).workers] == ["busy", "busy"])
         yield it
+
+
+def pool_of(watched: Program) -> PoolSeen:
+    ((pool,),) = (client.pools for client in Onlooker([watched.pid]).look().clients)
+    return pool
 
 
 def top(*arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "shoal", "top", "--interval", "0.05", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=50)
+    return subprocess.run(words, capture_output=True, text=True, timeout=150)
 
 
 def test_once_prints_each_worker_with_its_task(watched: Program) -> None:

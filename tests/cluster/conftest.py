@@ -12,9 +12,10 @@ from distributed import LocalCluster
 import shoal
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two Dask workers, each a node with one worker. For all tests of a session that leave it as it is."""
+    """Two Dask workers, each a node with one worker, for the tests of a module: tests of other things come after them,
+    which are not to run beside its threads and processes."""
     with local_cluster(tmp_path_factory.mktemp("dask")) as cluster:
         yield cluster
 

@@ -152,13 +152,13 @@ def test_a_frozen_node_is_given_up(two: Any, tmp_path: Path) -> None:
     scheduler, addresses = two
     folder, gate = tmp_path / "begun", tmp_path / "gate"
     folder.mkdir()
-    with shoal.Pool(1, cluster=scheduler.address, node_timeout=4) as pool:
+    with shoal.Pool(1, cluster=scheduler.address, node_timeout=10) as pool:
         nodes = where(pool)
         results = {name: pool.apply_async(begun, (folder, name, gate)) for name in ("x", "y")}
         assert eventually(lambda: len(places(folder)) == 2)
         lost = next(name for name, pid in places(folder).items() if nodes[pid] == addresses["a"])
         scheduler.processes["a"].send_signal(signal.SIGSTOP)
-        with pytest.raises(shoal.WorkerDied, match="it has not answered for 4 s"):
+        with pytest.raises(shoal.WorkerDied, match="it has not answered for 10 s"):
             results.pop(lost).get()
         gate.touch()
         ((kept, result),) = results.items()

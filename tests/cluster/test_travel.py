@@ -14,6 +14,7 @@ import numpy
 import pytest
 
 import shoal
+from shoal.cluster.nodes import Nodes
 from shoal.cluster.wire import pack, unpack
 from tests.pool.support import eventually
 
@@ -188,5 +189,12 @@ def _shoal_run(address: str, code: str, **environment: str) -> subprocess.Comple
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
+
+
+def test_a_notebook_shows_the_pool_without_asking_its_nodes(pool: shoal.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Nodes, "workers")
+    html = pool._repr_html_()
+    assert html.startswith("<p>shoal.Pool, running: 2 workers on ")
+    assert html.endswith("; 0 tasks queued, 0 under way</p>")

@@ -82,7 +82,7 @@ for ending in ("goes on", "is closed", "is terminated"):
                 pool.join()
         for death in deaths:
             try:
-                death.get(timeout=50)
+                death.get(timeout=100)
             except shoal.WorkerDied:
                 print("died")
             except shoal.PoolClosed:
@@ -98,4 +98,4 @@ for ending in ("goes on", "is closed", "is terminated"):
     assert program.stderr == ""
     went_on, closed, terminated = (lines.split() for lines in program.stdout.split("once more\n"))
     assert went_on == closed == ["died"] * 4
-    assert terminated[:2] == ["died"] * 2 and set(terminated[2:]) <= {"died", "closed"} and len(terminated) == 4
+    assert terminated.count("died") >= 2 and terminated.count("died") + terminated.count("closed") == 4

@@ -97,7 +97,7 @@ def test_programs_that_a_task_starts_print_in_their_place(capfd: pytest.CaptureF
 def test_bytes_arrive_as_they_were_written(tmp_path: Path) -> None:
     work = "lambda: (sys.stdout.buffer.write(bytes(range(256))), print())"
     program = f"import shoal, sys\nwith shoal.Pool(1) as pool: pool.apply({work})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=tmp_path, timeout=50, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=tmp_path, timeout=150, check=True)
     assert done.stdout == bytes(range(256)) + b"\n"
 
 
@@ -146,7 +146,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, said = process.communicate("go\n", timeout=50)
+    _, said = process.communicate("go\n", timeout=150)
     assert (process.returncode, said) == (0, "done\n")
 
 

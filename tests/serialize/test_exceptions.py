@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -276,3 +277,20 @@ def test_what_tblib_registers_for_all_exceptions_is_not_used_and_what_the_user_r
         "Mine(1)",
         "Mine('registered')",
     ]
+
+
+def test_lines_of_source_that_only_the_client_has_are_added_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "def inner():\n    raise KeyError\n\ndef outer():\n    try:\n        inner()\n    finally:\n        del x\n"
+    )
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "/nowhere/cell.py", "exec"), namespace)
+    try:
+        namespace["outer"]()
+    except NameError as error:
+        sent = dump_exception(error)
+    assert "raise KeyError" not in str(load_exception(sent).__cause__)
+    monkeypatch.setitem(linecache.cache, "/nowhere/cell.py", (len(source), None, source.splitlines(True), ""))
+    text = str(load_exception(sent).__cause__)
+    for number, function, line in ((6, "outer", "inner()"), (2, "inner", "raise KeyError"), (8, "outer", "del x")):
+        assert text.count(f'  File "/nowhere/cell.py", line {number}, in {function}\n    {line}\n') == 1, text

@@ -18,7 +18,7 @@ __all__ = ["told"]
 def told(task: Task, error: Any, node: str) -> Any:
     """The error of a node's pool, in which the task has the name that the user knows, and the node is named."""
     if isinstance(error, TaskTimeout):
-        return TaskTimeout(described(task), error.timeout, error.pid, task.tries, error.stderr)
+        return TaskTimeout(described(task), error.timeout, error.pid, task.tries, error.stderr, error.traceback)
     return WorkerDied(
         error.pid,
         error.exitcode,

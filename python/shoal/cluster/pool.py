@@ -21,6 +21,7 @@ from shoal.cluster.nodes import Nodes
 from shoal.cluster.progress import taken_apart
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack
+from shoal.insight import html
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.pool import Pool, _seeds, register
 from shoal.results import closed
@@ -130,6 +131,10 @@ class ClusterPool(Pool):
         return super().__repr__()[:-1] + f" cluster={self._name}>"
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _as_html(self, name: str) -> str:
+        nodes: Any = self._base
+        return html.cluster(name, self._state, f"{nodes.size} workers on {self._name}", *nodes.depth)
 
     def _watch(self, progress: Any, iterable: Iterable[Any], options: Any) -> Any:
         if progress is None or progress is False:

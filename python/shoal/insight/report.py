@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from shoal import _engine
 from shoal._text import seconds, size
+from shoal.insight import html
 
 __all__ = ["MapReport", "report"]
 
@@ -88,9 +89,7 @@ class MapReport:
         return " ".join([head, *self.reasons])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p>{escape(str(self))}</p>"
+        return html.paragraph(str(self))
 
 
 def report(base: _engine.PoolBase) -> MapReport:

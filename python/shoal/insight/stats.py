@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoal import _engine
-from shoal._text import html_table, seconds, table
+from shoal._text import seconds, table
+from shoal.insight import html
 
 __all__ = ["PoolStats", "WorkerStats"]
 
@@ -95,7 +96,7 @@ class PoolStats:
         return f"{table(_HEAD, self._rows())}\n{self._queue()}"
 
     def _repr_html_(self) -> str:
-        return html_table(self._queue(), _HEAD, self._rows())
+        return html.table(self._queue(), _HEAD, self._rows())
 
     def _queue(self) -> str:
         return f"{self.queued:,} tasks queued, {self.outstanding - self.queued:,} under way"

@@ -11,6 +11,7 @@ one place: the one that made it, or for bars made in workers, the pool's client.
     ...     _ = pool.map(work, range(1000))
 
 bar.py          the bars themselves, wherever they are drawn
+auto.py         the class that tqdm chooses
 shared.py       what a bar shows, in shared memory
 travel.py       how bars are pickled, and how ordinary ones of tqdm come to travel
 screen.py       the thread that draws

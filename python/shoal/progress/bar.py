@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Never, Self, SupportsFloat, SupportsIndex, TypeVar, overload
 
 from tqdm.asyncio import tqdm as asyncio_tqdm
-from tqdm.auto import tqdm as auto_tqdm
 from tqdm.std import tqdm as std_tqdm
 
 from shoal._engine import RawTally, pass_words_on
+from shoal.progress.auto import auto_tqdm
 from shoal.progress.door import Address, door, existing_door
 from shoal.progress.drawing import Drawing, fit_total
 from shoal.progress.line import Line, elsewhere, line_to

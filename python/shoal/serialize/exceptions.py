@@ -2,6 +2,7 @@
 
 What travels is plain data around a pickle of the exception, so that its name, message and traceback arrive even if the
 exception does not. The traceback becomes text; frames of shoal's own are left out, as they say nothing about the task.
+Lines of source that the worker could not read, as those of a notebook's cells, are added where it arrives.
 """
 
 from __future__ import annotations
@@ -82,11 +83,27 @@ def load_exception(data: bytes | memoryview) -> BaseException:
         pickled, type_name, text = None, "unknown exception", ""
         message = f"the record of what a task raised can't be read ({type(error).__name__}: {error})"
     exc = _unpickled(pickled)
+    text = _with_lines(text)
     if exc is None:
         exc = RemoteError(type_name, message, text)
     # Not `exc.__cause__ = …`: a frozen dataclass, for one, refuses assignments to its attributes.
     BaseException.__setattr__(exc, "__cause__", RemoteTraceback(text))
     return exc
+
+
+def _with_lines(text: str) -> str:
+    """A traceback with the lines of source that this process knows and the worker did not: there are no such files."""
+    import linecache
+    import re
+
+    def with_line(frame: re.Match[str]) -> str:
+        path, number = frame["path"], int(frame["number"])
+        line = linecache.getline(path, number).strip() if path in linecache.cache else ""
+        return f"{frame[0]}{frame['margin']}  {line}\n" if line else frame[0]
+
+    # A frame that nothing further in follows.
+    bare = r'^(?P<margin>[ |]*  )File "(?P<path>[^"\n]+)", line (?P<number>\d+), in .*\n(?!(?P=margin)  )'
+    return re.sub(bare, with_line, text, flags=re.MULTILINE)
 
 
 def _unpickled(pickled: bytes | None) -> BaseException | None:
