@@ -26,13 +26,15 @@ class Answer:
     """What a cell shows.
 
     Attributes:
-        printed: its text, of stdout and stderr.
+        printed: its text, of stdout and stderr. Which of the two comes first is the kernel's business.
+        stdout: of that, what is from stdout.
         html: what it displays as HTML.
         error: the name of the exception that ended it; "" if none did.
         traceback: what is shown of that, without colours.
     """
 
     printed: str = ""
+    stdout: str = ""
     html: list[str] = field(default_factory=list)
     error: str = ""
     traceback: str = ""
@@ -91,6 +93,8 @@ class Notebook:
     def _show(self, answer: Answer, kind: str, content: dict[str, Any]) -> None:
         if kind == "stream":
             answer.printed += content["text"]
+            if content["name"] == "stdout":
+                answer.stdout += content["text"]
         elif kind == "error":
             answer.error = content["ename"]
             answer.traceback += re.sub(r"\x1b\[[\d;]*m", "", "\n".join(content["traceback"]))

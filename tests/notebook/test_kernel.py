@@ -52,10 +52,10 @@ def test_what_workers_print_log_and_warn_of_comes_in_the_cell_before_the_result(
             warnings.warn("careful")
     """)
     for _ in range(2):
-        printed = notebook.run("pool.map(work, range(3), chunksize=1); print('done')").splitlines()
+        answer = notebook.answer("pool.map(work, range(3), chunksize=1); print('done')")
         expected = [f"{what} {i}" for what in ("complained", "logged", "printed") for i in range(3)]
-        assert sorted(line for line in printed if line in expected) == expected
-        assert printed[-1] == "done"
+        assert sorted(line for line in answer.printed.splitlines() if line in expected) == expected
+        assert answer.stdout.endswith("\ndone\n")
     assert "careful" in notebook.run("pool.apply(lambda: warnings.warn('careful'))")
 
 

@@ -111,7 +111,7 @@ MEASUREMENTS = (
     Measurement(
         (
             Figure("death-seen", "from a worker's death to its task's error", "ms", False, 5),
-            Figure("death-replaced", "… to a result of its successor", "ms", False, 20),
+            Figure("death-replaced", "  … to a result of its successor", "ms", False, 20),
         ),
         _detection,
         rounds=3,

@@ -39,9 +39,9 @@ def _sample(contender: str, scale: Scale) -> list[float]:
 MEASUREMENTS = (
     Measurement(
         (
-            Figure("job-python", "tasks of 10 ms : a plain loop, Python code", "×", True),
-            Figure("job-numpy", "  numpy on 4 MB", "×", True),
-            Figure("job-waiting", "  waiting", "×", True),
+            Figure("job-python", "Python code, tasks of 10 ms : a plain loop", "×", True),
+            Figure("job-numpy", "numpy on 4 MB, tasks of 10 ms : a plain loop", "×", True),
+            Figure("job-waiting", "waiting, tasks of 10 ms : a plain loop", "×", True),
         ),
         _sample,
         rounds=3,

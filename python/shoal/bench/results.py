@@ -105,9 +105,8 @@ MEASUREMENTS = (
     Measurement(
         (
             Figure("result-64mb", "64 MB array result: made, sent and read", "GB/s", True, 9),
-            Figure(
-                "result-64mb-transport", "  of it neither making nor reading (64 MB / 9 GB/s = 7.1)", "ms", False, 7.1
-            ),
+            # The goal: 64 MB at 9 GB/s.
+            Figure("result-64mb-transport", "  of it neither making nor reading", "ms", False, 7.1),
         ),
         _result,
         rounds=3,

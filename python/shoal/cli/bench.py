@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     quick = not arguments.full
     facts = machine()
     print(header(facts, quick), flush=True)
+    if facts["load"] >= facts["cpus"]:
+        print("This machine is busy: what is measured now is worse, and rougher, than when it is idle.\n", flush=True)
     # -P: a file of the user's that is called as a module of the standard library must not be taken for it.
     comparison = Comparison(Program(("-P", "-m", "shoal.bench")), _installed(arguments.peers, quick), quick)
     try:
