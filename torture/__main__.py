@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from .evils import send
 from .world import LIMIT, Plan
 
 # The environment of all processes of a life says whose they are.
@@ -81,8 +82,12 @@ def leftovers(mark: str) -> dict[int, str]:
     """The processes of that mark, which have some time to end."""
     until = time.monotonic() + LIMIT
     while (left := marked(mark)) and time.monotonic() < until:
+        for pid, name in left.items():
+            # A life that was killed itself may have stopped it. What is shoal's has to end nevertheless.
+            if "-m torture." in name:
+                send(pid, signal.SIGCONT)
         time.sleep(0.01)
-    return left
+    return {pid: name[:100] for pid, name in left.items()}
 
 
 def marked(mark: str) -> dict[int, str]:
@@ -93,7 +98,7 @@ def marked(mark: str) -> dict[int, str]:
             # Processes come and go, and those of others can't be looked at.
             with contextlib.suppress(OSError):
                 if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
 
 

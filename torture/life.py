@@ -5,6 +5,7 @@ python -m torture.life SEED    (what the seed's plan says; the counts are its la
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import json
@@ -41,8 +42,14 @@ class Life:
     @staticmethod
     def warm_up() -> Balance:
         """What a program that has had a pool takes."""
+        # What is imported where it is first used is there by then: evils may leave no descriptor to read it with.
+        for name in shoal.__all__:
+            if name != "joblib":
+                getattr(shoal, name)
         with shoal.Pool(2) as pool:
             pool.map(tasks.square, range(10))
+            with contextlib.suppress(shoal.WorkerDied):
+                pool.apply(os._exit, (1,))
         pool.join()
         return balance()
 
@@ -122,9 +129,13 @@ class Life:
 
     def give_up(self, why: str) -> None:
         """Tells the story, and ends this process."""
+        try:
+            processes: object = [(child.pid, child.status()) for child in psutil.Process().children(recursive=True)]
+        except (OSError, psutil.Error) as error:
+            processes = error
         print(
             f"{why}\n\nThe plan: {self.world.plan}\nActing: {self.acting}\n{dict(self.world.counts)}",
-            f"Processes: {[(child.pid, child.status()) for child in psutil.Process().children(recursive=True)]}",
+            f"Processes: {processes}",
             f"Tasks, queued and under way: {pool_depth(self.world.pool._base)}",
             self.world.story(),
             sep="\n",
