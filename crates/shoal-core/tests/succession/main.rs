@@ -123,6 +123,20 @@ impl Member {
         pidfd_kill(pidfd.as_fd(), signal).expect("sent");
     }
 
+    /// Stops it, all of it: the thread that gets the signal may wait for a CPU while the others go on.
+    fn stop(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.child.id());
+        let stopped = |path: std::path::PathBuf| {
+            // The name, in parentheses, may hold anything; the state follows it.
+            let stat = std::fs::read_to_string(path.join("stat")).expect("a thread that can't end");
+            stat.rsplit_once(") ").expect("a name").1.starts_with('T')
+        };
+        while !std::fs::read_dir(&threads).expect("alive").all(|thread| stopped(thread.expect("read").path())) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until it was killed.
     fn was_killed(&mut self, why: &str) {
         assert_eq!(self.child.wait().expect("waited").signal(), Some(9), "{why}");
@@ -180,7 +194,7 @@ fn whoever_follows_may_be_killed_at_every_step() {
         // The dead have envelopes already when the host ends.
         helper.child.kill().expect("killed");
         helper.child.wait().expect("waited");
-        survivor.signal(Signal::STOP);
+        survivor.stop();
         creator.tell("put 3");
         creator.was_killed("the creator");
         victim.was_killed(point);
