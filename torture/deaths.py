@@ -61,7 +61,8 @@ def suffer(count: int, rows: int = ROWS) -> Iterator[Row]:
     lock, queue, given = shoal.Lock(), shoal.Queue(), np.arange(1000.0)
     shared = shoal.zeros(100_000)
     started = time.monotonic()
-    with shoal.Pool(WORKERS) as pool:
+    # What a worker would import for its one task is there before it is forked.
+    with shoal.Pool(WORKERS, preload=("numpy", "torture.ledger")) as pool:
         sent, flight = 0, deque()
         for deaths in range(1, count + 1):
             while sent < count and len(flight) < IN_FLIGHT:
