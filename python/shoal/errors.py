@@ -18,6 +18,10 @@ except RuntimeError:
     # While the interpreter ends, it can't be imported any more. That a pool is closed can be said without it.
     from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = [
     "LockAbandoned",
     "OutOfSharedMemory",
@@ -198,6 +202,11 @@ class SerializationError(ShoalError, pickle.PicklingError):
 
 class OutOfSharedMemory(ShoalError, MemoryError):
     """The machine, or the limit that was set, has no room for another block of shared memory."""
+
+    # The standard way under a name of its own. tblib, which Dask loads, makes anew what has no `__reduce__` in another
+    # way, which a `MemoryError` does not bear.
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return super().__reduce__()
 
 
 class LockAbandoned(ShoalError):

@@ -34,6 +34,21 @@ def test_every_error_survives_pickle_with_its_text_and_attributes(error: Excepti
         assert vars(back) == vars(error)
 
 
+def test_running_out_of_memory_survives_pickle_beside_tblib(run_script: Callable[[str], str]) -> None:
+    """tblib comes with distributed, and pickles all exceptions of the process in a way of its own."""
+    printed = run_script("""
+        import pickle
+        import tblib.pickling_support
+        from shoal import OutOfSharedMemory
+        tblib.pickling_support.install()
+        error = OutOfSharedMemory("no room")
+        error.wanted = 3
+        back = pickle.loads(pickle.dumps(error))
+        print(repr(back), vars(back))
+    """)
+    assert printed == "OutOfSharedMemory('no room') {'wanted': 3}\n"
+
+
 @pytest.mark.parametrize(
     ("error", "standard"),
     [
