@@ -160,3 +160,16 @@ def test_warnings_that_are_logged_here_are_logged(run: Run) -> None:
             pool.apply(warnings.warn, ("careful",))
     """)
     assert done.stderr == "py.warnings WARNING\n"
+
+
+def test_the_filters_of_an_ordinary_interpreter_cost_a_new_pool_no_slow_import(run: Run) -> None:
+    """Python has a filter for `__main__`, whose name in a pickle is a reason to make it again by value."""
+    done = run("""
+        import sys, warnings
+        assert any("__main__" in str(one) for one in warnings.filters), warnings.filters
+        import shoal
+        with shoal.Pool(1) as pool:
+            assert pool.apply(abs, (-1,)) == 1
+        print("cloudpickle" in sys.modules)
+    """)
+    assert (done.stdout, done.stderr) == ("False\n", "")

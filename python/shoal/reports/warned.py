@@ -41,7 +41,9 @@ def _portable(text: Any) -> str:
     if text is None:
         return ""
     if isinstance(text, str):  # of the interpreter's own filters: exactly this
-        return text.replace(".", r"\.") + r"\Z"
+        # The interpreter has one for `__main__`. A pickle with that name in it is made again by value, which loads
+        # cloudpickle: that would take longer than the start of a pool.
+        return text.replace(".", r"\.").replace("_", r"\_") + r"\Z"
     pattern: str = text.pattern
     return pattern
 
