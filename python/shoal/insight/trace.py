@@ -192,11 +192,14 @@ class _Recorder:
 
     def _look(self) -> None:
         while True:
+            # Also at the end: a short record may have begun before there was a worker.
+            over = self._over.is_set()
             pids = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base) if pid is not None}
             private = {number: _private_memory(pid) for number, pid in pids.items()}
             self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
-            if self._over.wait(_PERIOD):
+            if over:
                 return
+            self._over.wait(_PERIOD)
 
 
 def _private_memory(pid: int) -> int:
