@@ -1,4 +1,4 @@
-"""Where does one scheduler saturate, and what batches keep the cores busy? Simulated, with costs that were measured."""
+"""Where does one scheduler saturate, and what batches keep the cores busy? Simulated, with costs that can be given."""
 
 import argparse
 from collections.abc import Callable
@@ -20,7 +20,8 @@ def main() -> None:
     """Prints two tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     costs = parser.add_argument_group(
-        "costs, in microseconds", "The defaults are what cluster-calls and cluster-map showed."
+        "costs, in microseconds",
+        "Of a task and of a batch as cluster-calls and cluster-map showed; the last two are assumed.",
     )
     costs.add_argument("--dask-task", type=float, default=1700.0, help="of Dask's scheduler and client, a task")
     costs.add_argument("--batch", type=float, default=50.0, help="of shoal's client, a batch")

@@ -48,7 +48,7 @@ examples:
   shoal bench                                       about a minute
   shoal bench --only jobs,arguments                 what the choice is mostly about
   shoal bench --only latency --peers shoal,threads  a few seconds
-  shoal bench --full --json figures.json            medians of several rounds of all figures: half an hour
+  shoal bench --full --json figures.json            medians of several rounds of all figures: much longer
   shoal bench --picture figures.svg                 bars, too (needs matplotlib: pip install 'shoal[plots]')"""
 
 FORMATS = (".png", ".svg")
