@@ -149,6 +149,8 @@ def _times(gain: float) -> str:
 
 def _duration(seconds: float) -> str:
     """Two significant digits: a look, not a measurement."""
+    if seconds <= 0:
+        return "no time that can be measured"
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9)):
         value = seconds * factor
         if value >= 1 or unit == "ns":
