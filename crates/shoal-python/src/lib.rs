@@ -127,6 +127,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sync::add(module)?;
     module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
     module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::say, module)?)?;
     module.add_function(wrap_pyfunction!(pool::pass_words_on, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
