@@ -13,8 +13,9 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -23,13 +24,18 @@ from shoal._terms import Terms
 from shoal.cluster.balance import Rate
 from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
+from shoal.cluster.spent import Spent
 from shoal.cluster.target import FAILED, Target
 from shoal.cluster.wire import size, unpack
-from shoal.cluster.words import listen, speak
+from shoal.cluster.words import Speaker
+from shoal.insight.trace import MemoryWatch, workers_of
 from shoal.pool import Pool
-from shoal.queues import Queue
 from shoal.serialize import dump_exception
 from shoal.serialize.inherited import run_initializer
+
+if TYPE_CHECKING:
+    from shoal.insight.stats import WorkerSpent
+    from shoal.reports.client import Settings
 
 __all__ = ["Node"]
 
@@ -56,8 +62,8 @@ class Node:
 
     def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
         self._send = send
-        self._words: Queue[tuple[int, str]] = Queue()
-        self._pool = _made(pickle.loads(options), neighbours, self._words)
+        self._speaker = Speaker(send)
+        self._pool = _made(pickle.loads(options), neighbours, self._speaker)
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()
@@ -71,6 +77,10 @@ class Node:
         # Arrays that tasks have in common, and their copies in shared memory, by the numbers of what a task has.
         self._blobs: dict[int, Any] = {}
         self._copies: dict[frozenset[int], _engine.Copies] = {}
+        self._around = Spent()
+        self._memory: MemoryWatch | None = None
+        # Whether the client has more to do than was sent.
+        self._more = False
         self._rate = Rate()
         self._unsent = 0
         self._received: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
@@ -78,7 +88,6 @@ class Node:
         self._threads = [
             threading.Thread(target=self._feed, name="shoal-node-feed", daemon=True),
             threading.Thread(target=self._collect, name="shoal-node-collect", daemon=True),
-            threading.Thread(target=listen, args=(self._words, self._pass_on), name="shoal-node-words", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -97,14 +106,14 @@ class Node:
         """End the pool and whatever it is at; returns when its workers have ended."""
         self._open = False
         self._received.put(None)
+        if self._memory is not None:
+            self._send(("memory", *self._tell_memory()))
         self._pool.terminate()
+        self._speaker.end()
         self._pool.join()
-        self._words.shutdown()
         for thread in self._threads:
             thread.join()
-
-    def _pass_on(self, words: list[tuple[int, str]]) -> None:
-        self._send(("said", words))
+        self._send(("spent", self._tell_spent()))
 
     # ---- what the client wants ---------------------------------------------------------------------------------------
 
@@ -150,6 +159,17 @@ class Node:
                 given.append(self._backlog.popitem()[0])
         self._send(("gave", given))
 
+    def _on_more(self, more: bool) -> None:
+        if more != self._more:
+            self._more = more
+            self._base.expect_more(more)
+
+    def _on_notice(self, notice: bytes) -> None:
+        self._base.leave_notice(notice)
+
+    def _on_heard(self, count: int) -> None:
+        self._speaker.heard(count)
+
     def _on_ask(self, number: int, what: str, *arguments: Any) -> None:
         self._send(("told", number, getattr(self, f"_tell_{what}")(*arguments)))
 
@@ -171,6 +191,21 @@ class Node:
 
     def _tell_workers(self) -> list[tuple[int, int | None, str, int, float]]:
         return [(w.number, w.pid, w.state, w.tasks, w.busy) for w in self._base.workers]
+
+    def _tell_spent(self) -> list[WorkerSpent]:
+        return self._around.rows(self._base)
+
+    def _tell_time(self) -> int:
+        return time.monotonic_ns()
+
+    def _tell_watch_memory(self) -> None:
+        if self._memory is None:
+            self._memory = MemoryWatch(self._base)
+
+    def _tell_memory(self) -> tuple[dict[int, int | None], list[tuple[Any, ...]]]:
+        """The processes of workers, and what was seen of memory since `watch_memory`."""
+        memory, self._memory = self._memory, None
+        return workers_of(self._base), [tuple(sample) for sample in memory.end()] if memory is not None else []
 
     # ---- what the pool does ------------------------------------------------------------------------------------------
 
@@ -211,7 +246,7 @@ class Node:
             try:
                 result: Any = self._submitted(target, kind, data, frames, (timeout, priority))
             except Exception as error:
-                failed.append((number, FAILED, dump_exception(error), [], 0.0))
+                failed.append((number, FAILED, dump_exception(error), [], None))
                 continue
             with self._lock:
                 self._running[number] = result
@@ -256,10 +291,11 @@ class Node:
             results = [(number, self._running.pop(number)) for number in ended]
         for number, result in results:
             try:
-                status, data, frames, seconds = result.get()
-                outcomes.append((number, status, data, [pickle.PickleBuffer(frame) for frame in frames], seconds))
+                status, data, frames, times = result.get()
+                outcomes.append((number, status, data, [pickle.PickleBuffer(frame) for frame in frames], times))
+                self._around.count(times)
             except BaseException as error:
-                outcomes.append((number, FAILED, dump_exception(error), [], 0.0))
+                outcomes.append((number, FAILED, dump_exception(error), [], None))
         with self._lock:
             self._taken.difference_update(outcome[0] for outcome in outcomes)
             self._rate.count(len(outcomes))
@@ -267,17 +303,31 @@ class Node:
         self._say(taken, outcomes)
 
 
-def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]]) -> Pool:
+class NodePool(Pool):
+    """The pool of a node: what its workers report, and to whom, is the client's affair."""
+
+    def __init__(self, told: Settings, speaker: Speaker, **options: Any) -> None:
+        self._told, self._speaker = told, speaker
+        super().__init__(**options)
+
+    def _listen(self, logs: bool, warnings: bool, output: bool) -> Settings:
+        return self._told
+
+    def _leave_notice(self, told: bytes) -> None:
+        pass  # of levels of this process, which are not the client's
+
+
+def _made(options: dict[str, Any], neighbours: int, speaker: Speaker) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    arguments.update(initializer=_initialize, initargs=(words, arguments.pop("start")))
-    return Pool(**arguments, cluster=None)
-
-
-def _initialize(words: Queue[tuple[int, str]], start: tuple[bytes, list[Any]] | None) -> None:
-    """In a worker: what it prints goes to the client; then the user's initializer."""
-    speak(words)
+    start: tuple[bytes, list[Any]] | None = arguments.pop("start")
     if start is not None:
-        run_initializer(lambda: unpack(*start))
+        arguments.update(initializer=_initialize, initargs=start)
+    return NodePool(speaker=speaker, **arguments)
+
+
+def _initialize(data: bytes, frames: list[Any]) -> None:
+    """In a worker: the user's initializer."""
+    run_initializer(lambda: unpack(data, frames))

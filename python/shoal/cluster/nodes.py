@@ -22,17 +22,21 @@ from shoal.cluster.balance import Linked, NodeWorker, shares
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of
-from shoal.cluster.target import CALL, ERROR, FAILED, WITH
+from shoal.cluster.questions import Question, Questions
+from shoal.cluster.target import CALL, ERROR, FAILED, WITH, Times
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack, size
-from shoal.cluster.words import Printer
+from shoal.cluster.words import Words
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
 from shoal.serialize import load_exception
 
 if TYPE_CHECKING:
-    from shoal.cluster.maps import Pieces
+    from shoal.cluster.account import Account
+    from shoal.cluster.pieces import Pieces
+    from shoal.cluster.traces import ClusterRecorder
+    from shoal.insight.stats import WorkerSpent
 
 __all__ = ["Nodes"]
 
@@ -66,8 +70,19 @@ class Nodes:
         # only writes it down. Likewise in `known` of a node.
         self.dropped: deque[int] = deque()
         self.functions = Functions(lambda number: self.dropped.append(-number))
-        self._printer = Printer()
-        self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
+        self.words = Words()
+        # The number of the next node; the latest notice of what workers are to report, see `shoal.reports.levels`.
+        self._next = itertools.count()
+        self._notice: bytes | None = None
+        # Whether nodes believe that there is more to come.
+        self._more = False
+        self._questions = Questions()
+        # What workers of nodes that have ended their pools had spent.
+        self._past: list[tuple[Linked, list[WorkerSpent]]] = []
+        # While a record of tasks is wanted.
+        self.recorder: ClusterRecorder | None = None
+        # The account of the last map that is done.
+        self.last_map: Account | None = None
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
             self._stop()
@@ -139,9 +154,10 @@ class Nodes:
         frames: list[Any],
         terms: Terms | None,
         on_end: Callable[[int, bytes], object] | None,
+        items: int,
     ) -> Task:
-        """The same for what is in `feeding`, which goes on when the pool takes nothing new."""
-        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"))
+        """The same for so many items of what is in `feeding`, which goes on when the pool takes nothing new."""
+        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"), items)
 
     def _submit(
         self,
@@ -152,11 +168,14 @@ class Nodes:
         terms: Terms | None,
         on_end: Callable[[int, bytes], object] | None,
         states: tuple[str, ...] = ("open",),
+        items: int = 1,
     ) -> Task:
         nbytes = size(data, frames)
         with self.changed:
             self._check(states)
-            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end)
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, items)
+            if self.recorder is not None:
+                task.submitted = time.monotonic_ns()
             self._tasks[task.number] = task
             self._push(task)
             self._pump()
@@ -166,20 +185,32 @@ class Nodes:
         """It has no more to submit."""
         with self.changed:
             self.feeding.discard(pieces)
+            self._tell_more()
             self._settle()
+
+    def leave_notice(self, notice: bytes) -> None:
+        """See `PoolBase`. Not under the lock, as logging's may be held: who is linked meanwhile finds the notice."""
+        self._notice = notice
+        for link in list(self._nodes):
+            link.send(("notice", notice))
+
+    def map_ended(self, account: Account) -> None:
+        """A map is done, and this the account of it."""
+        with self.changed:
+            account.ended({link.node: link.workers for link in self._nodes})
+        self.last_map = account
 
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
         with self.changed:
-            nodes = list(self._nodes.values())
             for _, _, task in self._queue:
                 if task.state == "queued":
                     self._forget(task)
                     task.end_cancelled()
             self._queue.clear()
             self._settle()
-        for node in nodes:
-            for number in self._ask(node, "untaken") or ():
+        for asked in self.ask_all("untaken"):
+            for number in asked.answer or ():
                 with self.changed:
                     if (untaken := self._tasks.get(number)) is not None:
                         self._forget(untaken)
@@ -200,7 +231,8 @@ class Nodes:
             if task.state == "taken" and not running:
                 return False
             node = self._nodes[task.link]
-        if not self._ask(node, "cancel", task.number, running):
+        (asked,) = self._questions.ask([node], "cancel", task.number, running)
+        if not asked.answer:
             return False
         with self.changed:
             if task.ready():
@@ -248,11 +280,19 @@ class Nodes:
     @property
     def workers(self) -> tuple[NodeWorker, ...]:
         """The workers of all nodes, as they are at this moment."""
+        questions = self.ask_all("workers")
+        return tuple(NodeWorker(asked.node.link.node, *worker) for asked in questions for worker in asked.answer or ())
+
+    def ask_all(self, what: str, *arguments: Any) -> list[Question]:
+        """Ask all nodes at once, in the order of their addresses, and wait for their answers."""
         with self.changed:
             nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
-        return tuple(
-            NodeWorker(node.link.node, *worker) for node in nodes for worker in self._ask(node, "workers") or ()
-        )
+        return self._questions.ask(nodes, what, *arguments)
+
+    def spent(self) -> list[tuple[str, list[WorkerSpent]]]:
+        """What the workers of each node have spent, also of nodes that have ended their pools."""
+        found = [(asked.node, asked.answer) for asked in self.ask_all("spent") if asked.answer is not None]
+        return sorted((node.link.node, rows) for node, rows in [*self._past, *found])
 
     @property
     def appetite(self) -> int:
@@ -274,7 +314,13 @@ class Nodes:
             if self._state in ("terminated", "over"):
                 link.close()
                 return
-            self._nodes[link] = Linked(link)
+            self._nodes[link] = Linked(link, next(self._next))
+            if self._notice is not None:
+                link.send(("notice", self._notice))
+            if self._more:
+                link.send(("more", True))
+            if self.recorder is not None:
+                self.recorder.joined(self._nodes[link])
             self._pump()
             self.changed.notify_all()
 
@@ -305,14 +351,13 @@ class Nodes:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
-            for number, (asked, _, event) in list(self._answers.items()):
-                if asked is node:
-                    del self._answers[number]
-                    event.set()
+            self._questions.lost(node)
             if self._state not in ("terminated", "over"):
                 back = []
                 for task in node.out.values():
                     if task.number in node.taken:
+                        if self.recorder is not None:
+                            self.recorder.lost(task, node)
                         self._die(task, WorkerDied(0, None, cause=reason, node=link.node))
                     else:
                         back.append(task)
@@ -337,11 +382,13 @@ class Nodes:
                 node.out[number].state = "taken"
 
     def _on_done(self, node: Linked, outcomes: list[Item]) -> None:
-        for number, status, data, frames, seconds in outcomes:
+        for number, status, data, frames, times in outcomes:
             task = node.remove(number)
             if task is None:
                 continue
-            task.seconds = seconds
+            task.times, task.where = None if times is None else Times(*times), node.link.node
+            if self.recorder is not None:
+                self.recorder.ended(task, node, status, size(data, frames))
             error: BaseException | None = None
             if status == FAILED:
                 error = load_exception(data)
@@ -365,26 +412,18 @@ class Nodes:
                 back.append(task)
         self._return(back)
 
-    def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
-        self._printer.say(words)
+    def _on_said(self, node: Linked, stream: str, said: bytes) -> None:
+        self.words.take(node, stream, said)
+
+    def _on_memory(self, node: Linked, workers: dict[int, int | None], samples: list[Any]) -> None:
+        if self.recorder is not None:
+            self.recorder.memory(node, workers, samples)
+
+    def _on_spent(self, node: Linked, rows: list[WorkerSpent]) -> None:
+        self._past.append((node, rows))
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
-        if (waiting := self._answers.pop(number, None)) is not None:
-            waiting[1].append(answer)
-            waiting[2].set()
-
-    def _ask(self, node: Linked, what: str, *arguments: Any) -> Any:
-        """A question to a node, answered; None if it is lost meanwhile."""
-        event = threading.Event()
-        answer: list[Any] = []
-        with self.changed:
-            if node.link not in self._nodes:
-                return None
-            number = next(self._numbers)
-            self._answers[number] = node, answer, event
-            node.link.send(("ask", number, what, *arguments))
-        event.wait()
-        return answer[0] if answer else None
+        self._questions.told(number, answer)
 
     # ---- inside, under the lock --------------------------------------------------------------------------------------
 
@@ -442,7 +481,18 @@ class Nodes:
         self._engine.later(pause, later)
 
     def _pump(self) -> None:
-        """Send what nodes want."""
+        """Send what nodes want, and tell them whether there is more."""
+        self._deliver()
+        self._tell_more()
+
+    def _tell_more(self) -> None:
+        more = bool(self._queue) or any(pieces.is_reading for pieces in list(self.feeding))
+        if more != self._more:
+            self._more = more
+            for link in self._nodes:
+                link.send(("more", more))
+
+    def _deliver(self) -> None:
         while self._queue and self._queue[0][2].state != "queued":
             heapq.heappop(self._queue)
         dropped = []

@@ -7,9 +7,10 @@ return is unpacked by the client that wants it.
 from __future__ import annotations
 
 import pickle
-import time
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from time import monotonic_ns as now
+from typing import Any, NamedTuple
 
 from shoal.cluster.wire import Frame, pack, unpack
 from shoal.serialize import dump_exception
@@ -25,7 +26,9 @@ __all__ = [
     "VALUE",
     "WHOLE",
     "WITH",
+    "Lap",
     "Target",
+    "Times",
     "pack_each",
 ]
 
@@ -41,7 +44,30 @@ WHOLE = 16
 # whether it was returned, and a pickle. FAILED: what the node's pool raised, such as a worker's death.
 VALUE, ERROR, RESULTS, FAILED = range(4)
 
-Outcome = tuple[int, bytes, list[Any], float]
+# The last one is a `Times`, as the plain tuple that messages are made of.
+Outcome = tuple[int, bytes, list[Any], tuple[int, int, int, int, int]]
+
+
+class Times(NamedTuple):
+    """When a task was done, on its node's clock, in nanoseconds; how much of that went to what is around the function.
+
+    Attributes:
+        worker: who did it, by its place in the node's pool.
+        began, ended: from when to when.
+        unpacking: of that, reading functions and arguments.
+        packing: of that, writing results.
+    """
+
+    worker: int
+    began: int
+    ended: int
+    unpacking: int
+    packing: int
+
+    @property
+    def busy(self) -> int:
+        """How long it took."""
+        return self.ended - self.began
 
 
 class Target:
@@ -63,22 +89,27 @@ class Target:
 
     def __call__(self, kind: int, data: Frame, frames: list[Any]) -> Outcome:
         """Do a task."""
-        started, name = time.perf_counter(), self.__qualname__
+        began, name = now(), self.__qualname__
+        clock = _Clock()
         try:
-            if self._function is None and self._data is not None:
-                self._function = unpack(self._data, self._frames)
             what = kind & 7
+            if self._function is None and self._data is not None:
+                with clock.unpacking:
+                    self._function = unpack(self._data, self._frames)
             if what in (SLICE, EACH):
-                status, packed, beside = self._map(kind, _items(what, data, frames))
+                status, packed, beside = self._map(kind, _items(what, data, frames, clock), clock)
             else:
-                function, args, kwargs = self._call(what, data, frames)
+                with clock.unpacking:
+                    function, args, kwargs = self._call(what, data, frames)
                 status, name = VALUE, getattr(function, "__qualname__", name)
-                packed, beside = pack(function(*args, **kwargs), f"the result of {name}", _as_it_is)
+                value = function(*args, **kwargs)
+                with clock.packing:
+                    packed, beside = pack(value, f"the result of {name}", _as_it_is)
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
-        return status, packed, beside, time.perf_counter() - started
+        return status, packed, beside, (_worker(), began, now(), clock.unpacking.spent, clock.packing.spent)
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:
         if what == WITH:
@@ -86,7 +117,7 @@ class Target:
             return called
         return self._function, *unpack(data, frames)
 
-    def _map(self, kind: int, items: Iterator[Any]) -> tuple[int, bytes, list[Any]]:
+    def _map(self, kind: int, items: Iterator[Callable[[], Any]], clock: _Clock) -> tuple[int, bytes, list[Any]]:
         function, star = self._function, kind & STAR
         assert function is not None
         results: list[tuple[bool, Any]] = []
@@ -105,6 +136,10 @@ class Target:
                 results.append((False, error))
             if kind & WHOLE and not results[-1][0]:
                 return ERROR, dump_exception(results[-1][1]), []
+        with clock.packing:
+            return self._packed(kind, results)
+
+    def _packed(self, kind: int, results: list[tuple[bool, Any]]) -> tuple[int, bytes, list[Any]]:
         if kind & 7 == SLICE and all(ok for ok, _ in results):
             try:
                 return VALUE, *pack([value for _, value in results], "the results", _as_it_is)
@@ -113,17 +148,49 @@ class Target:
         return RESULTS, *_packed_each(results, self.__qualname__)
 
 
-def _items(what: int, data: Frame, frames: list[Any]) -> Iterator[Callable[[], Any]]:
+class Lap:
+    """Counts the nanoseconds of its `with` blocks."""
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def __enter__(self) -> None:
+        self._began = now()
+
+    def __exit__(self, *_: object) -> None:
+        self.spent += now() - self._began
+
+
+class _Clock:
+    """What of a task's time is not the function's."""
+
+    def __init__(self) -> None:
+        self.unpacking, self.packing = Lap(), Lap()
+
+    def unpack(self, data: Frame, frames: list[Any]) -> Any:
+        with self.unpacking:
+            return unpack(data, frames)
+
+
+def _worker() -> int:
+    """The number of this worker; 0 in a process that is none."""
+    module = sys.modules.get("shoal._worker")
+    return module.number or 0 if module is not None else 0
+
+
+def _items(what: int, data: Frame, frames: list[Any], clock: _Clock) -> Iterator[Callable[[], Any]]:
     """What gives each item: one that can't be unpacked fails in its place."""
+    with clock.unpacking:
+        whole = unpack(data, frames) if what == SLICE else pickle.loads(data)
     if what == SLICE:
-        for item in unpack(data, frames):
+        for item in whole:
             yield lambda item=item: item  # type: ignore[misc]
-    else:
-        at = 0
-        for packed, count in pickle.loads(data):
-            beside = frames[at : at + count]
-            at += count
-            yield lambda packed=packed, beside=beside: unpack(packed, beside)  # type: ignore[misc]
+        return
+    at = 0
+    for packed, count in whole:
+        beside = frames[at : at + count]
+        at += count
+        yield lambda packed=packed, beside=beside: clock.unpack(packed, beside)  # type: ignore[misc]
 
 
 def _packed_each(results: list[tuple[bool, Any]], name: str) -> tuple[bytes, list[Any]]:

@@ -10,6 +10,8 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 
+from shoal._text import seconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
@@ -37,6 +39,8 @@ def write(file: TextIO, pools: Iterable[PoolTrace], began: int) -> None:
 
 def _events(process: int, pool: PoolTrace, began: int) -> Iterator[str]:
     yield _named("process_name", process, 0, pool.title)
+    if pool.error:
+        yield _labelled(process, f"clock ±{seconds(pool.error)}")
     for worker, pid in pool.workers.items():
         yield _named("thread_name", process, worker + 1, f"worker {worker}" + (f", process {pid}" if pid else ""))
     names = {task.function: json.dumps(task.function) for task in pool.tasks}
@@ -90,6 +94,10 @@ def _micros(moment: int, began: int) -> str:
 
 def _named(what: str, process: int, thread: int, name: str) -> str:
     return json.dumps({"ph": "M", "name": what, "pid": process, "tid": thread, "args": {"name": name}})
+
+
+def _labelled(process: int, label: str) -> str:
+    return json.dumps({"ph": "M", "name": "process_labels", "pid": process, "tid": 0, "args": {"labels": label}})
 
 
 def _counted(name: str, process: int, moment: str, values: dict[str, int]) -> str:

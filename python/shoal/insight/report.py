@@ -14,7 +14,7 @@ from shoal import _engine
 from shoal._text import seconds, size
 from shoal.insight import html
 
-__all__ = ["MapReport", "report"]
+__all__ = ["Cause", "MapReport", "NodeShare", "Threads", "reasons", "report"]
 
 # Shares of the workers' time: what is worth a sentence, and what is nothing to complain of.
 _WORTH = 0.05
@@ -29,11 +29,38 @@ _LARGE = 10_000
 _MOST = 3
 
 
+# Seconds of the workers' time, and the sentence for it.
+Cause = tuple[float, str]
+
+
 class Threads(NamedTuple):
     """How many threads each worker runs at the same time, and on how many CPUs all of them do."""
 
     each: int
     cpus: int
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """What a node of a cluster did of a map.
+
+    Attributes:
+        node: its address.
+        workers: how many it has.
+        tasks, items: how many it did.
+        user: seconds that its workers spent in the function.
+    """
+
+    node: str
+    workers: int
+    tasks: int
+    items: int
+    user: float
+
+    @property
+    def each(self) -> float:
+        """Seconds in the function, an item."""
+        return self.user / self.items if self.items else 0.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,7 @@ class MapReport:
         reading, sending, receiving: seconds that this process spent in the input's own code, on pickling and sending
             arguments, and on unpickling results.
         reasons: what kept it from being faster, what cost most first.
+        nodes: on a cluster, a `NodeShare` for each node; else none.
     """
 
     function: str
@@ -75,6 +103,7 @@ class MapReport:
     sending: float
     receiving: float
     reasons: tuple[str, ...] = field(default=())
+    nodes: tuple[NodeShare, ...] = field(default=())
 
     @property
     def speedup(self) -> float:
@@ -126,20 +155,27 @@ def report(base: _engine.PoolBase) -> MapReport:
     return MapReport(**{**vars(figures), "reasons": tuple(reasons(figures, threads))})
 
 
-def reasons(map: MapReport, threads: Threads) -> list[str]:
-    """What kept a map from being faster, in sentences, what cost most first."""
+def reasons(map: MapReport, threads: Threads, way: Cause | None = None, other: Cause = (0.0, "")) -> list[str]:
+    """What kept a map from being faster, in sentences, what cost most first.
+
+    Args:
+        map: its figures.
+        threads: what its workers ran.
+        way: what is to be said of its transport, if not the usual.
+        other: a cause that only the caller knows.
+    """
     whole = map.wall * map.workers
     crowd = _crowd(map, threads)
-    if not whole or map.user >= _WELL * whole:
+    if not whole or map.user - other[0] >= _WELL * whole:
         return crowd or ["Nothing stood in its way."]
     if map.wall < _BRIEF:
         return [f"It was over in {seconds(map.wall)}: a pool pays for what takes longer."]
-    causes = [(map.starting, _starting(map)), _between(map)]
+    causes = [(map.starting, _starting(map)), _between(map), other]
     around = map.unpickling + map.pickling + map.transport
     if map.items and map.user / map.items < _SMALL and around > map.user:
         causes.append((whole, _small(map)))
     else:
-        causes += [(map.unpickling + map.pickling, _pickling(map)), (map.transport, _transport(map))]
+        causes += [(map.unpickling + map.pickling, _pickling(map)), way or (map.transport, _transport(map))]
     costly = sorted((cause for cause in causes if cause[0] > _WORTH * whole), reverse=True)
     return [*crowd, *(text for _, text in costly)][:_MOST] or ["No single thing stood out."]
 

@@ -8,7 +8,11 @@ from shoal import _engine
 from shoal._text import seconds, table
 from shoal.insight import html
 
-__all__ = ["PoolStats", "WorkerStats"]
+__all__ = ["PoolStats", "WorkerSpent", "WorkerStats", "of_pool", "worker_stats"]
+
+# A worker as it comes from the engine: number, pid, state; tasks, and nanoseconds: busy, decoding, encoding, sending,
+# idle, waiting.
+WorkerSpent = tuple[int, int | None, str, tuple[int, ...]]
 
 _HEAD = ("worker", "pid", "state", "tasks", "user", "unpickling", "pickling", "transport", "waiting", "idle", "used")
 
@@ -20,7 +24,7 @@ class WorkerStats:
     Times are seconds. What the worker is at just now counts up to now.
 
     Attributes:
-        number: the place, from 0.
+        number: the place, from 0; on a cluster, in the pool of its node.
         pid: its process; None while it is starting, or when it is gone.
         state: "starting", "idle", "busy" or "gone".
         tasks: how many it has ended. With chunks, a task has many items.
@@ -30,6 +34,7 @@ class WorkerStats:
         transport: between two tasks that followed each other: sending the result, taking the next task.
         waiting: without a task while the client had more to send: it was reading its input, or pickling it.
         idle: without a task, and none was to come.
+        node: on a cluster, the address of its node; else None.
     """
 
     number: int
@@ -42,6 +47,7 @@ class WorkerStats:
     transport: float = 0.0
     waiting: float = 0.0
     idle: float = 0.0
+    node: str | None = None
 
     @property
     def user(self) -> float:
@@ -74,9 +80,17 @@ class PoolStats:
         """Tasks ended, by all workers."""
         return sum(worker.tasks for worker in self.workers)
 
+    def _head(self) -> tuple[str, ...]:
+        return ("node", *_HEAD) if self._has_nodes else _HEAD
+
+    @property
+    def _has_nodes(self) -> bool:
+        return any(worker.node is not None for worker in self.workers)
+
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
             (
+                *((worker.node or "",) if self._has_nodes else ()),
                 str(worker.number),
                 "-" if worker.pid is None else str(worker.pid),
                 worker.state,
@@ -89,14 +103,22 @@ class PoolStats:
         if len(self.workers) > 1:
             sums = map(sum, zip(*map(_times, self.workers), strict=True))
             used = sum(worker.used for worker in self.workers) / len(self.workers)
-            rows.append(("all", "", "", f"{self.tasks:,}", *map(seconds, sums), f"{used:.0%}"))
+            rows.append(
+                (
+                    "all",
+                    *[""] * (len(self._head()) - len(_HEAD) + 2),
+                    f"{self.tasks:,}",
+                    *map(seconds, sums),
+                    f"{used:.0%}",
+                )
+            )
         return rows
 
     def __str__(self) -> str:
-        return f"{table(_HEAD, self._rows())}\n{self._queue()}"
+        return f"{table(self._head(), self._rows())}\n{self._queue()}"
 
     def _repr_html_(self) -> str:
-        return html.table(self._queue(), _HEAD, self._rows())
+        return html.table(self._queue(), self._head(), self._rows())
 
     def _queue(self) -> str:
         return f"{self.queued:,} tasks queued, {self.outstanding - self.queued:,} under way"
@@ -109,10 +131,12 @@ def _times(worker: WorkerStats) -> tuple[float, ...]:
 def of_pool(base: _engine.PoolBase) -> PoolStats:
     """The statistics of a pool at this moment."""
     queued, outstanding = _engine.pool_depth(base)
-    workers = []
-    for number, pid, state, (tasks, *nanos) in _engine.pool_spent(base):
-        busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
-        workers.append(
-            WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting=waiting, idle=idle)
-        )
-    return PoolStats(tuple(workers), queued, max(outstanding, queued))
+    workers = tuple(map(worker_stats, _engine.pool_spent(base)))
+    return PoolStats(workers, queued, max(outstanding, queued))
+
+
+def worker_stats(spent: WorkerSpent, node: str | None = None) -> WorkerStats:
+    """The statistics of a worker, of that node."""
+    number, pid, state, (tasks, *nanos) = spent
+    busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
+    return WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting, idle, node)
