@@ -16,6 +16,7 @@ import pytest
 import shoal
 from tests.logs.test_records import NAME, Kept, info
 from tests.logs.test_switches import ALL, speak
+from tests.pool.support import eventually
 
 
 @pytest.fixture
@@ -121,6 +122,23 @@ def test_a_death_quotes_what_was_printed_and_that_was_here_first(
         pool.apply(work)
     assert death.value.stderr == "last words"
     assert capfd.readouterr().err == "last words\n"
+
+
+def test_a_handler_may_use_the_pool_itself(kept: Kept, pool: shoal.Pool) -> None:
+    class Using(Kept):
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            if record.getMessage() == "ask":
+                info(str(pool.apply(abs, (-1,))))
+
+    log, using = logging.getLogger(NAME), Using()
+    log.addHandler(using)
+    try:
+        pool.apply(info, ("ask",))
+        # What is said while something else is passed on may come after the result.
+        assert eventually(lambda: using.texts == ["ask", "1"])
+    finally:
+        log.removeHandler(using)
 
 
 @pytest.mark.slow

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -165,15 +168,18 @@ def test_an_executor_runs_on_a_cluster(cluster: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_program_runs_on_a_cluster_as_it_is(cluster: Any) -> None:
+def test_a_program_runs_on_a_cluster_as_it_is(cluster: Any, tmp_path: Path) -> None:
     program = """
         import multiprocessing, os
         if __name__ == "__main__":
             with multiprocessing.Pool(7) as pool:
                 print(pool.map(abs, range(-3, 3)), len(pool.workers))
     """
-    done = _shoal_run(cluster.scheduler_address, textwrap.dedent(program))
+    trace = tmp_path / "run.json"
+    done = _shoal_run(cluster.scheduler_address, textwrap.dedent(program), "--stats", "--trace", str(trace))
     assert done.stdout == "[3, 2, 1, 0, 1, 2] 2\n", done.stderr
+    assert re.search(r"shoal: pool 1 of 2 workers\nnode +worker +pid .*\ntcp://", done.stderr)
+    assert sum(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"]) >= 1
 
 
 def test_a_cluster_that_is_not_there_is_an_error_before_the_program_runs() -> None:
@@ -183,9 +189,9 @@ def test_a_cluster_that_is_not_there_is_an_error_before_the_program_runs() -> No
     assert "argument --cluster: there is no Dask scheduler at tcp://127.0.0.1:1" in refused.stderr
 
 
-def _shoal_run(address: str, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def _shoal_run(address: str, code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "shoal", "run", "--cluster", address, "-c", code],
+        [sys.executable, "-m", "shoal", "run", *options, "--cluster", address, "-c", code],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

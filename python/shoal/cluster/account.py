@@ -20,7 +20,7 @@ from shoal.insight.report import Cause, MapReport, NodeShare, Threads, reasons
 if TYPE_CHECKING:
     from shoal.cluster.task import Task
 
-__all__ = ["Account"]
+__all__ = ["Account", "slow_node", "way"]
 
 # A node is slow if it takes so many times as long for an item as the others; and has done so many tasks.
 _SLOW = 2.0
@@ -134,7 +134,7 @@ class Account:
             receiving=self.receiving.spent * 1e-9,
             nodes=shares,
         )
-        found = reasons(figures, Threads(1, count), self._way(figures), self._slow(shares))
+        found = reasons(figures, Threads(1, count), way(figures, self._results), slow_node(shares))
         return replace(figures, reasons=tuple(found))
 
     def _shares(self) -> tuple[NodeShare, ...]:
@@ -147,24 +147,26 @@ class Account:
             found.append(NodeShare(node, workers, sum(place.tasks for place in places), items, user * 1e-9))
         return tuple(found)
 
-    def _way(self, map: MapReport) -> Cause:
-        """What lies between tasks, when this process was not what they waited for."""
-        way = f"The way to the nodes and back took the workers {seconds(map.transport)}"
-        if self._bytes + self._results < _LARGE * max(map.items, 1):
-            return map.transport, f"{way}: let each call do more."
-        if self._bytes > self._results:
-            remedy = "what many calls need can be part of the function, which crosses once a node"
-            return map.transport, f"{way}, with {size(self._bytes)} of arguments: {remedy}."
-        return map.transport, f"{way}, with {size(self._results)} of results: return less."
 
-    def _slow(self, shares: tuple[NodeShare, ...]) -> Cause:
-        """A node that takes longer for an item than the others."""
-        slow = max(shares, key=lambda share: share.each, default=None)
-        others = [share for share in shares if share is not slow and share.tasks >= _TASKS]
-        if slow is None or slow.tasks < _TASKS or not others:
-            return 0.0, ""
-        each = sum(share.user for share in others) / sum(share.items for share in others)
-        if not each or slow.each < _SLOW * each:
-            return 0.0, ""
-        text = f"An item took node {slow.node} {slow.each / each:.2g} times as long as the others."
-        return slow.user - each * slow.items, text
+def way(map: MapReport, results: int) -> Cause:
+    """What lies between tasks, when this process was not what they waited for; with so many bytes of results."""
+    text = f"The way to the nodes and back took the workers {seconds(map.transport)}"
+    if map.bytes + results < _LARGE * max(map.items, 1):
+        return map.transport, f"{text}: let each call do more."
+    if map.bytes > results:
+        remedy = "what many calls need can be part of the function, which crosses once a node"
+        return map.transport, f"{text}, with {size(map.bytes)} of arguments: {remedy}."
+    return map.transport, f"{text}, with {size(results)} of results: return less."
+
+
+def slow_node(shares: tuple[NodeShare, ...]) -> Cause:
+    """A node that takes longer for an item than the others."""
+    slow = max(shares, key=lambda share: share.each, default=None)
+    others = [share for share in shares if share is not slow and share.tasks >= _TASKS]
+    if slow is None or slow.tasks < _TASKS or not others:
+        return 0.0, ""
+    each = sum(share.user for share in others) / sum(share.items for share in others)
+    if not each or slow.each < _SLOW * each:
+        return 0.0, ""
+    text = f"An item took node {slow.node} {slow.each / each:.2g} times as long as the others."
+    return slow.user - each * slow.items, text

@@ -113,7 +113,7 @@ class Node:
         self._pool.join()
         for thread in self._threads:
             thread.join()
-        self._send(("spent", self._tell_spent()))
+        self._send(("spent", self._around.rows(self._base)))
 
     # ---- what the client wants ---------------------------------------------------------------------------------------
 
@@ -192,8 +192,10 @@ class Node:
     def _tell_workers(self) -> list[tuple[int, int | None, str, int, float]]:
         return [(w.number, w.pid, w.state, w.tasks, w.busy) for w in self._base.workers]
 
-    def _tell_spent(self) -> list[WorkerSpent]:
-        return self._around.rows(self._base)
+    def _tell_spent(self) -> tuple[list[WorkerSpent], int]:
+        """See `Spent.rows`; and how many tasks workers are at."""
+        queued, outstanding = _engine.pool_depth(self._base)
+        return self._around.rows(self._base), max(outstanding - queued, 0)
 
     def _tell_time(self) -> int:
         return time.monotonic_ns()

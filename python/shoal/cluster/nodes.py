@@ -289,10 +289,11 @@ class Nodes:
             nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
         return self._questions.ask(nodes, what, *arguments)
 
-    def spent(self) -> list[tuple[str, list[WorkerSpent]]]:
-        """What the workers of each node have spent, also of nodes that have ended their pools."""
-        found = [(asked.node, asked.answer) for asked in self.ask_all("spent") if asked.answer is not None]
-        return sorted((node.link.node, rows) for node, rows in [*self._past, *found])
+    def spent(self) -> tuple[list[tuple[str, list[WorkerSpent]]], int]:
+        """What the workers of each node have spent, ended ones too; and how many tasks are with workers."""
+        answers = [(asked.node, *asked.answer) for asked in self.ask_all("spent") if asked.answer is not None]
+        rows = [*self._past, *((node, rows) for node, rows, _ in answers)]
+        return sorted((node.link.node, of_node) for node, of_node in rows), sum(running for *_, running in answers)
 
     @property
     def appetite(self) -> int:

@@ -122,6 +122,10 @@ class Pieces:
                         self._submit(kind, data, frames, count)
             except ShoalError as error:  # the pool was terminated, or the cluster is gone
                 self._read_no_more(error)
+                return
+            if self._left == 0:
+                # Nodes are to know it before they have done that: then their workers are idle, and wait for nothing.
+                self._read_no_more()
 
     def _read_no_more(self, error: BaseException | None = None) -> None:
         self._items, self.broken = None, error or self.broken

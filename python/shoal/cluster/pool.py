@@ -20,12 +20,13 @@ from shoal.cluster.functions import Function
 from shoal.cluster.maps import Job, Stream
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.progress import taken_apart
+from shoal.cluster.spent import of_nodes
 from shoal.cluster.terms import Terms
 from shoal.cluster.traces import ClusterRecorder
 from shoal.cluster.wire import pack
 from shoal.insight import html
 from shoal.insight.report import MapReport
-from shoal.insight.stats import PoolStats, worker_stats
+from shoal.insight.stats import PoolStats
 from shoal.pool import Pool, _levels_changed, _seeds, register
 from shoal.reports import levels
 from shoal.reports.client import listen
@@ -115,9 +116,7 @@ class ClusterPool(Pool):
 
     def stats(self) -> PoolStats:
         nodes: Any = self._base
-        queued, unfinished = nodes.depth
-        workers = tuple(worker_stats(spent, node) for node, rows in nodes.spent() for spent in rows)
-        return PoolStats(workers, queued, unfinished)
+        return of_nodes(nodes)
 
     def explain(self) -> MapReport:
         nodes: Any = self._base
@@ -128,7 +127,7 @@ class ClusterPool(Pool):
         asked = time.monotonic_ns()
         ready = {
             (node, number): asked - busy - sum(between)
-            for node, rows in nodes.spent()
+            for node, rows in nodes.spent()[0]
             for number, pid, _, (_, busy, _, _, *between) in rows
             if pid is not None
         }

@@ -1,14 +1,18 @@
-"""Where the time of a node's workers went. To the node's engine, packing and unpacking are part of the function."""
+"""Where the time of nodes' workers went. To a node's engine, packing and unpacking are part of the function."""
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from shoal import _engine
 from shoal.cluster.target import Times
-from shoal.insight.stats import WorkerSpent
+from shoal.insight.stats import PoolStats, WorkerSpent, worker_stats
 
-__all__ = ["Spent"]
+if TYPE_CHECKING:
+    from shoal.cluster.nodes import Nodes
+
+__all__ = ["Spent", "of_nodes"]
 
 
 class Spent:
@@ -33,3 +37,11 @@ class Spent:
             unpacking, packing = self._around.get(number, (0, 0))
             rows.append((number, pid, state, (tasks, busy, decoding + unpacking, encoding + packing, *between)))
         return rows
+
+
+def of_nodes(nodes: Nodes) -> PoolStats:
+    """The statistics of a pool at this moment. In the client."""
+    spent, running = nodes.spent()
+    _, unfinished = nodes.depth
+    workers = tuple(worker_stats(worker, node) for node, rows in spent for worker in rows)
+    return PoolStats(workers, max(unfinished - running, 0), unfinished)
