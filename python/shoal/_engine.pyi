@@ -18,6 +18,7 @@ __all__ = [
     "Answerer",
     "AsyncResult",
     "Block",
+    "Common",
     "Copies",
     "Counted",
     "IMapIterator",
@@ -201,6 +202,10 @@ class AsyncResult(Generic[_R]):
 
 @final
 class Prepared: ...
+
+@final
+class Common:
+    def __new__(cls, pool: PoolBase, bytes: object) -> Self: ...
 
 @final
 class Copies:

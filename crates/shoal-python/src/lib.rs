@@ -108,6 +108,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
     module.add_class::<copies::Copies>()?;
+    module.add_class::<message::Common>()?;
     module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;

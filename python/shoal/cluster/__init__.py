@@ -2,6 +2,7 @@
 
 pool.py         `ClusterPool`: the front, `Pool`'s own, with these behind it
 nodes.py        the client's half of the protocol: who gets which task, and what becomes of those of a lost node
+waiting.py      tasks that wait in the client
 balance.py      how much each node gets
 deaths.py       what an error tells of a death on a node
 node.py         a node's half: its pool, what it has taken, what it gives back

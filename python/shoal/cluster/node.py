@@ -22,7 +22,6 @@ import numpy
 from shoal import _budget, _engine
 from shoal._terms import Terms
 from shoal.cluster.balance import Rate
-from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
 from shoal.cluster.spent import Spent
 from shoal.cluster.target import FAILED, Target
@@ -74,9 +73,8 @@ class Node:
         self._running: dict[int, _engine.AsyncResult[Any]] = {}
         # By function and terms.
         self._prepared: dict[tuple[int, float | None, int], _engine.Prepared] = {}
-        # Arrays that tasks have in common, and their copies in shared memory, by the numbers of what a task has.
-        self._blobs: dict[int, Any] = {}
-        self._copies: dict[frozenset[int], _engine.Copies] = {}
+        # Arrays that tasks have in common.
+        self._blobs: dict[int, _engine.Common | Exception] = {}
         self._around = Spent()
         self._memory: MemoryWatch | None = None
         # Whether the client has more to do than was sent.
@@ -121,6 +119,8 @@ class Node:
         while (item := self._received.get()) is not None:
             name, *content = item
             getattr(self, f"_on_{name}")(*content)
+            # It may be large, and the next may be long in coming.
+            del item, content
 
     def _on_function(self, number: int, name: str, data: bytes | None, frames: list[Any]) -> None:
         arrays = [numpy.frombuffer(frame, numpy.uint8) for frame in frames]
@@ -130,7 +130,11 @@ class Node:
             self._targets[number] = error
 
     def _on_blob(self, number: int, frame: Any) -> None:
-        self._blobs[number] = numpy.frombuffer(frame, numpy.uint8)
+        # In shared memory from here on: what was received is not kept.
+        try:
+            self._blobs[number] = _engine.Common(self._base, frame)
+        except Exception as error:  # there is no room for it: its tasks say so
+            self._blobs[number] = error
 
     def _on_drop(self, number: int) -> None:
         if number < 0:
@@ -139,8 +143,6 @@ class Node:
             self._targets.pop(-number, None)
             return
         self._blobs.pop(number, None)
-        for numbers in [numbers for numbers in self._copies if number in numbers]:
-            del self._copies[numbers]
 
     def _on_tasks(self, tasks: list[Item]) -> None:
         with self._lock:
@@ -259,15 +261,16 @@ class Node:
 
     def _submitted(self, target: int, kind: int, data: bytes, frames: list[Any], terms: tuple[Any, Any]) -> Any:
         function = self._function(target, terms)
-        common = frozenset(frame for frame in frames if isinstance(frame, int))
-        arrays = [
-            self._blobs[frame] if isinstance(frame, int) else numpy.frombuffer(frame, numpy.uint8) for frame in frames
-        ]
-        if not common:
-            return self._base.submit_call(function, (kind, data, arrays))
-        # Copied into shared memory once, for all tasks that have the same ones.
-        copies = self._copies.setdefault(common, _engine.Copies(LEAST))
-        return copies.submit_call(self._base, function, (kind, data, arrays))
+        return self._base.submit_call(function, (kind, data, [self._array(frame) for frame in frames]))
+
+    def _array(self, frame: Any) -> Any:
+        """What arrives in a worker as an array of bytes: a frame, or one that was sent before, by its number."""
+        if not isinstance(frame, int):
+            return numpy.frombuffer(frame, numpy.uint8)
+        blob = self._blobs[frame]
+        if isinstance(blob, Exception):
+            raise blob
+        return blob
 
     def _function(self, target: int, terms: tuple[Any, Any]) -> Any:
         """What to call, on these terms."""

@@ -7,7 +7,6 @@ more, a node with nothing to do gets what another has not taken. The protocol is
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import os
 import pickle
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.balance import Linked, NodeWorker, shares
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
-from shoal.cluster.functions import Function, Functions, name_of
+from shoal.cluster.functions import Function, Functions, name_of, packed_call
 from shoal.cluster.questions import Question, Questions
 from shoal.cluster.target import CALL, ERROR, FAILED, WITH, Times
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
-from shoal.cluster.wire import pack, size
+from shoal.cluster.waiting import Waiting
+from shoal.cluster.wire import size
 from shoal.cluster.words import Words
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
@@ -57,11 +57,7 @@ class Nodes:
         self._broken: Exception | None = None
         self._refusals: list[BaseException] = []
         self._nodes: dict[Link, Linked] = {}
-        # (-priority, order, task)
-        self._queue: list[tuple[int, int, Task]] = []
-        self._order = itertools.count()
-        # To the front of its priority go those that come back.
-        self._front = itertools.count(-1, -1)
+        self._queue = Waiting()
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count(1)
         # Maps that have more to submit.
@@ -106,24 +102,10 @@ class Nodes:
         else:
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         if function is None:
-            data, frames = self._packed(func, args, kwargs or {}, True)
+            data, frames = packed_call(func, args, kwargs or {}, True)
             return self.submit(Function(0, name_of(func), None, []), WITH, data, frames, terms)
-        data, frames = self._packed(func, args, kwargs or {}, False)
+        data, frames = packed_call(func, args, kwargs or {}, False)
         return self.submit(function, CALL, data, frames, terms)
-
-    def _packed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], along: bool) -> tuple[bytes, list[Any]]:
-        try:
-            return pack((func, args, kwargs) if along else (args, kwargs))
-        except Exception as error:
-            # Once more, part by part: the error is to name which.
-            name = func.name if isinstance(func, Function) else name_of(func)
-            if along:
-                pack(func, name)
-            for index, argument in enumerate(args):
-                pack(argument, f"argument {index} of {name}")
-            for key, argument in kwargs.items():
-                pack(argument, f"argument {key} of {name}")
-            raise error
 
     def prepare(self, func: Callable[..., Any] | Function, terms: Any = None) -> Function:
         """A function for many calls, packed once, as it is now."""
@@ -142,42 +124,24 @@ class Nodes:
         frames: list[Any],
         terms: Terms | None,
         on_end: Callable[[int, bytes], object] | None = None,
+        items: int = 0,
     ) -> Task:
-        """Submit what is packed already."""
-        return self._submit(function, kind, data, frames, terms, on_end)
+        """Submit a task.
 
-    def submit_more(
-        self,
-        function: Function,
-        kind: int,
-        data: bytes,
-        frames: list[Any],
-        terms: Terms | None,
-        on_end: Callable[[int, bytes], object] | None,
-        items: int,
-    ) -> Task:
-        """The same for so many items of what is in `feeding`, which goes on when the pool takes nothing new."""
-        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"), items)
-
-    def _submit(
-        self,
-        function: Function,
-        kind: int,
-        data: bytes,
-        frames: list[Any],
-        terms: Terms | None,
-        on_end: Callable[[int, bytes], object] | None,
-        states: tuple[str, ...] = ("open",),
-        items: int = 1,
-    ) -> Task:
+        Args:
+            function, kind, data, frames: see `Target`.
+            terms: on which it is done.
+            on_end: told how it ended, under the lock.
+            items: how many it has of a map, which goes on submitting when the pool takes nothing new; 0 for a call.
+        """
         nbytes = size(data, frames)
         with self.changed:
-            self._check(states)
-            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, items)
+            self._check(("open", "closed") if items else ("open",))
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, max(items, 1))
             if self.recorder is not None:
                 task.submitted = time.monotonic_ns()
             self._tasks[task.number] = task
-            self._push(task)
+            self._queue.push(task)
             self._pump()
         return task
 
@@ -203,10 +167,9 @@ class Nodes:
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
         with self.changed:
-            for _, _, task in self._queue:
-                if task.state == "queued":
-                    self._forget(task)
-                    task.end_cancelled()
+            for task in list(self._queue):
+                self._forget(task)
+                task.end_cancelled()
             self._queue.clear()
             self._settle()
         for asked in self.ask_all("untaken"):
@@ -305,7 +268,7 @@ class Nodes:
     def depth(self) -> tuple[int, int]:
         """How many tasks wait here, and how many have not ended."""
         with self.changed:
-            return sum(task.state == "queued" for _, _, task in self._queue), len(self._tasks)
+            return sum(1 for _ in self._queue), len(self._tasks)
 
     # ---- what the engine tells ---------------------------------------------------------------------------------------
 
@@ -362,7 +325,7 @@ class Nodes:
                         self._die(task, WorkerDied(0, None, cause=reason, node=link.node))
                     else:
                         back.append(task)
-                self._return(back)
+                self._queue.push_front(back)
             self._pump()
             self._settle()
 
@@ -411,7 +374,7 @@ class Nodes:
         for number in numbers:
             if (task := node.remove(number)) is not None:
                 back.append(task)
-        self._return(back)
+        self._queue.push_front(back)
 
     def _on_said(self, node: Linked, stream: str, said: bytes) -> None:
         self.words.take(node, stream, said)
@@ -433,16 +396,6 @@ class Nodes:
             raise type(self._broken)(*self._broken.args)
         if self._state not in states or self._owner != os.getpid():
             raise closed()
-
-    def _push(self, task: Task, front: bool = False) -> None:
-        task.state, task.link = "queued", None
-        priority = task.terms.priority if task.terms is not None else 0
-        heapq.heappush(self._queue, (-priority, next(self._front if front else self._order), task))
-
-    def _return(self, tasks: list[Task]) -> None:
-        """These go to another node, and before all that came later."""
-        for task in reversed(tasks):
-            self._push(task, front=True)
 
     def _forget(self, task: Task) -> None:
         self._tasks.pop(task.number, None)
@@ -470,13 +423,13 @@ class Nodes:
         task.tries += 1
         task.state, task.link = "queued", None
         if not pause:
-            self._push(task)
+            self._queue.push(task)
             return
 
         def later() -> None:
             with self.changed:
                 if task.state == "queued":
-                    self._push(task)
+                    self._queue.push(task)
                     self._pump()
 
         self._engine.later(pause, later)
@@ -494,8 +447,6 @@ class Nodes:
                 link.send(("more", more))
 
     def _deliver(self) -> None:
-        while self._queue and self._queue[0][2].state != "queued":
-            heapq.heappop(self._queue)
         dropped = []
         while self.dropped:
             dropped.append(self.dropped.popleft())
@@ -510,20 +461,12 @@ class Nodes:
             return
         # First a task for each worker, then some to go on with.
         first = shares(len(self._queue), [node.link.workers - len(node.out) for node in nodes])
-        chosen = [self._pop(share) for share in first]
+        chosen = [self._queue.pop(share) for share in first]
         rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
         for tasks, share in zip(chosen, shares(len(self._queue), rooms), strict=True):
-            tasks += self._pop(share)
+            tasks += self._queue.pop(share)
         for node, tasks in zip(nodes, chosen, strict=True):
             node.deliver(tasks)
-
-    def _pop(self, most: int) -> list[Task]:
-        tasks: list[Task] = []
-        while len(tasks) < most and self._queue:
-            task = heapq.heappop(self._queue)[2]
-            if task.state == "queued":
-                tasks.append(task)
-        return tasks
 
     def _level(self) -> None:
         """Nothing waits here: a node that has nothing to do gets what another has not taken."""

@@ -185,7 +185,7 @@ class Pieces:
             # What is tried again is all of it.
             kind |= WHOLE
         told = None if self._shown is None else self._shown.count(count)
-        task = self._nodes.submit_more(self._function, kind, data, frames, terms, told, count)
+        task = self._nodes.submit(self._function, kind, data, frames, terms, told, count)
         self._account.sent(task, frames)
         tag = next(self._tags)
         self.out += count
