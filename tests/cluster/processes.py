@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -20,8 +21,14 @@ class Machines:
         self._folder, self._file = folder, folder / "scheduler.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._run("scheduler", "scheduler", "--port", "0", "--no-show", "--scheduler-file", str(self._file))
-        assert eventually(self._file.exists), "the scheduler does not start"
-        self.address = str(json.loads(self._file.read_text())["address"])
+        self.address = ""
+        assert eventually(self._is_known), "the scheduler does not start"
+
+    def _is_known(self) -> bool:
+        # The file is there before all of it is written.
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self.address = str(json.loads(self._file.read_text())["address"])
+        return self.address != ""
 
     def node(self, name: str) -> str:
         """Start a node; its address, when the scheduler knows it."""
