@@ -26,7 +26,6 @@ __all__ = [
     "VALUE",
     "WHOLE",
     "WITH",
-    "Lap",
     "Target",
     "Times",
     "pack_each",
@@ -89,27 +88,28 @@ class Target:
 
     def __call__(self, kind: int, data: Frame, frames: list[Any]) -> Outcome:
         """Do a task."""
-        began, name = now(), self.__qualname__
-        clock = _Clock()
+        clock, name = _Clock(), self.__qualname__
+        began = now()
         try:
-            what = kind & 7
             if self._function is None and self._data is not None:
-                with clock.unpacking:
-                    self._function = unpack(self._data, self._frames)
+                self._function = unpack(self._data, self._frames)
+                clock.unpacking = now() - began
+            what = kind & 7
             if what in (SLICE, EACH):
                 status, packed, beside = self._map(kind, _items(what, data, frames, clock), clock)
             else:
-                with clock.unpacking:
-                    function, args, kwargs = self._call(what, data, frames)
+                function, args, kwargs = self._call(what, data, frames)
+                clock.unpacking = now() - began
                 status, name = VALUE, getattr(function, "__qualname__", name)
                 value = function(*args, **kwargs)
-                with clock.packing:
-                    packed, beside = pack(value, f"the result of {name}", _as_it_is)
+                returned = now()
+                packed, beside = pack(value, f"the result of {name}", _as_it_is)
+                clock.packing = now() - returned
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
-        return status, packed, beside, (_worker(), began, now(), clock.unpacking.spent, clock.packing.spent)
+        return status, packed, beside, (_worker(), began, now(), clock.unpacking, clock.packing)
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:
         if what == WITH:
@@ -136,8 +136,10 @@ class Target:
                 results.append((False, error))
             if kind & WHOLE and not results[-1][0]:
                 return ERROR, dump_exception(results[-1][1]), []
-        with clock.packing:
-            return self._packed(kind, results)
+        began = now()
+        packed = self._packed(kind, results)
+        clock.packing = now() - began
+        return packed
 
     def _packed(self, kind: int, results: list[tuple[bool, Any]]) -> tuple[int, bytes, list[Any]]:
         if kind & 7 == SLICE and all(ok for ok, _ in results):
@@ -148,46 +150,41 @@ class Target:
         return RESULTS, *_packed_each(results, self.__qualname__)
 
 
-class Lap:
-    """Counts the nanoseconds of its `with` blocks."""
-
-    def __init__(self) -> None:
-        self.spent = 0
-
-    def __enter__(self) -> None:
-        self._began = now()
-
-    def __exit__(self, *_: object) -> None:
-        self.spent += now() - self._began
-
-
 class _Clock:
-    """What of a task's time is not the function's."""
+    """Nanoseconds of a task that are not the function's."""
+
+    __slots__ = ("packing", "unpacking")
 
     def __init__(self) -> None:
-        self.unpacking, self.packing = Lap(), Lap()
+        self.unpacking = self.packing = 0
 
     def unpack(self, data: Frame, frames: list[Any]) -> Any:
-        with self.unpacking:
+        began = now()
+        try:
             return unpack(data, frames)
+        finally:
+            self.unpacking += now() - began
+
+
+_number: int | None = None
 
 
 def _worker() -> int:
     """The number of this worker; 0 in a process that is none."""
-    module = sys.modules.get("shoal._worker")
-    return module.number or 0 if module is not None else 0
+    global _number
+    if _number is None:
+        _number = getattr(sys.modules.get("shoal._worker"), "number", None) or 0
+    return _number
 
 
 def _items(what: int, data: Frame, frames: list[Any], clock: _Clock) -> Iterator[Callable[[], Any]]:
     """What gives each item: one that can't be unpacked fails in its place."""
-    with clock.unpacking:
-        whole = unpack(data, frames) if what == SLICE else pickle.loads(data)
     if what == SLICE:
-        for item in whole:
+        for item in clock.unpack(data, frames):
             yield lambda item=item: item  # type: ignore[misc]
         return
     at = 0
-    for packed, count in whole:
+    for packed, count in pickle.loads(data):
         beside = frames[at : at + count]
         at += count
         yield lambda packed=packed, beside=beside: clock.unpack(packed, beside)  # type: ignore[misc]
