@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import shoal
 from tests.logs.test_records import NAME, Kept, info
 from tests.logs.test_switches import ALL, speak
 from tests.pool.support import eventually
+from tests.progress.terminal import on_terminal
 
 
 @pytest.fixture
@@ -163,3 +165,21 @@ def test_who_says_more_than_is_read_waits_and_nothing_is_lost(
     for worker in "01":
         own = [int(match[1]) for line in lines if (match := re.match(rf"{worker} (\d+) x{{100}}$", line))]
         assert own == list(range(20_000))
+
+
+@pytest.mark.slow
+def test_on_a_terminal_lines_appear_above_the_bars(cluster: Any, tmp_path: Path) -> None:
+    program = f"""
+        import shoal
+
+        def work(number):
+            print("item", number)
+
+        with shoal.Pool(1, cluster={cluster.scheduler_address!r}) as pool:
+            with shoal.tqdm(total=40, mininterval=0) as bar:
+                pool.map(work, range(40), chunksize=1, progress=bar)
+    """
+    with on_terminal(program, tmp_path) as terminal:
+        lines = [line for line in terminal.end() if line]
+    assert sorted(lines[:-1]) == sorted(f"item {number}" for number in range(40))
+    assert "40/40" in lines[-1]

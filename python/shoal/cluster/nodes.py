@@ -256,7 +256,8 @@ class Nodes:
         """What the workers of each node have spent, ended ones too; and how many tasks are with workers."""
         answers = [(asked.node, *asked.answer) for asked in self.ask_all("spent") if asked.answer is not None]
         rows = [*self._past, *((node, rows) for node, rows, _ in answers)]
-        return sorted((node.link.node, of_node) for node, of_node in rows), sum(running for *_, running in answers)
+        rows.sort(key=lambda each: each[0].link.node)
+        return [(node.link.node, of_node) for node, of_node in rows], sum(running for *_, running in answers)
 
     @property
     def appetite(self) -> int:

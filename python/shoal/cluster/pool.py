@@ -28,6 +28,7 @@ from shoal.insight import html
 from shoal.insight.report import MapReport
 from shoal.insight.stats import PoolStats
 from shoal.pool import Pool, _levels_changed, _seeds, register
+from shoal.progress.door import door
 from shoal.reports import levels
 from shoal.reports.client import listen
 from shoal.results import closed
@@ -70,6 +71,8 @@ class ClusterPool(Pool):
         if kind != "process":
             raise ValueError(f"kind must be 'process' on a cluster, not {kind!r}")
         terms = Terms(options)
+        # Whoever passes on what nodes say looks there whether bars are in the way.
+        door()
         told = listen(logs, warnings, output)
         start = _checks.initializer(initializer, initargs)
         if affinity is not None:
