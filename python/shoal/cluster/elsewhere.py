@@ -6,6 +6,7 @@ array, private to its task in any case, arrives writable, as it does in a worker
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ __all__ = ["Replica", "reduce_elsewhere"]
 
 Reducer = Callable[[Any], Any]
 
-_HERE = (
-    _engine.Block,
+# What stays at home, and has something stand for it elsewhere.
+_AT_HOME = (
     _engine.RawBarrier,
     _engine.RawCondition,
     _engine.RawCounter,
@@ -29,9 +30,9 @@ _HERE = (
     _engine.RawQueue,
     _engine.RawRLock,
     _engine.RawSemaphore,
-    _engine.RawTally,
-    _engine.SmallBlock,
 )
+
+_HERE = (_engine.Block, _engine.RawTally, _engine.SmallBlock)
 
 # The answers so far; forgotten when there are so many.
 _found: dict[type, Reducer | None] = {}
@@ -53,6 +54,10 @@ def reduce_elsewhere(obj: Any) -> Any:
 def _look(kind: type) -> Reducer | None:
     if issubclass(kind, _HERE):
         return _refuse
+    if issubclass(kind, _AT_HOME) or hasattr(kind, "stands_for") or hasattr(kind, "_shoal_type"):
+        return _reduce_thing
+    if "tqdm.std" in sys.modules and issubclass(kind, sys.modules["tqdm.std"].tqdm):
+        return _reduce_bar
     if issubclass(kind, Replica):
         return _reduce_replica
     if kind is memoryview:
@@ -69,6 +74,18 @@ def _look(kind: type) -> Reducer | None:
 def _refuse(obj: Any) -> Any:
     name = type(obj).__name__
     raise TypeError(f"cannot pickle {name!r} object for another machine: it lives in the shared memory of this one")
+
+
+def _reduce_thing(thing: Any) -> Any:
+    from shoal.cluster.shared.refs import reduce
+
+    return reduce(thing)
+
+
+def _reduce_bar(bar: Any) -> Any:
+    from shoal.progress.travel import adopt
+
+    return _reduce_thing(adopt(bar))
 
 
 def _reduce_array(array: Any) -> Any:

@@ -22,6 +22,7 @@ from shoal.cluster.balance import Linked, NodeWorker, shares
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of
+from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.target import CALL, ERROR, FAILED, WITH
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
@@ -67,6 +68,8 @@ class Nodes:
         self.dropped: deque[int] = deque()
         self.functions = Functions(lambda number: self.dropped.append(-number))
         self._printer = Printer()
+        self._home = home()
+        self._use: Use | None = self._home.use()
         self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
@@ -305,6 +308,7 @@ class Nodes:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
+            self._home.lost(link)
             for number, (asked, _, event) in list(self._answers.items()):
                 if asked is node:
                     del self._answers[number]
@@ -367,6 +371,9 @@ class Nodes:
 
     def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
         self._printer.say(words)
+
+    def _on_shared(self, node: Linked, *message: Any) -> None:
+        self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message)
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
@@ -505,7 +512,7 @@ class Nodes:
             return
         self._stop()
         if not self._nodes:
-            self._state = "over"
+            self._state, self._use = "over", None
             self.changed.notify_all()
 
     def _stop(self) -> None:

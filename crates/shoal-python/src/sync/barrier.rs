@@ -73,7 +73,7 @@ impl RawBarrier {
         action: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u32> {
         let (barrier, timeout) = (self.barrier(), duration(timeout)?);
-        let me = self.0.lease().heap().me();
+        let me = self.0.lease().heap().actor();
         let act = action.is_some();
         let (passed, raised) = patiently(py, timeout, |patience| {
             let (party, last) = barrier.arrive(me, patience)?;

@@ -1,0 +1,159 @@
+"""The shared things of this process that other machines know, and the processes there that ask for something.
+
+A thing gets a number when its name first goes to another machine, and is kept by it as long as this process has a pool on
+a cluster: until the last of these has ended, a name of it may be anywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from shoal.cluster.shared.proxies import class_of, kind_of
+from shoal.cluster.shared.refs import Ref, here
+from shoal.cluster.shared.twins import Guest, Send
+from shoal.errors import ShoalError
+
+if TYPE_CHECKING:
+    from shoal.cluster.shared.bars import Drawn
+
+__all__ = ["Home", "Use", "home"]
+
+
+class Use:
+    """See `Home.use`."""
+
+
+class Home:
+    """This process, where it is a client."""
+
+    def __init__(self) -> None:
+        self.name, self.pid = os.urandom(8), os.getpid()
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._things: dict[int, Any] = {}
+        # By id, which is the thing's as long as it is kept.
+        self._refs: dict[int, Ref] = {}
+        self._guests: dict[bytes, tuple[object, Guest]] = {}
+        self._uses: set[int] = set()
+        self._drawn: Drawn | None = None
+
+    # ---- as `Here` ---------------------------------------------------------------------------------------------------
+
+    def ref(self, thing: Any) -> Ref:
+        """See `Here`."""
+        ref = self._refs.get(id(thing))
+        if ref is None:
+            kind = kind_of(thing)
+            facts = class_of(kind).facts_of(thing, self.ref)
+            with self._lock:
+                ref = self._refs.get(id(thing))
+                if ref is None:
+                    number = next(self._numbers)
+                    self._things[number] = thing
+                    ref = self._refs[id(thing)] = kind, self.name, number, facts
+        return ref
+
+    def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
+        """See `Here`."""
+        if home != self.name:
+            raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
+        thing = self._thing(number)
+        if kind == "data":
+            from shoal.cluster.shared.values import branch
+
+            return branch(thing, facts[1])
+        return thing
+
+    def _thing(self, number: int) -> Any:
+        try:
+            return self._things[number]
+        except KeyError:
+            raise ShoalError("there is no such thing here any more: the pool that it went through has ended") from None
+
+    def target(self, home: bytes, number: int, operation: str) -> tuple[Any, bool]:
+        """What a guest wants to do something to, and whether it may come to have it, by that.
+
+        Raises:
+            ShoalError: there is no such thing, or it does no such thing.
+        """
+        thing = self.at("thing", home, number, ())
+        kind = class_of(kind_of(thing))
+        if operation not in kind.operations:
+            raise ShoalError(f"a {type(thing).__name__} has no {operation!r} for other machines")
+        return thing if kind.adapter is None else kind.adapter(thing), kind.owned
+
+    # ---- for pools ---------------------------------------------------------------------------------------------------
+
+    def use(self) -> Use:
+        """What a pool on a cluster keeps as long as anybody there may know something of this process."""
+        use = Use()
+        number = next(self._numbers)
+        self._uses.add(number)
+        weakref.finalize(use, self._unused, number).atexit = False
+        return use
+
+    def _unused(self, number: int) -> None:
+        # In whatever thread, so without a lock.
+        self._uses.discard(number)
+        if not self._uses:
+            self._things, self._refs = {}, {}
+
+    def hear(self, link: object, send: Send, message: tuple[Any, ...]) -> None:
+        """What a process at the other end of a link says. Does not wait."""
+        what, name, *content = message
+        if what in ("bar", "show", "write"):
+            self._bars().hear(link, *message)
+            return
+        with self._lock:
+            known = self._guests.get(name)
+            if known is None:
+                if what not in ("call", "post"):
+                    return
+                known = self._guests[name] = link, Guest(self, name, send)
+            guest = known[1]
+            if what == "left":
+                del self._guests[name]
+                guest.end()
+            elif what in ("call", "post"):
+                guest.call(*content)
+            elif what == "recall":
+                guest.recall(*content)
+            elif what == "acted":
+                guest.acted(*content)
+            elif what == "over":
+                guest.over(*content)
+
+    def lost(self, link: object) -> None:
+        """A link has ended: all who came by it have, for this process."""
+        if self._drawn is not None:
+            self._drawn.lost(link)
+        with self._lock:
+            for name, (way, guest) in list(self._guests.items()):
+                if way is link:
+                    del self._guests[name]
+                    guest.end()
+
+    def _bars(self) -> Drawn:
+        if self._drawn is None:
+            from shoal.cluster.shared.bars import Drawn
+
+            self._drawn = Drawn(lambda home, number: self.at("bar", home, number, ()))
+        return self._drawn
+
+
+def home() -> Home:
+    """This process as a home. Also a worker of a node is one, for a pool on a cluster that it has itself."""
+    global _own
+    role = here()
+    if isinstance(role, Home):
+        return role
+    if _own is None or _own.pid != os.getpid():
+        _own = Home()
+    return _own
+
+
+_own: Home | None = None
