@@ -104,6 +104,35 @@ def test_a_killed_worker_fails_its_task_alone(two: Any) -> None:
         assert [result.get() for result in results[1:]] == list(range(9))
 
 
+def test_what_a_killed_node_held_passes_on_and_who_waited_there_waits_no_more(two: Any) -> None:
+    scheduler, addresses = two
+    lock, semaphore, items, begun = shoal.Lock(), shoal.Semaphore(1), shoal.Queue(), shoal.Queue()
+
+    def wait() -> Any:
+        begun.put(os.getpid())
+        return items.get()
+
+    def hold() -> Any:
+        lock.acquire()
+        semaphore.acquire()
+        return wait()
+
+    with shoal.Pool(1, cluster=scheduler.address) as pool:
+        nodes = where(pool)
+        holder = pool.apply_async(hold)
+        held = nodes[str(begun.get())]
+        waiting = pool.apply_async(wait)
+        begun.get()
+        scheduler.kill(next(name for name, address in addresses.items() if address == held))
+        with pytest.raises(shoal.WorkerDied, match="its node was lost"):
+            holder.get()
+        with lock:
+            assert lock.abandoned
+        assert semaphore.acquire(timeout=60)
+        items.put("for who is left")
+        assert waiting.get() == "for who is left"
+
+
 def test_a_node_that_joins_gets_work(two: Any, tmp_path: Path) -> None:
     scheduler, _ = two
     folder, gate = tmp_path / "begun", tmp_path / "gate"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 import os
-import queue
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy
 import pytest
+import tqdm
 
 import shoal
 from tests.pool.support import eventually
@@ -241,7 +244,7 @@ def test_an_event_that_is_set_here_is_seen_there_and_back(pool: shoal.Pool) -> N
 
     def follow() -> bool:
         there.set()
-        return go.wait() and not there.wait(0) is False
+        return go.wait() and there.wait(0) is not False
 
     result = pool.apply_async(follow)
     assert there.wait(60)
@@ -365,6 +368,114 @@ def test_an_item_that_cannot_travel_is_an_error_where_it_is_put(pool: shoal.Pool
     assert items.empty()
 
 
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+class Point(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_double))
+
+
+class Line(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char * 8), ("ends", Point * 2))
+
+
+def test_values_and_arrays_are_read_and_written_at_home(pool: shoal.Pool) -> None:
+    def work(value: Any, array: Any, text: Any, line: Any, raw: Any) -> tuple[Any, ...]:
+        with value:
+            value.value += 1
+        array[1:3] = [10, 20]
+        array[0] += 5
+        text.value = b"there"
+        line.name = b"from"
+        line.ends[1].x = 7
+        line.ends[0] = Point(1, 2.5)
+        for point in line.ends:
+            point.y *= 2
+        raw.value -= 1
+        with pytest.raises(IndexError):
+            array[3]
+        with pytest.raises(AttributeError):
+            line.wrong = 3
+        seen = array[:], list(array), len(array), line.ends[1].x, text.raw[:6]
+        return *seen, isinstance(raw, ctypes.c_int), isinstance(line.ends, ctypes.Array), [value, raw]
+
+    value, array, text = shoal.Value("i", 5), shoal.Array("i", [1, 2, 3]), shoal.Array("c", b"hello")
+    line, raw = shoal.RawValue(Line), shoal.RawValue("i", 3)
+    *seen, back = pool.apply(work, (value, array, text, line, raw))
+    assert seen == [[6, 10, 20], [6, 10, 20], 3, 7, b"there", True, True]
+    assert (value.value, array[:], text.value, raw.value) == (6, [6, 10, 20], b"there", 2)
+    assert (line.name, line.ends[0].x, line.ends[0].y, line.ends[1].x, line.ends[1].y) == (b"from", 1, 5.0, 7, 0.0)
+    back[0].value += 1
+    assert value.value == 7
+    assert back[1] is raw
+
+
+def test_no_addition_to_a_value_is_lost_under_its_lock(pool: shoal.Pool) -> None:
+    value = shoal.Value("l")
+
+    def add(_: int) -> None:
+        for _ in range(5):
+            with value:
+                value.value += 1
+
+    pool.map(add, range(8), chunksize=1)
+    assert value.value == 40
+
+
+# ---- bars ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_workers_count_on_a_bar_is_counted_when_the_task_is_done(pool: shoal.Pool) -> None:
+    with shoal.tqdm(total=800, file=io.StringIO()) as bar:
+
+        def count(n: int) -> bool:
+            for _ in range(n):
+                bar.update()
+            return isinstance(bar, tqdm.std.tqdm)
+
+        for _ in range(2):
+            before = bar.n
+            assert all(pool.map(count, [100] * 4, chunksize=1))
+            assert bar.n == before + 400
+
+
+def test_what_workers_say_on_a_bar_is_shown_here(pool: shoal.Pool) -> None:
+    screen = io.StringIO()
+    with shoal.tqdm(total=3, file=screen, mininterval=0) as bar:
+
+        def describe(text: str) -> Any:
+            bar.set_description(text)
+            bar.set_postfix(loss=0.5)
+            return [bar]
+
+        assert pool.apply(describe, ("from a node",))[0] is bar
+        assert eventually(lambda: bar.desc == "from a node: ")
+        assert eventually(lambda: "from a node: " in screen.getvalue() and "loss=0.5" in screen.getvalue())
+        pool.apply(lambda: bar.close())
+        assert eventually(lambda: bar.disable)
+
+
+def test_an_ordinary_bar_travels_too(pool: shoal.Pool) -> None:
+    bar = tqdm.tqdm(total=8, file=io.StringIO())
+    pool.map(lambda n: bar.update(n), [1] * 8, chunksize=1)
+    assert bar.n == 8
+    bar.close()
+
+
+def test_a_bar_that_a_worker_makes_appears_here(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := io.StringIO())
+
+    def work(name: str) -> None:
+        for _ in shoal.tqdm(range(5), desc=name, mininterval=0):
+            pass
+        shoal.tqdm.write(f"{name} is done", file=sys.stderr)
+
+    with shoal.Pool(1, cluster=cluster) as pool:
+        pool.map(work, ["one", "two"], chunksize=1)
+        for text in ("one: 100%", "5/5", "two: 100%", "one is done", "two is done"):
+            assert eventually(lambda text=text: text in screen.getvalue()), screen.getvalue()
+
+
 # ---- who is killed ---------------------------------------------------------------------------------------------------
 
 
@@ -418,32 +529,36 @@ def test_the_permits_of_who_is_killed_come_back(pool: shoal.Pool) -> None:
 def test_a_barrier_breaks_when_one_is_killed_that_waits_at_it(pool: shoal.Pool) -> None:
     barrier = shoal.Barrier(3)
     waiting = pool.apply_async(barrier.wait)
-    doomed = pool.apply_async(lambda: threading.Thread(target=barrier.wait, daemon=True).start() or die_when_both(barrier))
+
+    def die() -> None:
+        threading.Thread(target=barrier.wait, daemon=True).start()
+        eventually(lambda: barrier.n_waiting == 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    doomed = pool.apply_async(die)
     with pytest.raises(shoal.WorkerDied):
         doomed.get()
-    with pytest.raises(threading.BrokenBarrierError):
+    with pytest.raises(threading.BrokenBarrierError, match="a process died while it waited"):
         waiting.get()
     assert barrier.broken
 
 
-def die_when_both(barrier: Any) -> None:
-    eventually(lambda: barrier.n_waiting == 2)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_who_is_killed_while_waiting_takes_nothing(pool: shoal.Pool) -> None:
+def test_who_is_killed_while_waiting_takes_nothing_any_more(pool: shoal.Pool) -> None:
     items, lock, begun = shoal.Queue(), shoal.Lock(), shoal.Queue()
+    alive = shoal.Lock(), shoal.Lock()
 
-    def wait(thing: str) -> Any:
-        begun.put(os.getpid())
-        return items.get() if thing == "items" else lock.acquire()
+    def wait(number: int) -> Any:
+        alive[number].acquire()
+        begun.put(number)
+        return items.get() if number else lock.acquire()
 
     lock.acquire()
-    waiting = [pool.apply_async(wait, (thing,)) for thing in ("items", "lock")]
+    waiting = [pool.apply_async(wait, (number,)) for number in (0, 1)]
     for _ in waiting:
         begun.get()
-    # Each is asked for at home by now, or will be: it is taken back in both cases.
     assert [result.cancel(running=True) for result in waiting] == [True, True]
+    for held in alive:
+        held.acquire()  # its death is known here
     after = pool.apply_async(items.get)
     items.put("for who comes after")
     lock.release()

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from shoal.cluster.balance import Linked, NodeWorker, shares
@@ -349,6 +350,11 @@ class Nodes:
             error: BaseException | None = None
             if status == FAILED:
                 error = load_exception(data)
+                if isinstance(error, CancelledError):
+                    # By `cancel`, whose answer comes behind this.
+                    del self._tasks[task.number]
+                    task.end_cancelled()
+                    continue
                 if isinstance(error, (WorkerDied, TaskTimeout)):
                     self._die(task, error, node.link.node)
                     continue

@@ -9,7 +9,7 @@
 //! everything mapped, and its threads let go of what they use.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::host::Host;
@@ -30,10 +30,24 @@ pub(crate) fn acting(heap: &Heap) -> Option<u16> {
     (address == std::ptr::from_ref(heap) as usize).then_some(holder)
 }
 
+fn told() -> u8 {
+    TWIN.with_borrow(|twin| twin.as_ref().map_or(0, |twin| twin.told.load(Ordering::Relaxed)))
+}
+
 /// Whether the calling thread was told to wait no longer.
 pub fn is_recalled() -> bool {
-    TWIN.with_borrow(|twin| twin.as_ref().is_some_and(|twin| twin.recalled.load(Ordering::Relaxed)))
+    told() != 0
 }
+
+/// Whether the process that the calling thread stands for has ended.
+pub fn is_over() -> bool {
+    told() == OVER
+}
+
+/// What a twin was told: to wait no longer, for now;
+const RECALLED: u8 = 1;
+/// or for good.
+const OVER: u8 = 2;
 
 /// A number, held for a process elsewhere.
 #[derive(Debug)]
@@ -82,13 +96,13 @@ impl StandIn {
 #[derive(Debug)]
 pub struct Twin {
     stand_in: Arc<StandIn>,
-    recalled: AtomicBool,
+    told: AtomicU8,
 }
 
 impl Twin {
     /// A twin of a thread of that process.
     pub fn new(stand_in: Arc<StandIn>) -> Arc<Twin> {
-        Arc::new(Twin { stand_in, recalled: AtomicBool::new(false) })
+        Arc::new(Twin { stand_in, told: AtomicU8::new(0) })
     }
 
     /// The calling thread is it, until it ends.
@@ -107,7 +121,14 @@ impl Twin {
 
     /// It is to wait no longer; or may wait again.
     pub fn recall(&self, recalled: bool) {
-        self.recalled.store(recalled, Ordering::Relaxed);
+        let _over = self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |told| {
+            (told != OVER).then_some(u8::from(recalled) * RECALLED)
+        });
+    }
+
+    /// The process that it stands for has ended.
+    pub fn end(&self) {
+        self.told.store(OVER, Ordering::Relaxed);
     }
 }
 
@@ -155,7 +176,12 @@ mod tests {
         twin.begin();
         assert!(!is_recalled());
         twin.recall(true);
-        assert!(is_recalled());
+        assert!(is_recalled() && !is_over());
+        twin.recall(false);
+        assert!(!is_recalled());
+        twin.end();
+        twin.recall(false);
+        assert!(is_recalled() && is_over(), "for good");
         TWIN.set(None);
     }
 }

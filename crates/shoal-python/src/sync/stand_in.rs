@@ -41,6 +41,11 @@ impl Twin {
         py.detach(|| self.0.own()).or_raise(py)
     }
 
+    /// End its waiting with an InterruptedError, now and for good: the process that it stands for has ended.
+    fn end(&self) {
+        self.0.end();
+    }
+
     /// End its waiting with an InterruptedError, now and later; no more with False.
     #[pyo3(signature = (recalled = true))]
     fn recall(&self, recalled: bool) {

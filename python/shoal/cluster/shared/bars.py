@@ -1,9 +1,9 @@
 """Bars across machines: counted in the shared memory of each node, drawn by the client.
 
-A bar of the client has a mirror on each node that it comes to: a count and a page (`progress.shared`) like its own, which
-all workers of the node have in common. A bar that a worker makes is drawn by the client, too, and has its own in the place
-of the mirror. In both cases the node's screen looks ten times a second, as at bars that it draws, and tells the client what
-has changed; before a task's result also what that has counted.
+A bar of the client has a mirror on each node that it comes to: a count and a page (`progress.shared`) like its own,
+which all workers of the node have in common. A bar that a worker makes is drawn by the client, too, and has its own in
+the place of the mirror. In both cases the node's screen looks ten times a second, as at bars that it draws, and tells
+the client what has changed; before a task's result also what that has counted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from shoal._engine import RawTally
 from shoal.cluster.shared.proxies import Proxy
 from shoal.cluster.shared.refs import Ref
+from shoal.errors import ShoalError
 from shoal.progress.screen import screen
 from shoal.progress.shared import Shared
+from shoal.progress.travel import bar_class, remember, share
 
 if TYPE_CHECKING:
     from shoal.progress.bar import Bar
@@ -39,8 +41,6 @@ class RemoteBar(Proxy):
 
     @staticmethod
     def facts_of(thing: Any, ref: Callable[[Any], Ref]) -> tuple[Any, ...]:
-        from shoal.progress.travel import share
-
         share(thing)
         return (thing.fields(),)
 
@@ -142,7 +142,7 @@ class Mirrors:
 
 
 class Drawn:
-    """In the client: what is told of bars on nodes. Counts count at once; what is to be drawn is, in a thread of its own.
+    """In the client: what is told of bars on nodes. Counts count at once; what is to be drawn is, in its own thread.
 
     Args:
         bar_of: gives the client's own bar of that number.
@@ -161,13 +161,17 @@ class Drawn:
         if what == "bar":
             key, count, changed, refreshed = content
             made = self._made.get(tuple(key))
-            shared = made[1] if made is not None else self._own(*key)
-            if shared is None:
+            own = self._own(*key) if made is None else None
+            if made is not None:
+                shared = made[1]
+            elif own is not None:
+                shared = share(own)
+            else:
                 return
             if count:
                 shared.tally.update(count)
             if changed or refreshed:
-                self._order(self._change, tuple(key), shared, changed, refreshed)
+                self._order(self._change, tuple(key), own, shared, changed, refreshed)
         elif what == "show":
             key, kind, looks, fields, count = content
             shared = Shared.make(RawTally(), fields)
@@ -181,14 +185,11 @@ class Drawn:
         """A link has ended: the bars that were made there are as they were last."""
         for key, (way, shared) in list(self._made.items()):
             if way is link:
-                self._order(self._change, key, shared, {"disable": True}, False)
+                self._order(self._change, key, None, shared, {"disable": True}, False)
 
-    def _own(self, home: bytes, number: int) -> Shared | None:
-        from shoal.errors import ShoalError
-        from shoal.progress.travel import share
-
+    def _own(self, home: bytes, number: int) -> Bar[Any] | None:
         try:
-            return share(self._bar_of(home, number))
+            return self._bar_of(home, number)
         except ShoalError:
             return None  # the pool that it went through has ended
 
@@ -207,25 +208,25 @@ class Drawn:
                 print(f"shoal: a bar of a node can't be shown: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _show(self, key: Key, kind: str, shared: Shared, looks: dict[str, Any]) -> None:
-        from shoal.progress.travel import bar_class, remember
-
         if looks.get("file") is not None:
             looks["file"] = getattr(sys, looks["file"])
         bar = self._bars[key] = bar_class(kind).visiting(shared, looks)
         remember(bar)
 
-    def _change(self, key: Key, shared: Shared, changed: dict[str, Any], refreshed: bool) -> None:
+    def _change(self, key: Key, own: Bar[Any] | None, shared: Shared, changed: dict[str, Any], refreshed: bool) -> None:
+        bar = self._bars.get(key) if own is None else own
         if changed:
-            shared.change(changed)
+            fields = shared.change(changed)
+            if bar is not None:
+                vars(bar).update(fields)  # who has changed it himself does not hear of it
         if refreshed:
             shared.refresh()
         if changed.get("disable"):
             self._made.pop(key, None)
-            if (bar := self._bars.pop(key, None)) is not None:
+            self._bars.pop(key, None)
+            if bar is not None:
                 bar.tick()
 
 
 def _write(text: str, stream: str, end: str) -> None:
-    from shoal.progress.travel import bar_class
-
     bar_class("bar").write_here(text, stream, end)

@@ -1,7 +1,7 @@
 """The shared things of this process that other machines know, and the processes there that ask for something.
 
-A thing gets a number when its name first goes to another machine, and is kept by it as long as this process has a pool on
-a cluster: until the last of these has ended, a name of it may be anywhere.
+A thing gets a number when its name first goes to another machine, and is kept by it as long as this process has a pool
+on a cluster: until the last of these has ended, a name of it may be anywhere.
 """
 
 from __future__ import annotations

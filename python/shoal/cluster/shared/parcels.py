@@ -1,7 +1,7 @@
 """Items of queues on their way between machines: packed by who puts them, opened by who gets them, by nobody between.
 
-The shared things in an item are named beside it. So where it comes to lie in a queue these are there themselves, or what
-stands for them, and live as long as the item does; and whoever gets it there, in whatever process, has them.
+The shared things in an item are named beside it. So where it comes to lie in a queue these are there themselves, or
+what stands for them, and live as long as the item does; and whoever gets it there, in whatever process, has them.
 """
 
 from __future__ import annotations

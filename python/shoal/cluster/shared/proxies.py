@@ -80,7 +80,7 @@ class Proxy:
     operations: ClassVar[frozenset[str]]
     owned: ClassVar[bool] = False
     # What does it to the thing, if that is not the thing itself.
-    adapter: ClassVar[Callable[[Any], Any] | None] = None
+    adapter: ClassVar[type[Any] | None] = None
 
     def __init__(self, ref: Ref, way: Any) -> None:
         self._ref, self._way = ref, way
@@ -90,7 +90,7 @@ class Proxy:
         """What never changes of a thing, and is known everywhere; `ref` names others."""
         return ()
 
-    @property
+    @property  # type: ignore[misc]  # of `object` it may be set
     def __class__(self) -> Any:
         return self.stands_for
 
@@ -392,8 +392,8 @@ class RemoteJoinableQueue(RemoteQueue):
 
 
 def _batches(items: Iterable[Any]) -> Iterator[tuple[list[Any], BaseException | None]]:
-    """Items, packed, as many as go together; and what was raised by the next one. Those of an iterator that may wait for
-    what becomes of an item go one by one."""
+    """Items, packed, as many as go together; and what was raised by the next one. Those of an iterator go one by one: it
+    may wait for what becomes of an item."""
     most = _TOGETHER if type(items) in (list, tuple, range) else 1
     batch: list[Any] = []
     nbytes = 0

@@ -1,4 +1,4 @@
-"""What a shared thing is called on another machine: its kind, its home and its number there, and what never changes of it.
+"""What a shared thing is called on another machine: its kind, home and number, and what never changes of it.
 
 A process is *here* in one of two roles: a client (or the process of a node) has things that others know, and is a home
 itself; a worker of a node knows the way to its node's process.
@@ -75,8 +75,8 @@ _context = _Context()
 @contextmanager
 def collecting() -> Iterator[list[Ref]]:
     """What is packed meanwhile has the names of its things in this list."""
-    before, refs = _context.refs, []
-    _context.refs = refs
+    refs: list[Ref] = []
+    before, _context.refs = _context.refs, refs
     try:
         yield refs
     finally:

@@ -1,7 +1,7 @@
 """A node's process between its workers and the client: passes on questions and answers, and tells of who has ended.
 
-What workers say comes by one queue, what they are told goes by a queue for each of their threads; both of shoal's own, in
-the shared memory of the node.
+What workers say comes by one queue, what they are told goes by a queue for each of their threads; both of shoal's own,
+in the shared memory of the node.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Relay:
         self.up.shutdown()
         self._thread.join()
 
-    # ---- bars, as the screen of this process wants it ------------------------------------------------------------------
+    # ---- bars, as the screen of this process wants it ----------------------------------------------------------------
 
     def show(self, visitor: Visitor, kind: str, parts: tuple[Any, ...], looks: dict[str, Any]) -> Any:
         """A process has made a bar: what it is here; None if it is none of this client's."""
@@ -85,7 +85,7 @@ class Relay:
     def _tell(self, message: tuple[Any, ...]) -> None:
         self._send(("shared", *message))
 
-    # ---- the thread ------------------------------------------------------------------------------------------------------
+    # ---- the thread --------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         while True:
@@ -118,8 +118,7 @@ class Relay:
             for key in [key for key in self._lines if key[0] == name]:
                 del self._lines[key]
         elif what in ("call", "post"):
-            *content, frames = content
-            content.append([pickle.PickleBuffer(frame) for frame in frames])
+            content = *content[:-1], [pickle.PickleBuffer(frame) for frame in content[-1]]
         return "shared", what, name, *content
 
     def _watch(self, name: bytes, pid: int, since: str) -> None:

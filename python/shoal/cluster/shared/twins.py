@@ -1,9 +1,9 @@
 """Threads that stand for threads of other machines: what those ask for, they do to the things of this one.
 
-Each thread elsewhere has one here, its twin, made when it first asks. So what belongs to a thread (a reentrant lock, the
-order of what it does) is right by itself, and one that waits makes nobody else wait. What a twin takes, it takes under a
-number that its process elsewhere has here (`_engine.StandIn`). When that process has ended its twins end, and what they
-had passes on as abandoned, by the same function as after the death of a process of this machine.
+Each thread elsewhere has one here, its twin, made when it first asks. So what belongs to a thread (a reentrant lock,
+the order of what it does) is right by itself, and one that waits makes nobody else wait. What a twin takes, it takes
+under a number that its process elsewhere has here (`_engine.StandIn`). When that process has ended its twins end, and
+what they had passes on as abandoned, by the same function as after the death of a process of this machine.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Guest:
             twin.recall(number)
 
     def acted(self, thread: int, number: int, data: Any) -> None:
-        """One of its threads has done what it was asked to do meanwhile; the pickle of what was raised by that, or of None."""
+        """One of its threads has done what it was asked to do meanwhile; what that raised, or None, as a pickle."""
         if (twin := self._twins.get(thread)) is not None:
             twin.questions.put((_ACTED, number, data))
 
@@ -98,7 +98,7 @@ class Twin:
         """Nothing more is to be done; what is, ends."""
         with self._lock:
             self._ended = True
-            self._engine.recall()
+            self._engine.end()
         self.questions.put(None)
 
     def _run(self) -> None:
@@ -110,8 +110,7 @@ class Twin:
     def _serve(self, number: int, *asked: Any) -> None:
         with self._lock:
             before, self._at = self._at, number
-            if not self._ended:
-                self._engine.recall(number != 0 and number <= self._recalled)
+            self._engine.recall(number != 0 and number <= self._recalled)
         status, answer, beside = self._outcome(number, *asked)
         with self._lock:
             self._at = before

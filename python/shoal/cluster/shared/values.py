@@ -1,7 +1,7 @@
 """Values and arrays of C types on other machines: what is read or written there is read or written at home.
 
-A value is a tree of structures and arrays with simple types at its ends. What stands for a branch knows its type and the
-way to it; only the ends cross. A slice is read or written in one go.
+A value is a tree of structures and arrays with simple types at its ends. What stands for a branch knows its type and
+the way to it; only the ends cross. A slice is read or written in one go.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RemoteData(Proxy):
     def facts_of(thing: Any, ref: Callable[[Any], Ref]) -> tuple[Any, ...]:
         return _spelled(_plain(thing)), ()
 
-    @property
+    @property  # type: ignore[misc]  # as there
     def __class__(self) -> Any:
         return self._type
 
@@ -120,8 +120,8 @@ class RemoteData(Proxy):
         raise AttributeError(f"{self._type.__name__!r} object has no attribute {name!r}")
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name in ("_type_", "_length_", "_fields_"):
+            return getattr(self._type, name)
         return self._at(name, self._field(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -132,4 +132,3 @@ class RemoteData(Proxy):
         if issubclass(self._type, _SIMPLE):
             return f"{self._type.__name__}({self.value!r})"
         return f"<{self._type.__name__} object of another machine>"
-

@@ -19,8 +19,8 @@ from shoal.queues import ShutDown, SimpleQueue
 
 __all__ = ["ACT", "ERROR", "LOCAL", "VALUE", "Way", "settle"]
 
-# What an answer is: what came of it, what was raised, that the caller is to act (the action of a barrier); or what came of
-# it on this machine, as it is.
+# What an answer is: what came of it, what was raised, that the caller is to act (the action of a barrier); or what came
+# of it on this machine, as it is.
 VALUE, ERROR, ACT, LOCAL = range(4)
 
 # How many times a thread says something without waiting, until it waits for all of that.
@@ -109,7 +109,7 @@ class Way:
 
     def _bar(self, ref: Ref) -> Any:
         """A bar that is drawn by the client: its mirror on this node, which is a bar as any other."""
-        from shoal.progress import travel
+        from shoal.progress.travel import arrive
 
         _, home, number, facts = ref
         bar = self._bars.get((home, number))
@@ -117,8 +117,8 @@ class Way:
             line = self._line()
             question = next(line.questions)
             self._up(("mirror", self.name, line.number, question, home, number, facts[0]))
-            _, (parts, address) = self._answered(line, question, None)
-            bar = travel._arrive(*parts, address, facts[0])
+            _, ((name, tally, lock, page), address) = self._answered(line, question, None)
+            bar = arrive(name, tally, lock, page, address, facts[0])
             bar.__dict__["_ref"] = ref
             self._bars[home, number] = bar
         return bar
