@@ -95,7 +95,10 @@ class Node:
     def receive(self, items: list[Item]) -> None:
         """Take what the client sent. Does not wait."""
         for item in items:
-            self._received.put(item)
+            if item[0] == "shared":  # somebody waits for it
+                self._relay.answer(*item[2:])
+            else:
+                self._received.put(item)
 
     def close(self) -> None:
         """End the pool and whatever it is at; returns when its workers have ended."""
@@ -130,9 +133,6 @@ class Node:
 
     def _on_blob(self, number: int, frame: Any) -> None:
         self._blobs[number] = numpy.frombuffer(frame, numpy.uint8)
-
-    def _on_shared(self, _: str, *answer: Any) -> None:
-        self._relay.answer(*answer)
 
     def _on_drop(self, number: int) -> None:
         if number < 0:

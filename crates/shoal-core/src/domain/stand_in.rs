@@ -119,6 +119,15 @@ impl Twin {
         Ok(())
     }
 
+    /// Does something under that number in a thread that is not it; what does not wait, and has no thread for its owner.
+    pub fn lend<T>(&self, act: impl FnOnce() -> T) -> Result<T> {
+        let number = self.stand_in.number()?;
+        let before = ACTING.replace((Arc::as_ptr(number.host.heap()) as usize, number.claim.holder));
+        let done = act();
+        ACTING.set(before);
+        Ok(done)
+    }
+
     /// It is to wait no longer; or may wait again.
     pub fn recall(&self, recalled: bool) {
         let _over = self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |told| {
@@ -167,6 +176,15 @@ mod tests {
         drop(stand_in);
         assert!(lock.acquire(lease.heap().me(), None) == crate::sync::lock::Acquired::Yes);
         assert!(lock.is_abandoned());
+    }
+
+    #[test]
+    fn another_thread_may_take_something_for_it() {
+        let lease = domain::heap().expect("heap").allocate_cell(Kind::Lock).expect("memory");
+        let (lock, stand_in) = (Lock::new(lease.cell()), Arc::new(StandIn::default()));
+        let taken = Twin::new(stand_in.clone()).lend(|| lock.try_acquire(lease.heap().actor()));
+        assert!(taken.expect("a number") && !lock.is_held_by(lease.heap().actor()));
+        assert!(in_a_twin(&stand_in, || lock.is_held_by(lease.heap().actor())));
     }
 
     #[test]

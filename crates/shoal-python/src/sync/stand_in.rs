@@ -41,6 +41,11 @@ impl Twin {
         py.detach(|| self.0.own()).or_raise(py)
     }
 
+    /// Call something that does not wait for the process it stands for, from a thread that is not it.
+    fn lend(&self, py: Python<'_>, function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Ok(self.0.lend(|| function.call0()).or_raise(py)??.unbind())
+    }
+
     /// End its waiting with an InterruptedError, now and for good: the process that it stands for has ended.
     fn end(&self) {
         self.0.end();

@@ -74,6 +74,11 @@ class Home:
         except KeyError:
             raise ShoalError("there is no such thing here any more: the pool that it went through has ended") from None
 
+    def is_quick(self, home: bytes, number: int, operation: str) -> bool:
+        """Whether that takes no time at all, whoever does it."""
+        thing = self._things.get(number) if home == self.name else None
+        return thing is not None and operation in class_of(kind_of(thing)).quick
+
     def target(self, home: bytes, number: int, operation: str) -> tuple[Any, bool]:
         """What a guest wants to do something to, and whether it may come to have it, by that.
 

@@ -79,6 +79,8 @@ class Proxy:
     # What may be done to the thing from elsewhere, and whether that may come to own it.
     operations: ClassVar[frozenset[str]]
     owned: ClassVar[bool] = False
+    # What need not wait, runs no code of the user's, and has no thread for its owner.
+    quick: ClassVar[frozenset[str]] = frozenset()
     # What does it to the thing, if that is not the thing itself.
     adapter: ClassVar[type[Any] | None] = None
 
@@ -136,6 +138,7 @@ class RemoteLock(_Entered):
     __slots__ = ()
     stands_for = Lock
     operations = frozenset({"acquire", "repair", "release", "locked", "abandoned", "_is_mine"})
+    quick = frozenset({"acquire", "release", "locked", "abandoned"})
 
     repair = _asked("repair")
     locked = _asked("locked")
@@ -165,6 +168,7 @@ class RemoteSemaphore(_Entered):
     __slots__ = ()
     stands_for: ClassVar[type] = Semaphore
     operations = frozenset({"acquire", "release", "get_value", "recovered", "_most"})
+    quick = frozenset({"acquire", "release", "get_value"})
 
     get_value = _asked("get_value")
     recovered = _read("recovered")
@@ -186,6 +190,7 @@ class RemoteEvent(Proxy):
     __slots__ = ()
     stands_for = Event
     operations = frozenset({"is_set", "set", "clear", "wait"})
+    quick = frozenset({"is_set", "set", "clear"})
 
     is_set = _asked("is_set")
     set = _asked("set")
@@ -260,6 +265,7 @@ class RemoteCounter(Proxy):
     __slots__ = ()
     stands_for = Counter
     operations = frozenset({"add", "exchange", "compare_and_set", "value"})
+    quick = operations
 
     add = _asked("add")
     exchange = _asked("exchange")
@@ -285,6 +291,7 @@ class RemoteSimpleQueue(Proxy):
     operations: ClassVar[frozenset[str]] = frozenset(
         {"put", "put_many", "get", "get_many", "qsize", "empty", "full", "shutdown", "_done", "_wait_done"}
     )
+    quick = frozenset({"put", "qsize", "empty", "full"})
 
     def __init__(self, ref: Ref, way: Any) -> None:
         Proxy.__init__(self, ref, way)
@@ -392,8 +399,8 @@ class RemoteJoinableQueue(RemoteQueue):
 
 
 def _batches(items: Iterable[Any]) -> Iterator[tuple[list[Any], BaseException | None]]:
-    """Items, packed, as many as go together; and what was raised by the next one. Those of an iterator go one by one: it
-    may wait for what becomes of an item."""
+    """Items, packed, as many as go together; and what was raised by the next one. Those of an iterator go one by one:
+    it may wait for what becomes of an item."""
     most = _TOGETHER if type(items) in (list, tuple, range) else 1
     batch: list[Any] = []
     nbytes = 0

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
 from shoal.cluster.shared.parcels import flat
-from shoal.cluster.shared.ways import LOCAL, started
+from shoal.cluster.shared.ways import ERROR, LOCAL, started
+from shoal.cluster.wire import pack
 from shoal.progress import door
 from shoal.queues import Queue, ShutDown, SimpleQueue
 
@@ -46,8 +47,12 @@ class Relay:
     def answer(self, name: bytes, thread: int, number: int, status: int, data: Any, frames: list[Any]) -> None:
         """The client answers a worker's thread."""
         line = self._lines.get((name, thread))
-        if line is not None:
+        if line is None:
+            return
+        try:
             line.put((number, status, bytes(data), [flat(frame) for frame in frames]))
+        except MemoryError as error:  # then it is to hear of that
+            line.put((number, ERROR, pack(error)[0], []))
 
     def close(self) -> None:
         """The node's pool has ended."""

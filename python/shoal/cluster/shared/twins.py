@@ -52,7 +52,8 @@ class Guest:
         twin = self._twins.get(thread)
         if twin is None:
             twin = self._twins[thread] = Twin(self, thread)
-        twin.questions.put(question)
+        if not (self.home.is_quick(*question[1:4]) and twin.at_once(*question)):
+            twin.ask(*question)
 
     def recall(self, thread: int, number: int) -> None:
         """One of its threads does not want it any more."""
@@ -62,7 +63,7 @@ class Guest:
     def acted(self, thread: int, number: int, data: Any) -> None:
         """One of its threads has done what it was asked to do meanwhile; what that raised, or None, as a pickle."""
         if (twin := self._twins.get(thread)) is not None:
-            twin.questions.put((_ACTED, number, data))
+            twin.ask(_ACTED, number, data)
 
     def over(self, thread: int) -> None:
         """One of its threads has ended."""
@@ -85,7 +86,42 @@ class Twin:
         # Of what follows; never held while anything is done.
         self._lock = threading.Lock()
         self._at, self._recalled, self._ended = 0, 0, False
-        threading.Thread(target=self._run, name="shoal-twin", daemon=True).start()
+        # Questions that are not done, and the thread for them, which is there from the first one on.
+        self._waiting, self._started = 0, False
+
+    def ask(self, *question: Any) -> None:
+        """Something is to be done, when all before it is."""
+        with self._lock:
+            self._waiting += 1
+            started, self._started = self._started, True
+        self.questions.put(question)
+        if not started:
+            threading.Thread(target=self._run, name="shoal-twin", daemon=True).start()
+
+    def at_once(self, number: int, home: bytes, thing: int, operation: str, data: Any, frames: Any) -> bool:
+        """Do something quick, if nothing is to be done before it, in the thread that has heard of it: to wake up this
+        one would take longer. Whether it is done."""
+        with self._lock:
+            if self._waiting or self._ended:
+                return False
+        args = unpack(data, frames)
+        if operation == "acquire" and args:
+            return False
+        now = (args[0], False) if operation == "put" else (False,) if operation == "acquire" else args
+        try:
+            target, owned = self._home.target(home, thing, operation)
+            act = partial(_done, target, operation, now)
+            value = self._engine.lend(act) if owned else act()
+            answer = VALUE, *pack(value)
+            if operation == "acquire" and not value:
+                return False  # it is to be waited for
+        except queue.Full:
+            return False  # likewise
+        except BaseException as error:
+            answer = _raised(error)
+        if number:
+            self._answer(number, *answer)
+        return True
 
     def recall(self, number: int) -> None:
         """The question of that number is to be waited for no longer."""
@@ -106,6 +142,11 @@ class Twin:
         while (question := self.questions.get()) is not None and not self._ended:
             if question[0] != _ACTED:  # else it was taken back meanwhile
                 self._serve(*question)
+            self._done()
+
+    def _done(self) -> None:
+        with self._lock:
+            self._waiting -= 1
 
     def _serve(self, number: int, *asked: Any) -> None:
         with self._lock:
@@ -127,10 +168,7 @@ class Twin:
             value = self._do(number, home, thing, operation, unpack(data, frames))
             return VALUE, *pack(value, f"what {operation} returned", _as_it_is)
         except BaseException as error:
-            try:
-                return ERROR, *pack(error)
-            except Exception:
-                return ERROR, *pack(ShoalError(f"{type(error).__name__}: {error}"))
+            return _raised(error)
 
     def _do(self, number: int, home: bytes, thing: int, operation: str, args: tuple[Any, ...]) -> Any:
         if operation == "settle":
@@ -140,14 +178,13 @@ class Twin:
             self._engine.own()
         if operation == "_wait":
             args = args[0], partial(self._have_done, number) if args[1] else None
-        with passing():
-            value = getattr(target, operation)
-            return value(*map(_local, args)) if callable(value) else value
+        return _done(target, operation, args)
 
     def _have_done(self, number: int) -> None:
         """Have the thread elsewhere do what only it can, and wait until it has; it may ask for something meanwhile."""
         self._answer(number, ACT, b"", [])
         while (question := self.questions.get()) is not None:
+            self._done()  # or about to be, and nothing else is before this is
             if question[0] != _ACTED:
                 self._serve(*question)
             elif question[1] == number:
@@ -156,6 +193,19 @@ class Twin:
                 return
         self.questions.put(None)
         raise InterruptedError("the process at the other end has ended")
+
+
+def _done(target: Any, operation: str, args: tuple[Any, ...]) -> Any:
+    with passing():
+        value = getattr(target, operation)
+        return value(*map(_local, args)) if callable(value) else value
+
+
+def _raised(error: BaseException) -> tuple[int, bytes, list[Any]]:
+    try:
+        return ERROR, *pack(error)
+    except Exception:
+        return ERROR, *pack(ShoalError(f"{type(error).__name__}: {error}"))
 
 
 def _local(argument: Any) -> Any:
