@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import queue
 import signal
 import sys
 import threading
@@ -96,11 +97,6 @@ def test_a_class_of_ones_own_below_a_queue_says_that_it_stays_here(pool: shoal.P
 
     with pytest.raises(shoal.SerializationError, match=r"argument 0 of str: \['a'\]: .*'Mine'.* no classes below them"):
         pool.apply(str, ({"a": Mine()},))
-
-
-def test_what_is_made_in_a_task_says_that_it_stays_on_its_node(pool: shoal.Pool) -> None:
-    with pytest.raises(shoal.SerializationError, match="it lives in the shared memory of this node"):
-        pool.apply(shoal.Lock)
 
 
 # ---- from all nodes at once ------------------------------------------------------------------------------------------
@@ -474,6 +470,52 @@ def test_a_bar_that_a_worker_makes_appears_here(cluster: Any, monkeypatch: pytes
         pool.map(work, ["one", "two"], chunksize=1)
         for text in ("one: 100%", "5/5", "two: 100%", "one is done", "two is done"):
             assert eventually(lambda text=text: text in screen.getvalue()), screen.getvalue()
+
+
+# ---- made on a node --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_task_makes_is_at_home_on_its_node_and_works_here_and_on_others(pool: shoal.Pool) -> None:
+    def make() -> tuple[Any, ...]:
+        items, lock, counter = shoal.Queue(), shoal.Lock(), shoal.Counter(5)
+        condition, value = shoal.Condition(), shoal.Value("i", 3)
+        items.put({"from": "its maker", "lock": lock})
+        return items, lock, counter, condition, value
+
+    def use(items: Any, lock: Any, counter: Any, condition: Any, value: Any) -> int:
+        with lock, condition:
+            items.put((os.getpid(), lambda: "from a task", counter))
+            counter.add()
+            own = counter
+            own += 1
+            value.value += 1
+            condition.notify_all()
+        return os.getpid()
+
+    items, lock, counter, condition, value = made = pool.apply(make)
+    assert isinstance(items, shoal.Queue)
+    first = items.get()
+    assert first["from"] == "its maker"
+    assert first["lock"] is lock or isinstance(first["lock"], shoal.Lock)
+    pids = pool.starmap(use, [made] * 8, chunksize=1)
+    got = [items.get() for _ in pids]
+    assert sorted(pid for pid, _, _ in got) == sorted(pids)
+    assert {function() for _, function, _ in got} == {"from a task"}
+    assert (counter.value, value.value) == (21, 11)
+    with condition:
+        assert not condition.wait(timeout=0.01)
+    items.put("from here")
+    assert pool.apply(items.get) == "from here"
+    with pytest.raises(queue.Empty):
+        items.get_nowait()
+
+
+def test_a_lock_of_a_node_passes_on_when_its_holder_on_another_is_killed(pool: shoal.Pool) -> None:
+    locks = pool.map(lambda _: shoal.Lock(), range(4), chunksize=1)
+    for lock in locks:
+        killed(pool, lock.acquire)
+        with lock:
+            assert lock.abandoned
 
 
 # ---- who is killed ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy
@@ -52,6 +53,8 @@ def reduce_elsewhere(obj: Any) -> Any:
 
 
 def _look(kind: type) -> Reducer | None:
+    if kind is MethodType:
+        return _reduce_method
     if issubclass(kind, _HERE):
         return _refuse
     if issubclass(kind, _AT_HOME) or hasattr(kind, "stands_for") or hasattr(kind, "_shoal_type"):
@@ -80,6 +83,12 @@ def _reduce_thing(thing: Any) -> Any:
     from shoal.cluster.shared.refs import reduce
 
     return reduce(thing)
+
+
+def _reduce_method(method: Any) -> Any:
+    # By name: at home it is another function that bears it.
+    stands_in = hasattr(type(method.__self__), "stands_for")
+    return (getattr, (method.__self__, method.__func__.__name__)) if stands_in else NotImplemented
 
 
 def _reduce_bar(bar: Any) -> Any:

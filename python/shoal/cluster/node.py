@@ -61,7 +61,7 @@ class Node:
         self._send = send
         self._words: Queue[tuple[int, str]] = Queue()
         self._relay = Relay(send, self._has)
-        self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay.up)
+        self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay)
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class Node:
         """Take what the client sent. Does not wait."""
         for item in items:
             if item[0] == "shared":  # somebody waits for it
-                self._relay.answer(*item[2:])
+                self._relay.hear(item[1:])
             else:
                 self._received.put(item)
 
@@ -280,18 +280,18 @@ class Node:
         self._say(taken, outcomes)
 
 
-def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]], up: Queue[Any]) -> Pool:
+def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]], relay: Relay) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    arguments.update(initializer=_initialize, initargs=(words, up, arguments.pop("start")))
+    arguments.update(initializer=_initialize, initargs=(words, (relay.up, relay.home.name), arguments.pop("start")))
     return Pool(**arguments, cluster=None)
 
 
-def _initialize(words: Queue[tuple[int, str]], up: Queue[Any], start: tuple[bytes, list[Any]] | None) -> None:
+def _initialize(words: Queue[tuple[int, str]], way: tuple[Any, bytes], start: tuple[bytes, list[Any]] | None) -> None:
     """In a worker: what it prints goes to the client; then the user's initializer."""
     speak(words)
-    take_role(Way(up))
+    take_role(Way(*way))
     if start is not None:
         run_initializer(lambda: unpack(*start))

@@ -12,9 +12,11 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from shoal.cluster.shared.proxies import class_of, kind_of
+from shoal.cluster.shared.links import LinkWay
+from shoal.cluster.shared.proxies import Proxy, class_of, kind_of
 from shoal.cluster.shared.refs import Ref, here
 from shoal.cluster.shared.twins import Guest, Send
+from shoal.cluster.shared.ways import Way
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Use:
 
 
 class Home:
-    """This process, where it is a client."""
+    """This process: a client, or a node's."""
 
     def __init__(self) -> None:
         self.name, self.pid = os.urandom(8), os.getpid()
@@ -40,12 +42,21 @@ class Home:
         self._guests: dict[bytes, tuple[object, Guest]] = {}
         self._uses: set[int] = set()
         self._drawn: Drawn | None = None
+        # The ways to nodes, which are homes, too, by what they are called: as homes, and in their answers.
+        self._nodes: dict[bytes, LinkWay] = {}
+        self._answers: dict[bytes, LinkWay] = {}
+        # Of guests who have asked for something of a node's: the way back, and the nodes.
+        self._passed: dict[bytes, tuple[object, Send, set[LinkWay]]] = {}
+        # In a node's process: the way for what is at home elsewhere.
+        self.upward: Way | None = None
 
     # ---- as `Here` ---------------------------------------------------------------------------------------------------
 
     def ref(self, thing: Any) -> Ref:
         """See `Here`."""
         ref = self._refs.get(id(thing))
+        if ref is None and issubclass(type(thing), Proxy):
+            return thing._ref  # type: ignore[no-any-return]
         if ref is None:
             kind = kind_of(thing)
             facts = class_of(kind).facts_of(thing, self.ref)
@@ -60,7 +71,10 @@ class Home:
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
         """See `Here`."""
         if home != self.name:
-            raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
+            way = self._nodes.get(home) or self.upward
+            if way is None:
+                raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
+            return way.at(kind, home, number, facts)
         thing = self._thing(number)
         if kind == "data":
             from shoal.cluster.shared.values import branch
@@ -85,7 +99,9 @@ class Home:
         Raises:
             ShoalError: there is no such thing, or it does no such thing.
         """
-        thing = self.at("thing", home, number, ())
+        if home != self.name:
+            raise ShoalError("what is at home elsewhere is not linked to this process any more")
+        thing = self._thing(number)
         kind = class_of(kind_of(thing))
         if operation not in kind.operations:
             raise ShoalError(f"a {type(thing).__name__} has no {operation!r} for other machines")
@@ -113,6 +129,16 @@ class Home:
         if what in ("bar", "show", "write"):
             self._bars().hear(link, *message)
             return
+        if what == "home":
+            if name != self.name:
+                way = LinkWay(name, link, send)
+                self._nodes[name] = self._answers[way.name] = way
+            return
+        if what == "answer":
+            self._answered(message)
+            return
+        if self._pass_on(link, send, message):
+            return
         with self._lock:
             known = self._guests.get(name)
             if known is None:
@@ -136,11 +162,44 @@ class Home:
         """A link has ended: all who came by it have, for this process."""
         if self._drawn is not None:
             self._drawn.lost(link)
+        for way in [way for way in self._nodes.values() if way.link is link]:
+            del self._nodes[way.home], self._answers[way.name]
+            way.lost()
+        for name in [name for name, passed in self._passed.items() if passed[0] is link]:
+            self._pass_on(link, _to_nobody, ("left", name))
         with self._lock:
-            for name, (way, guest) in list(self._guests.items()):
-                if way is link:
+            for name, (by, guest) in list(self._guests.items()):
+                if by is link:
                     del self._guests[name]
                     guest.end()
+
+    # ---- between nodes -----------------------------------------------------------------------------------------------
+
+    def _pass_on(self, link: object, send: Send, message: tuple[Any, ...]) -> bool:
+        """What concerns a node's things goes on to the node. Whether that is all."""
+        what, name, *content = message
+        if what in ("call", "post"):
+            node = self._nodes.get(content[2])
+            if node is not None:
+                self._passed.setdefault(name, (link, send, set()))[2].add(node)
+                node.pass_on(message, send)
+            return node is not None
+        if (passed := self._passed.get(name)) is not None:
+            for node in passed[2]:
+                node.pass_on(message, send)
+            if what == "left":
+                del self._passed[name]
+        return False
+
+    def _answered(self, message: tuple[Any, ...]) -> None:
+        """A node has answered, to this process or to another one."""
+        _, name, thread, number, *_ = message
+        if (way := self._answers.get(name)) is not None:
+            way.answer(*message[2:])
+        elif (passed := self._passed.get(name)) is not None:
+            for way in passed[2]:
+                way.settled(name, thread, number)
+            passed[1](message)
 
     def _bars(self) -> Drawn:
         if self._drawn is None:
@@ -148,6 +207,10 @@ class Home:
 
             self._drawn = Drawn(lambda home, number: self.at("bar", home, number, ()))
         return self._drawn
+
+
+def _to_nobody(message: tuple[Any, ...]) -> None:
+    """The way to who is gone."""
 
 
 def home() -> Home:

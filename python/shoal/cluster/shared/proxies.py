@@ -98,22 +98,13 @@ class Proxy:
 
     def __reduce__(self) -> Any:
         # To another process of this machine.
-        return _arrive_by, (self._way.up, *self._ref)
+        return self._way.passed_on(self._ref)
 
     def __copy__(self) -> Any:
         return self
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self
-
-
-def _arrive_by(up: Any, *ref: Any) -> Any:
-    from shoal.cluster.shared import refs
-    from shoal.cluster.shared.ways import Way
-
-    if not refs.is_told():
-        refs.take_role(Way(up))
-    return arrive(*ref)
 
 
 class _Entered(Proxy):

@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
+from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.shared.parcels import flat
-from shoal.cluster.shared.ways import ERROR, LOCAL, started
+from shoal.cluster.shared.ways import ERROR, LOCAL, Way, started
 from shoal.cluster.wire import pack
 from shoal.progress import door
 from shoal.queues import Queue, ShutDown, SimpleQueue
@@ -40,9 +41,21 @@ class Relay:
         self._mirrors: Mirrors | None = None
         door.relays.append(self)
         self.up: Queue[tuple[Any, ...]] = Queue()
+        # What workers of this node have made, and others know, is at home here.
+        self.home = home()
+        self._use: Use | None = self.home.use()
+        self.home.upward = Way(self.up, self.home.name)
+        self._announced = False
         self._lines: dict[tuple[bytes, int], SimpleQueue[Any]] = {}
         self._thread = threading.Thread(target=self._listen, name="shoal-node-relay", daemon=True)
         self._thread.start()
+
+    def hear(self, message: tuple[Any, ...]) -> None:
+        """What the client says. Does not wait."""
+        if message[0] == "answer":
+            self.answer(*message[1:])
+        else:
+            self.home.hear(self, self._tell, message)
 
     def answer(self, name: bytes, thread: int, number: int, status: int, data: Any, frames: list[Any]) -> None:
         """The client answers a worker's thread."""
@@ -61,6 +74,9 @@ class Relay:
             self._mirrors.close()
         self.up.shutdown()
         self._thread.join()
+        self.home.lost(self)
+        self.home.lost(self.up)
+        self._use = None
 
     # ---- bars, as the screen of this process wants it ----------------------------------------------------------------
 
@@ -112,11 +128,20 @@ class Relay:
             thread, line = content
             self._lines[name, thread] = line
             return None
-        if what == "mirror":
-            thread, question, home, number, fields = content
-            shared = self._bars().of(home, number, fields)
-            self._lines[name, thread].put((question, LOCAL, (shared.parts, door.door().address), []))
+        if what in ("mirror", "export", "fetch"):
+            thread, question, *asked = content
+            answer: tuple[Any, ...]
+            try:
+                answer = question, LOCAL, getattr(self, f"_{what}")(*asked), []
+            except Exception as error:
+                answer = question, ERROR, pack(error)[0], []
+            self._lines[name, thread].put(answer)
             return None
+        if what in ("call", "post") and content[2] == self.home.name:
+            self.home.hear(self.up, self._back, (what, name, *content))
+            return None
+        if what not in ("call", "post"):
+            self.home.hear(self.up, self._back, (what, name, *content))
         if what == "over":
             self._lines.pop((name, content[0]), None)
         elif what == "left":
@@ -125,6 +150,21 @@ class Relay:
         elif what in ("call", "post"):
             content = *content[:-1], [pickle.PickleBuffer(frame) for frame in content[-1]]
         return "shared", what, name, *content
+
+    def _back(self, message: tuple[Any, ...]) -> None:
+        self.answer(*message[1:])
+
+    def _mirror(self, home: bytes, number: int, fields: dict[str, Any]) -> Any:
+        return self._bars().of(home, number, fields).parts, door.door().address
+
+    def _export(self, thing: Any) -> Any:
+        if not self._announced:
+            self._announced = True
+            self._tell(("home", self.home.name))
+        return self.home.ref(thing)
+
+    def _fetch(self, kind: str, number: int, facts: tuple[Any, ...]) -> Any:
+        return self.home.at(kind, self.home.name, number, facts)
 
     def _watch(self, name: bytes, pid: int, since: str) -> None:
         """Have its end told, behind all that it has said."""

@@ -13,8 +13,10 @@ from typing import Any
 
 from shoal.cluster.shared import refs
 from shoal.cluster.shared.parcels import flat
+from shoal.cluster.shared.proxies import class_of, kind_of
 from shoal.cluster.shared.refs import Ref
 from shoal.cluster.wire import pack, unpack
+from shoal.errors import ShoalError
 from shoal.queues import ShutDown, SimpleQueue
 
 __all__ = ["ACT", "ERROR", "LOCAL", "VALUE", "Way", "settle"]
@@ -38,19 +40,24 @@ class _Line:
 
     def __init__(self, way: Way) -> None:
         self.number = next(way.numbers)
-        self.replies: SimpleQueue[tuple[int, int, Any, list[Any]]] = SimpleQueue()
-        self.questions = itertools.count(1)
-        self.unanswered = 0
-        way.up.put(("line", way.name, self.number, self.replies))
+        self.questions, self.last = itertools.count(1), 0
+        # How often something was said without waiting, and to which homes.
+        self.unanswered, self.told = 0, set[bytes]()
+        self.replies = way.open_line(self)
         # When the thread has ended.
-        weakref.finalize(self, _end, way.up, way.name, self.number).atexit = False
+        weakref.finalize(self, _end, way.say, way.name, self.number).atexit = False
+
+    def question(self) -> int:
+        """The number of the next one."""
+        self.last = next(self.questions)
+        return self.last
 
 
-def _end(up: Any, name: bytes, number: int) -> None:
+def _end(say: Any, name: bytes, number: int) -> None:
     try:
-        up.put(("over", name, number))
-    except ShutDown:
-        pass  # with the node's pool all of it ends
+        say(("over", name, number))
+    except ShoalError:
+        pass  # with the way all of it has ended
 
 
 class Way:
@@ -58,13 +65,16 @@ class Way:
 
     Args:
         up: the queue to the node's process.
+        home: what that is called as a home.
     """
 
-    def __init__(self, up: Any) -> None:
-        self.up, self.numbers = up, itertools.count(1)
+    def __init__(self, up: Any, home: bytes) -> None:
+        self._up, self._home, self.numbers = up, home, itertools.count(1)
         self._name: bytes | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
+        # Things of this process that others know, by id, which is theirs as long as they are there.
+        self._refs: dict[int, tuple[weakref.ref[Any], Ref]] = {}
         self._bars: weakref.WeakValueDictionary[tuple[bytes, int], Any] = weakref.WeakValueDictionary()
         self._proxies: weakref.WeakValueDictionary[tuple[bytes, int], Any] = weakref.WeakValueDictionary()
 
@@ -74,13 +84,34 @@ class Way:
         with self._lock:
             if self._name is None:
                 name = os.urandom(8)
-                self.up.put(("here", name, os.getpid(), started(os.getpid())))
+                self.say(("here", name, os.getpid(), started(os.getpid())))
                 self._name = name
             return self._name
 
     def after_fork(self) -> Way:
         """In the child."""
-        return Way(self.up)
+        return Way(self._up, self._home)
+
+    def open_line(self, line: _Line) -> Any:
+        """Where the answers to a thread come."""
+        replies: SimpleQueue[tuple[int, int, Any, list[Any]]] = SimpleQueue()
+        self.say(("line", self.name, line.number, replies))
+        return replies
+
+    def say(self, message: tuple[Any, ...]) -> None:
+        """Send a message.
+
+        Raises:
+            ShoalError: there is nobody any more.
+        """
+        try:
+            self._up.put(message)
+        except ShutDown:
+            raise ShoalError("the pool of this node has ended, and with it the way to what it shares") from None
+
+    def passed_on(self, ref: Ref) -> Any:
+        """What a proxy pickles to for another process of this machine."""
+        return _arrive_by, (self._up, self._home, *ref)
 
     # ---- as `Here` ---------------------------------------------------------------------------------------------------
 
@@ -88,16 +119,22 @@ class Way:
         """See `Here`."""
         ref: Ref | None = getattr(thing, "_ref", None)
         if ref is None:
-            raise TypeError(
-                f"cannot pickle {type(thing).__name__!r} object for another machine: it lives in the shared memory of "
-                f"this node; make it in the program that has the pool, and it is the same one everywhere"
-            )
+            known = self._refs.get(id(thing))
+            ref = known[1] if known is not None and known[0]() is thing else self._export(thing)
+        return ref
+
+    def _export(self, thing: Any) -> Ref:
+        if kind_of(thing) == "bar":
+            raise TypeError("cannot pickle a bar that a worker has made for another machine: the client shows it")
+        ref: Ref = self._inquire("export", thing)
+        place = id(thing)
+        self._refs[place] = weakref.ref(thing, lambda _: self._refs.pop(place, None) and None), ref
         return ref
 
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
         """See `Here`."""
-        from shoal.cluster.shared.proxies import class_of
-
+        if home == self._home:
+            return self._inquire("fetch", kind, number, facts)
         if kind == "bar":
             return self._bar((kind, home, number, facts))
         if kind == "data":  # of which there are branches
@@ -114,14 +151,21 @@ class Way:
         _, home, number, facts = ref
         bar = self._bars.get((home, number))
         if bar is None:
-            line = self._line()
-            question = next(line.questions)
-            self._up(("mirror", self.name, line.number, question, home, number, facts[0]))
-            _, ((name, tally, lock, page), address) = self._answered(line, question, None)
+            (name, tally, lock, page), address = self._inquire("mirror", home, number, facts[0])
             bar = arrive(name, tally, lock, page, address, facts[0])
             bar.__dict__["_ref"] = ref
             self._bars[home, number] = bar
         return bar
+
+    def _inquire(self, what: str, *content: Any) -> Any:
+        """Ask the node's process itself."""
+        line = self._line()
+        question = line.question()
+        self.say((what, self.name, line.number, question, *content))
+        ok, value = self._answered(line, question, None)
+        if not ok:
+            raise value
+        return value
 
     # ---- for proxies -------------------------------------------------------------------------------------------------
 
@@ -138,9 +182,9 @@ class Way:
             BaseException: what it raises there; KeyboardInterrupt, which takes the question back.
         """
         line = self._line()
-        question = next(line.questions)
+        question = line.question()
         self._say("call", line, question, ref, operation, args)
-        line.unanswered = 0
+        line.told.discard(ref[1])
         try:
             ok, value = self._answered(line, question, act)
         except BaseException:
@@ -154,6 +198,7 @@ class Way:
         """Have something done that can't fail, before all that this thread asks for later. Does not wait."""
         line = self._line()
         self._say("post", line, 0, ref, operation, args)
+        line.told.add(ref[1])
         line.unanswered += 1
         if line.unanswered >= _MOST:
             self.settle()
@@ -161,8 +206,10 @@ class Way:
     def settle(self) -> None:
         """Wait until what this thread has told is done."""
         line: _Line | None = getattr(self._local, "line", None)
-        if line is not None and line.unanswered:
-            self.ask(("", b"", 0, ()), "settle", ())
+        if line is not None and line.told:
+            line.unanswered = 0
+            for home in list(line.told):
+                self.ask(("", home, 0, ()), "settle", ())
 
     def _line(self) -> _Line:
         line: _Line | None = getattr(self._local, "line", None)
@@ -173,15 +220,7 @@ class Way:
     def _say(self, what: str, line: _Line, question: int, ref: Ref, operation: str, args: tuple[Any, ...]) -> None:
         data, frames = pack(args, operation, lambda buffer: buffer)
         arrays = [flat(frame) for frame in frames]
-        self._up((what, self.name, line.number, question, ref[1], ref[2], operation, data, arrays))
-
-    def _up(self, message: tuple[Any, ...]) -> None:
-        try:
-            self.up.put(message)
-        except ShutDown:
-            from shoal.errors import ShoalError
-
-            raise ShoalError("the pool of this node has ended, and with it the way to what it shares") from None
+        self.say((what, self.name, line.number, question, ref[1], ref[2], operation, data, arrays))
 
     def _answered(self, line: _Line, question: int, act: Any, timeout: float | None = None) -> tuple[bool, Any]:
         while True:
@@ -194,20 +233,26 @@ class Way:
                     done = None
                 except BaseException as error:
                     done = error
-                self._up(("acted", self.name, line.number, question, pack(done)[0]))
+                self.say(("acted", self.name, line.number, question, pack(done)[0]))
                 continue
             if status == LOCAL:
                 return True, data
             return status == VALUE, unpack(data, frames)
 
     def _take_back(self, line: _Line, question: int, ref: Ref, operation: str) -> None:
-        self._up(("recall", self.name, line.number, question))
+        self.say(("recall", self.name, line.number, question))
         try:
             done, value = self._answered(line, question, None, _PATIENCE)
         except Exception:
             return  # nobody can tell; if there is an answer after all, it is passed over
         if done and value is True and operation in _UNDONE:
             self.ask(ref, "release", ())
+
+
+def _arrive_by(up: Any, home: bytes, *ref: Any) -> Any:
+    if not refs.is_told():
+        refs.take_role(Way(up, home))
+    return refs.arrive(*ref)
 
 
 def settle() -> None:
