@@ -445,7 +445,7 @@ def test_what_workers_say_on_a_bar_is_shown_here(pool: shoal.Pool) -> None:
             return [bar]
 
         assert pool.apply(describe, ("from a node",))[0] is bar
-        assert eventually(lambda: bar.desc == "from a node: ")
+        assert bar.desc == "from a node: "
         assert eventually(lambda: "from a node: " in screen.getvalue() and "loss=0.5" in screen.getvalue())
         pool.apply(lambda: bar.close())
         assert eventually(lambda: bar.disable)

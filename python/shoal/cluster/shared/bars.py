@@ -42,7 +42,7 @@ class RemoteBar(Proxy):
     @staticmethod
     def facts_of(thing: Any, ref: Callable[[Any], Ref]) -> tuple[Any, ...]:
         share(thing)
-        return (thing.fields(),)
+        return thing.fields(), thing.n
 
 
 class Mirror:
@@ -52,17 +52,29 @@ class Mirror:
         tell: tells the client.
         key: what the client knows it by.
         shared: what is counted and shown here.
+        made: whether a worker has made it.
     """
 
     pos = 0
     is_on_terminal = False
 
     def __init__(self, tell: Callable[[tuple[Any, ...]], object], key: Key, shared: Shared, made: bool) -> None:
-        self._tell, self._key, self.shared, self._made = tell, key, shared, made
+        self._tell, self._key, self.shared, self.made = tell, key, shared, made
         self._lock = threading.Lock()
         self._count, self._refreshes = shared.tally.n, shared.refreshes
-        self._fields = dict(shared.news() or {})
+        self._fields = dict(shared.change({}))
+        # What the client has sent.
+        self._sent = dict(self._fields)
         self.is_drawn = True
+
+    def show(self, fields: dict[str, Any]) -> None:
+        """The client shows this by now."""
+        with self._lock:
+            changed = {name: value for name, value in fields.items() if self._sent.get(name, self) != value}
+            if changed:
+                self._sent.update(changed)
+                self._fields.update(changed)
+                self.shared.change(changed)
 
     def tick(self) -> bool:
         """Tell what has changed. Whether there is more to come."""
@@ -74,7 +86,7 @@ class Mirror:
     def close(self) -> None:
         """Its worker has ended; or, for a bar of the client's, this process has."""
         self.tick()
-        if self._made and self.is_drawn:
+        if self.made and self.is_drawn:
             with contextlib.suppress(RuntimeError):  # the loop that sends has ended first
                 self._tell(("bar", self._key, 0, {"disable": True}, False))
         self.is_drawn = False
@@ -113,13 +125,16 @@ class Mirrors:
         self._numbers = itertools.count(1)
         self._mirrors: dict[Any, Mirror] = {}
 
-    def of(self, home: bytes, number: int, fields: dict[str, Any]) -> Shared:
-        """The mirror of a bar of the client's."""
+    def of(self, home: bytes, number: int, fields: dict[str, Any], count: Any) -> Shared:
+        """The mirror of a bar of the client's, which showed this when it was sent."""
         mirror = self._mirrors.get((home, number))
         if mirror is None:
-            shared = Shared.make(RawTally(), fields)
+            shared = Shared.make(tally := RawTally(), fields)
+            tally.n = count
             mirror = self._mirrors[home, number] = Mirror(self._tell, (home, number), shared, False)
-            screen.add(mirror)  # type: ignore[arg-type]  # as good as a bar, for the screen
+        else:
+            mirror.show(fields)
+        screen.add(mirror)  # type: ignore[arg-type]  # as good as a bar, for the screen
         return mirror.shared
 
     def show(self, kind: str, parts: tuple[Any, ...], looks: dict[str, Any]) -> Mirror:
@@ -132,7 +147,7 @@ class Mirrors:
     def look(self) -> None:
         """Tell the client what all have counted until now."""
         for name, mirror in list(self._mirrors.items()):
-            if not mirror.tick():
+            if not mirror.tick() and mirror.made:
                 self._mirrors.pop(name, None)
 
     def close(self) -> None:
@@ -170,8 +185,14 @@ class Drawn:
                 return
             if count:
                 shared.tally.update(count)
-            if changed or refreshed:
-                self._order(self._change, tuple(key), own, shared, changed, refreshed)
+            if changed:
+                fields = shared.change(changed)
+                if own is not None:
+                    vars(own).update(fields)  # who has changed it himself does not hear of it
+            if refreshed:
+                shared.refresh()
+            if changed.get("disable"):
+                self._order(self._end, tuple(key), own)
         elif what == "show":
             key, kind, looks, fields, count = content
             shared = Shared.make(RawTally(), fields)
@@ -183,9 +204,9 @@ class Drawn:
 
     def lost(self, link: object) -> None:
         """A link has ended: the bars that were made there are as they were last."""
-        for key, (way, shared) in list(self._made.items()):
+        for key, (way, _) in list(self._made.items()):
             if way is link:
-                self._order(self._change, key, None, shared, {"disable": True}, False)
+                self._order(self._end, key, None)
 
     def _own(self, home: bytes, number: int) -> Bar[Any] | None:
         try:
@@ -210,22 +231,17 @@ class Drawn:
     def _show(self, key: Key, kind: str, shared: Shared, looks: dict[str, Any]) -> None:
         if looks.get("file") is not None:
             looks["file"] = getattr(sys, looks["file"])
-        bar = self._bars[key] = bar_class(kind).visiting(shared, looks)
+        # With a page that is this process's own: what comes is written to the other, and so is news to it.
+        page = Shared(*shared.parts)
+        bar = self._bars[key] = bar_class(kind).visiting(page, looks)
         remember(bar)
 
-    def _change(self, key: Key, own: Bar[Any] | None, shared: Shared, changed: dict[str, Any], refreshed: bool) -> None:
-        bar = self._bars.get(key) if own is None else own
-        if changed:
-            fields = shared.change(changed)
-            if bar is not None:
-                vars(bar).update(fields)  # who has changed it himself does not hear of it
-        if refreshed:
-            shared.refresh()
-        if changed.get("disable"):
-            self._made.pop(key, None)
-            self._bars.pop(key, None)
-            if bar is not None:
-                bar.tick()
+    def _end(self, key: Key, own: Bar[Any] | None) -> None:
+        self._made.pop(key, None)
+        bar = self._bars.pop(key, None) if own is None else own
+        if bar is not None:
+            vars(bar).update(share(bar).change({"disable": True}))
+            bar.tick()
 
 
 def _write(text: str, stream: str, end: str) -> None:

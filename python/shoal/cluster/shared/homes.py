@@ -55,6 +55,8 @@ class Home:
     def ref(self, thing: Any) -> Ref:
         """See `Here`."""
         ref = self._refs.get(id(thing))
+        if ref is not None and ref[0] == "bar":
+            return *ref[:3], class_of("bar").facts_of(thing, self.ref)  # what it shows changes
         if ref is None and issubclass(type(thing), Proxy):
             return thing._ref  # type: ignore[no-any-return]
         if ref is None:

@@ -154,8 +154,8 @@ class Relay:
     def _back(self, message: tuple[Any, ...]) -> None:
         self.answer(*message[1:])
 
-    def _mirror(self, home: bytes, number: int, fields: dict[str, Any]) -> Any:
-        return self._bars().of(home, number, fields).parts, door.door().address
+    def _mirror(self, home: bytes, number: int, fields: dict[str, Any], count: Any) -> Any:
+        return self._bars().of(home, number, fields, count).parts, door.door().address
 
     def _export(self, thing: Any) -> Any:
         if not self._announced:

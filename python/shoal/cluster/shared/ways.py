@@ -128,7 +128,11 @@ class Way:
             raise TypeError("cannot pickle a bar that a worker has made for another machine: the client shows it")
         ref: Ref = self._inquire("export", thing)
         place = id(thing)
-        self._refs[place] = weakref.ref(thing, lambda _: self._refs.pop(place, None) and None), ref
+
+        def forget(_: object) -> None:
+            self._refs.pop(place, None)
+
+        self._refs[place] = weakref.ref(thing, forget), ref
         return ref
 
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
@@ -150,11 +154,10 @@ class Way:
 
         _, home, number, facts = ref
         bar = self._bars.get((home, number))
-        if bar is None:
-            (name, tally, lock, page), address = self._inquire("mirror", home, number, facts[0])
-            bar = arrive(name, tally, lock, page, address, facts[0])
+        if bar is None or bar.__dict__["_ref"][3] != facts:
+            (name, tally, lock, page), address = self._inquire("mirror", home, number, *facts)
+            bar = self._bars[home, number] = arrive(name, tally, lock, page, address, facts[0])
             bar.__dict__["_ref"] = ref
-            self._bars[home, number] = bar
         return bar
 
     def _inquire(self, what: str, *content: Any) -> Any:
