@@ -249,6 +249,26 @@ def test_an_event_that_is_set_here_is_seen_there_and_back(pool: shoal.Pool) -> N
     assert pool.apply(go.is_set)
 
 
+def test_a_fork_of_a_worker_is_a_process_of_its_own(pool: shoal.Pool) -> None:
+    lock, items = shoal.RLock(), shoal.Queue()
+
+    def work() -> list[Any]:
+        with lock:
+            items.put("a worker")
+            if not (pid := os.fork()):
+                items.put((lock.acquire(block=False), repr(lock)))
+                os._exit(0)
+            os.waitpid(pid, 0)
+            held = repr(lock)
+        child = threading.Thread(target=lock.acquire)
+        child.start()
+        child.join()
+        return [held, lock.acquire(block=False)]
+
+    assert pool.apply(work) == ["<RLock(MainProcess, 1)>", False]
+    assert [items.get(), items.get()] == ["a worker", (False, "<RLock(SomeOtherProcess, nonzero)>")]
+
+
 # ---- queues ----------------------------------------------------------------------------------------------------------
 
 

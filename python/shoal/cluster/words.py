@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from shoal.progress.door import above_bars
+from shoal.progress.door import above_bars, door
 
 __all__ = ["Printer", "listen", "speak"]
 
@@ -101,6 +101,8 @@ class Printer:
             for number, text in self._words.get():
                 stream = sys.stdout if number == 1 else sys.stderr
                 if stream is not None:
+                    if "shoal.progress.screen" in sys.modules:
+                        door()  # it knows whether there are bars
                     with above_bars():
                         stream.write(text)
                         stream.flush()

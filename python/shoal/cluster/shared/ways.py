@@ -45,7 +45,7 @@ class _Line:
         self.unanswered, self.told = 0, set[bytes]()
         self.replies = way.open_line(self)
         # When the thread has ended.
-        weakref.finalize(self, _end, way.say, way.name, self.number).atexit = False
+        weakref.finalize(self, _end, way.say, way.name, self.number, os.getpid()).atexit = False
 
     def question(self) -> int:
         """The number of the next one."""
@@ -53,9 +53,10 @@ class _Line:
         return self.last
 
 
-def _end(say: Any, name: bytes, number: int) -> None:
+def _end(say: Any, name: bytes, number: int, pid: int) -> None:
     try:
-        say(("over", name, number))
+        if pid == os.getpid():  # in a fork, it is the parent's
+            say(("over", name, number))
     except ShoalError:
         pass  # with the way all of it has ended
 
@@ -89,8 +90,9 @@ class Way:
             return self._name
 
     def after_fork(self) -> Way:
-        """In the child."""
-        return Way(self._up, self._home)
+        """In the child: what stands for things there goes this way, too, but in another name."""
+        self._name, self._lock, self._local = None, threading.Lock(), threading.local()
+        return self
 
     def open_line(self, line: _Line) -> Any:
         """Where the answers to a thread come."""
