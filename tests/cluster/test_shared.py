@@ -530,6 +530,36 @@ def test_what_a_task_makes_is_at_home_on_its_node_and_works_here_and_on_others(p
         items.get_nowait()
 
 
+def test_a_task_asks_by_one_queue_and_is_answered_by_another_that_it_made(pool: shoal.Pool) -> None:
+    requests: shoal.Queue[Any] = shoal.Queue()
+
+    def ask(n: int) -> int:
+        replies: shoal.Queue[int] = shoal.Queue()
+        requests.put((n, replies))
+        return replies.get()
+
+    asked = pool.map_async(ask, range(4), chunksize=1)
+    for _ in range(4):
+        n, replies = requests.get()
+        replies.put(n * n)
+    assert asked.get() == [0, 1, 4, 9]
+
+
+def test_a_part_of_a_value_is_that_part_wherever_it_comes_to(pool: shoal.Pool) -> None:
+    def make() -> Any:
+        return shoal.RawArray(Point, 2)
+
+    def write(point: Any, x: int) -> Any:
+        point.x = x
+        return point.x
+
+    points = pool.apply(make)
+    points[0].x = 1
+    for x in range(2, 6):  # on its node, and on the other
+        assert pool.apply(write, (points[1], x)) == points[1].x == x
+    assert points[0].x == 1
+
+
 def test_a_lock_of_a_node_passes_on_when_its_holder_on_another_is_killed(pool: shoal.Pool) -> None:
     locks = pool.map(lambda _: shoal.Lock(), range(4), chunksize=1)
     for lock in locks:

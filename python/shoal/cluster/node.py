@@ -61,7 +61,11 @@ class Node:
         self._send = send
         self._words: Queue[tuple[int, str]] = Queue()
         self._relay = Relay(send, self._has)
-        self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay)
+        try:
+            self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay)
+        except BaseException:
+            self._relay.close()
+            raise
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()

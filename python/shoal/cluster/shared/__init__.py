@@ -8,6 +8,8 @@ homes.py        the things of this process that others know, and who asks for so
 twins.py        the threads that do it: one for each thread elsewhere
 relay.py        a node's process, between its workers and the client
 ways.py         a worker's way to it
+links.py        the client's way to what is at home on a node
+bars.py         bars, which are counted on the nodes and drawn by the client
 
     worker: proxy ── ways ──▶ relay ── the link ──▶ homes ──▶ twin: does it to the thing
                 ◀── answer ──────────────────────────────────┘

@@ -77,14 +77,14 @@ class Home:
             if way is None:
                 raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
             return way.at(kind, home, number, facts)
-        thing = self._thing(number)
-        if kind == "data":
-            from shoal.cluster.shared.values import branch
+        return class_of(kind).part(self.thing(number), facts)
 
-            return branch(thing, facts[1])
-        return thing
+    def thing(self, number: int) -> Any:
+        """The thing of that number.
 
-    def _thing(self, number: int) -> Any:
+        Raises:
+            ShoalError: there is none.
+        """
         try:
             return self._things[number]
         except KeyError:
@@ -103,7 +103,7 @@ class Home:
         """
         if home != self.name:
             raise ShoalError("what is at home elsewhere is not linked to this process any more")
-        thing = self._thing(number)
+        thing = self.thing(number)
         kind = class_of(kind_of(thing))
         if operation not in kind.operations:
             raise ShoalError(f"a {type(thing).__name__} has no {operation!r} for other machines")

@@ -12,7 +12,7 @@ import threading
 import weakref
 from typing import Any
 
-from shoal.cluster.shared.refs import Ref
+from shoal.cluster.shared.refs import Ref, arrive
 from shoal.cluster.shared.twins import Send
 from shoal.cluster.shared.ways import ERROR, Way, _Line
 from shoal.cluster.wire import pack
@@ -56,10 +56,8 @@ class LinkWay(Way):
         self._send(message)
 
     def passed_on(self, ref: Ref) -> Any:
-        """See `Way`."""
-        raise TypeError(
-            f"cannot pickle {ref[0]!r} object: it lives on node {self.link.node}, and only this process has a way"
-        )
+        """See `Way`. Other processes than this one have no way there; there it says so."""
+        return arrive, ref
 
     # ---- for `Home` --------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,11 @@ class Proxy:
         """What never changes of a thing, and is known everywhere; `ref` names others."""
         return ()
 
+    @staticmethod
+    def part(thing: Any, facts: tuple[Any, ...]) -> Any:
+        """At home, what of a thing bears its name."""
+        return thing
+
     @property  # type: ignore[misc]  # of `object` it may be set
     def __class__(self) -> Any:
         return self.stands_for

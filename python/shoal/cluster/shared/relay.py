@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -59,13 +60,16 @@ class Relay:
 
     def answer(self, name: bytes, thread: int, number: int, status: int, data: Any, frames: list[Any]) -> None:
         """The client answers a worker's thread."""
+        self._reply(name, thread, (number, status, bytes(data), [flat(frame) for frame in frames]))
+
+    def _reply(self, name: bytes, thread: int, reply: tuple[Any, ...]) -> None:
         line = self._lines.get((name, thread))
         if line is None:
-            return
+            return  # it has ended
         try:
-            line.put((number, status, bytes(data), [flat(frame) for frame in frames]))
+            line.put(reply)
         except MemoryError as error:  # then it is to hear of that
-            line.put((number, ERROR, pack(error)[0], []))
+            line.put((reply[0], ERROR, pack(error)[0], []))
 
     def close(self) -> None:
         """The node's pool has ended."""
@@ -130,12 +134,12 @@ class Relay:
             return None
         if what in ("mirror", "export", "fetch"):
             thread, question, *asked = content
-            answer: tuple[Any, ...]
+            reply: tuple[Any, ...]
             try:
-                answer = question, LOCAL, getattr(self, f"_{what}")(*asked), []
+                reply = question, LOCAL, getattr(self, f"_{what}")(*asked), []
             except Exception as error:
-                answer = question, ERROR, pack(error)[0], []
-            self._lines[name, thread].put(answer)
+                reply = question, ERROR, pack(error)[0], []
+            self._reply(name, thread, reply)
             return None
         if what in ("call", "post") and content[2] == self.home.name:
             self.home.hear(self.up, self._back, (what, name, *content))
@@ -163,8 +167,8 @@ class Relay:
             self._tell(("home", self.home.name))
         return self.home.ref(thing)
 
-    def _fetch(self, kind: str, number: int, facts: tuple[Any, ...]) -> Any:
-        return self.home.at(kind, self.home.name, number, facts)
+    def _fetch(self, number: int) -> Any:
+        return self.home.thing(number)
 
     def _watch(self, name: bytes, pid: int, since: str) -> None:
         """Have its end told, behind all that it has said."""
@@ -173,6 +177,9 @@ class Relay:
             process = os.pidfd_open(pid)
         except ProcessLookupError:
             left()
+            return
+        except OSError as error:
+            print(f"shoal: the end of process {pid} will not be seen: {error}", file=sys.stderr)
             return
         try:
             if started(pid) == since:

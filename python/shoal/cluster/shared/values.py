@@ -64,6 +64,10 @@ class RemoteData(Proxy):
     def facts_of(thing: Any, ref: Callable[[Any], Ref]) -> tuple[Any, ...]:
         return _spelled(_plain(thing)), ()
 
+    @staticmethod
+    def part(thing: Any, facts: tuple[Any, ...]) -> Any:
+        return branch(thing, facts[1])
+
     @property  # type: ignore[misc]  # as there
     def __class__(self) -> Any:
         return self._type

@@ -140,7 +140,8 @@ class Way:
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
         """See `Here`."""
         if home == self._home:
-            return self._inquire("fetch", kind, number, facts)
+            thing = self._inquire("fetch", number)
+            return class_of(kind).part(thing, facts)
         if kind == "bar":
             return self._bar((kind, home, number, facts))
         if kind == "data":  # of which there are branches
