@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 LEFT_OUT = {
+    "test_a_map_reads_no_further_ahead_of_what_is_done_than_the_buffer_size": "asks for a count thousands of times",
     "test_a_result_may_hold_thousands_of_shared_objects": "these are made on a node",
     "test_an_array_that_all_items_share_does_not_count_as_theirs": "a shared array is copied to other machines",
     "test_tasks_behind_a_full_ring_run_though_all_before_them_died": "is about the ring of one machine",
