@@ -21,7 +21,8 @@ traces.py       records of tasks, on one clock
 account.py      why a map was not faster
 terms.py        limits and further tries
 wire.py         objects to bytes and frames, for another machine
-elsewhere.py    what shared things are there
+elsewhere.py    what shared arrays are there
+shared/         what stands for locks, queues, counters and the like there
 engine.py       what is asked of the cluster: the interface of its adapter
 dask.py         the adapter of Dask
 

@@ -23,6 +23,9 @@ from shoal import _budget, _engine
 from shoal._terms import Terms
 from shoal.cluster.balance import Rate
 from shoal.cluster.engine import Item
+from shoal.cluster.shared.refs import take_role
+from shoal.cluster.shared.relay import Relay
+from shoal.cluster.shared.ways import Way
 from shoal.cluster.spent import Spent
 from shoal.cluster.target import FAILED, Target
 from shoal.cluster.wire import size, unpack
@@ -62,7 +65,12 @@ class Node:
     def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
         self._send = send
         self._speaker = Speaker(send)
-        self._pool = _made(pickle.loads(options), neighbours, self._speaker)
+        self._relay = Relay(send, self._has)
+        try:
+            self._pool = _made(pickle.loads(options), neighbours, self._speaker, self._relay)
+        except BaseException:
+            self._relay.close()
+            raise
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()
@@ -98,7 +106,10 @@ class Node:
     def receive(self, items: list[Item]) -> None:
         """Take what the client sent. Does not wait."""
         for item in items:
-            self._received.put(item)
+            if item[0] == "shared":  # somebody waits for it
+                self._relay.hear(item[1:])
+            else:
+                self._received.put(item)
 
     def close(self) -> None:
         """End the pool and whatever it is at; returns when its workers have ended."""
@@ -109,9 +120,13 @@ class Node:
         self._pool.terminate()
         self._speaker.end()
         self._pool.join()
+        self._relay.close()
         for thread in self._threads:
             thread.join()
         self._send(("spent", self._around.rows(self._base)))
+
+    def _has(self, pid: int) -> bool:
+        return any(worker.pid == pid for worker in self._base.workers)
 
     # ---- what the client wants ---------------------------------------------------------------------------------------
 
@@ -224,6 +239,8 @@ class Node:
 
     def _say(self, taken: list[Item], outcomes: list[Item] | None = None) -> None:
         """Tell the client what ended and what is taken; then hand the latter to the pool."""
+        if outcomes:
+            self._relay.look()  # what bars have counted until now comes first
         items: list[Item] = [("done", outcomes)] if outcomes else []
         if taken:
             items.append(("took", [task[0] for task in taken]))
@@ -322,17 +339,17 @@ class NodePool(Pool):
         pass  # of levels of this process, which are not the client's
 
 
-def _made(options: dict[str, Any], neighbours: int, speaker: Speaker) -> Pool:
+def _made(options: dict[str, Any], neighbours: int, speaker: Speaker, relay: Relay) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    start: tuple[bytes, list[Any]] | None = arguments.pop("start")
-    if start is not None:
-        arguments.update(initializer=_initialize, initargs=start)
+    arguments.update(initializer=_initialize, initargs=((relay.up, relay.home.name), arguments.pop("start")))
     return NodePool(speaker=speaker, **arguments)
 
 
-def _initialize(data: bytes, frames: list[Any]) -> None:
-    """In a worker: the user's initializer."""
-    run_initializer(lambda: unpack(data, frames))
+def _initialize(way: tuple[Any, bytes], start: tuple[bytes, list[Any]] | None) -> None:
+    """In a worker: where shared things are asked for; then the user's initializer."""
+    take_role(Way(*way))
+    if start is not None:
+        run_initializer(lambda: unpack(*start))

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from shoal.cluster.balance import Linked, NodeWorker, shares
@@ -22,6 +23,7 @@ from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of, packed_call
 from shoal.cluster.questions import Question, Questions
+from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.target import CALL, ERROR, FAILED, WITH, Times
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
@@ -79,6 +81,8 @@ class Nodes:
         self.recorder: ClusterRecorder | None = None
         # The account of the last map that is done.
         self.last_map: Account | None = None
+        self._home = home()
+        self._use: Use | None = self._home.use()
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
             self._stop()
@@ -316,6 +320,7 @@ class Nodes:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
+            self._home.lost(link)
             self._questions.lost(node)
             if self._state not in ("terminated", "over"):
                 back = []
@@ -357,6 +362,11 @@ class Nodes:
             error: BaseException | None = None
             if status == FAILED:
                 error = load_exception(data)
+                if isinstance(error, CancelledError):
+                    # By `cancel`, whose answer comes behind this.
+                    del self._tasks[task.number]
+                    task.end_cancelled()
+                    continue
                 if isinstance(error, (WorkerDied, TaskTimeout)):
                     self._die(task, error, node.link.node)
                     continue
@@ -386,6 +396,9 @@ class Nodes:
 
     def _on_spent(self, node: Linked, rows: list[WorkerSpent]) -> None:
         self._past.append((node, rows))
+
+    def _on_shared(self, node: Linked, *message: Any) -> None:
+        self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message)
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         self._questions.told(number, answer)
@@ -500,7 +513,7 @@ class Nodes:
             return
         self._stop()
         if not self._nodes:
-            self._state = "over"
+            self._state, self._use = "over", None
             self.changed.notify_all()
 
     def _stop(self) -> None:

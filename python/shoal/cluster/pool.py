@@ -20,6 +20,7 @@ from shoal.cluster.functions import Function
 from shoal.cluster.maps import Job, Stream
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.progress import taken_apart
+from shoal.cluster.shared.homes import home
 from shoal.cluster.spent import of_nodes
 from shoal.cluster.terms import Terms
 from shoal.cluster.traces import ClusterRecorder
@@ -74,6 +75,7 @@ class ClusterPool(Pool):
         # Whoever passes on what nodes say looks there whether bars are in the way.
         door()
         told = listen(logs, warnings, output)
+        use = home().use()
         start = _checks.initializer(initializer, initargs)
         if affinity is not None:
             cpus_of_workers(affinity)
@@ -109,6 +111,7 @@ class ClusterPool(Pool):
         self._base = Nodes(engine, arguments)  # type: ignore[assignment]
         register(self)
         levels.watch(_levels_changed)
+        del use  # it is the nodes' by now
 
     def terminate(self) -> None:
         self._terminated = True

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic_ns as now
 from typing import Any, NamedTuple
 
+from shoal.cluster.shared.ways import settle
 from shoal.cluster.wire import Frame, pack, unpack
 from shoal.serialize import dump_exception
 
@@ -109,6 +110,7 @@ class Target:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
+        settle()
         return status, packed, beside, (_worker(), began, now(), clock.unpacking, clock.packing)
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:

@@ -100,6 +100,8 @@ pub(super) struct State {
     pub(super) watches: HashMap<u64, Watch>,
     /// Those that pools have for themselves.
     pub(super) voices: Vec<Weak<Voice>>,
+    /// Numbers that this process holds for others: see `stand_in`.
+    pub(super) stand_ins: HashSet<u16>,
 }
 
 /// A descriptor that the supervisor looks after for others, and what to do when it is readable.

@@ -12,6 +12,7 @@ mod guests;
 pub mod host;
 pub(crate) mod registry;
 mod reports;
+pub mod stand_in;
 mod succession;
 pub(crate) mod supervisor;
 pub mod voice;
