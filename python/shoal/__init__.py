@@ -147,6 +147,9 @@ _LAZY = {
 }
 
 
+# What programs of multiprocessing look for here, too, and what is not shoal's.
+_ELSEWHERE = ("Manager", "Pipe", "Process", "current_process", "get_context", "shared_memory")
+
 # Modules that are found here without an import of their own.
 _MODULES = ("joblib",)
 
@@ -154,7 +157,8 @@ _MODULES = ("joblib",)
 def __getattr__(name: str) -> object:
     module = name if name in _MODULES else _LAZY.get(name)
     if module is None:
-        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+        where = ": shoal.multiprocessing has it" if name in _ELSEWHERE else ""
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}{where}")
     from importlib import import_module
 
     found = import_module(f"shoal.{module}")

@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
-__all__ = ["AT_HAND", "Maps"]
+__all__ = ["AT_HAND", "Maps", "finish"]
 
 # Inputs that a map has no reason to read piece by piece.
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+
+
+def finish(job: _engine.Job | _engine.StreamJob) -> None:
+    """Wait until a map is done. If that is interrupted, nobody will ask for its results: what no worker has begun is
+    taken back."""
+    try:
+        job.run()
+    except BaseException:
+        job.stop()
+        job.run(0)
+        raise
 
 
 class Maps:
@@ -276,6 +287,7 @@ class Maps:
         ordered: bool,
         options: TaskOptions,
     ) -> IMapIterator[R]:
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is None:
             return self._stream(func, iterable, chunksize, buffersize, ordered, options)
@@ -363,12 +375,13 @@ class Maps:
         star: bool,
         options: TaskOptions,
     ) -> list[R]:
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is not None:
             with watch:
                 return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
-        job.run()
+        finish(job)
         return job.result()
 
     def _map_later(
@@ -384,6 +397,7 @@ class Maps:
         options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is not None:
             ends = watch.then(callback), watch.then(error_callback)

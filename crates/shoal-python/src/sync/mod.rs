@@ -11,7 +11,7 @@ mod lock;
 mod rlock;
 mod semaphore;
 mod tally;
-mod wait;
+pub(crate) mod wait;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
