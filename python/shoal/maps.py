@@ -183,7 +183,8 @@ class Maps:
         Returns:
             An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError` after so many seconds; what a
             task raised is raised where its result would have been; what the input raised, behind all results. Its
-            `close()` ends the reading and lets go of all results, as does forgetting it.
+            `close()` ends the reading, takes back what no worker has begun, and lets go of all results. Forgetting it
+            does so too, but for what was sent.
 
         Raises:
             TypeError: `func` can't be called, `iterable` is none, or a size is no integer.

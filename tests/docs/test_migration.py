@@ -55,7 +55,8 @@ def value(code: str, names: dict[str, object]) -> object:
 def right() -> Iterator[dict[str, object]]:
     """The names of the right side."""
     with shoal.Pool(2) as pool:
-        yield {"shoal": shoal, "concurrent": concurrent, "pool": pool, "futures": [pool.submit(abs, -1)]}
+        modules = {"shoal": shoal, "concurrent": concurrent, "multiprocessing": multiprocessing}
+        yield {**modules, "pool": pool, "futures": [pool.submit(abs, -1)]}
     pool.join()
 
 
