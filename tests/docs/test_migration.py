@@ -46,7 +46,7 @@ def value(code: str, names: dict[str, object]) -> object:
     found = eval(compile(ast.Expression(statement.value), PAGE.name, "eval"), {**GIVEN, **names})
     if found is not names["pool"]:
         for end in ("terminate", "join", "shutdown", "unlink"):
-            if not isinstance(found, shoal.Queue) and hasattr(found, end):
+            if not isinstance(found, shoal.Queue | str) and hasattr(found, end):
                 getattr(found, end)()
     return found
 
