@@ -18,7 +18,15 @@ if not sys.platform.startswith("linux"):
 
 import atexit
 
-from shoal._engine import __version__, wait_for_threads
+try:
+    from shoal._engine import __version__, wait_for_threads
+except ModuleNotFoundError as error:
+    if error.name != "shoal._engine":
+        raise
+    raise ImportError(
+        "shoal's engine is not here for this interpreter. It is made for CPython 3.11 or newer on x86-64 and aarch64; "
+        "in a checkout, `pip install .` builds it"
+    ) from error
 
 # At the end of the interpreter, after the pools have ended: no thread may come back from the engine too late.
 atexit.register(wait_for_threads)
