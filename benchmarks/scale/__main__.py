@@ -2,6 +2,9 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+
+from shoal.cluster import maps
 
 from .model import Cluster, Hub, ceiling, smallest_batch, utilisation
 
@@ -22,16 +25,17 @@ def main() -> None:
     group = parser.add_argument_group(
         "costs, in microseconds", "As `--measure` found them; that of the network is assumed."
     )
-    group.add_argument("--dask-task", type=float, default=600.0, help="of Dask's scheduler, a task")
-    group.add_argument("--batch", type=float, default=25.0, help="of shoal's client, a batch")
+    group.add_argument("--dask-task", type=float, default=550.0, help="of Dask's scheduler, a task")
+    group.add_argument("--batch", type=float, default=40.0, help="of shoal's client, a batch")
     group.add_argument("--task", type=float, default=0.7, help="of shoal's client, a task in a batch, with its result")
-    group.add_argument("--node-batch", type=float, default=20.0, help="of a node's process, a batch")
-    group.add_argument("--node-task", type=float, default=0.6, help="of a node's process, a task in a batch")
-    group.add_argument("--dispatch", type=float, default=2.0, help="of a worker, a task")
+    group.add_argument("--node-batch", type=float, default=40.0, help="of a node's process, a batch")
+    group.add_argument("--node-task", type=float, default=0.5, help="of a node's process, a task in a batch")
+    group.add_argument("--dispatch", type=float, default=1.0, help="of a worker, a task")
     group.add_argument("--latency", type=float, default=500.0, help="of Dask's connections, one way")
     group.add_argument("--network", type=float, default=100.0, help="of the network, one way, besides")
     parser.add_argument("--goal", type=float, default=0.95, help="the utilisation to keep (default: %(default)s)")
     parser.add_argument("--measure", action="store_true", help="measure the costs here first, and check the model")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, too: .svg or .png")
     options = parser.parse_args()
     if options.measure:
         measured(options)
@@ -47,6 +51,21 @@ def main() -> None:
     print(f"\nSmallest batch that keeps {options.goal:.0%}: {shoal.name} ({cost})")
     print("In brackets what the largest reaches, where none keeps it.")
     _print_table(lambda nodes, duration: _batch(shoal, Cluster(nodes, CORES, *node), duration, options.goal))
+    if options.picture:
+        from .picture import draw
+
+        panels = {
+            dask.name: lambda nodes, duration: ceiling(dask, Cluster(nodes, CORES, node[0]), duration, 1),
+            "shoal, in pieces as it makes them": lambda nodes, duration: ceiling(
+                shoal, Cluster(nodes, CORES, *node), duration, _piece(nodes, duration)
+            ),
+        }
+        draw(options.picture, panels, DURATIONS, NODES[-1])
+
+
+def _piece(nodes: int, duration: float) -> int:
+    """How many tasks a map puts into a piece, if it is long enough."""
+    return max(1, int(max(maps._SECONDS, nodes * CORES * maps._EACH_WORKER) / duration))
 
 
 def measured(options: argparse.Namespace) -> None:
