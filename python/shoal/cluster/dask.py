@@ -40,6 +40,9 @@ PATIENCE = 5.0
 # Seconds to find the scheduler again, when it is lost.
 RECONNECT = 1.0
 
+# Of its time limit a node is heard of in each of so many parts.
+PERIODS = 4
+
 # Seconds that one who accepts a connection may take to answer.
 ANSWER = 5.0
 
@@ -271,7 +274,7 @@ class DaskEngine:
         await comm.write({"op": OP, "greeting": ToPickle(greeting), "reply": False})
         link = _Wire(comm, self._loop, address)
         # Its pool may take its time to start, but it is to be heard of.
-        beats = self._spawn(link.beat(self._timeout / 4))
+        beats = self._spawn(link.beat(self._timeout / PERIODS))
         try:
             await link.begin()
         except BaseException:
@@ -283,7 +286,7 @@ class DaskEngine:
 
     async def _read(self, link: _Wire) -> str:
         """Hand on what a node sends, until the link ends; why it did."""
-        beats = self._spawn(link.beat(self._timeout / 4))
+        beats = self._spawn(link.beat(self._timeout / PERIODS))
         try:
             while True:
                 try:
@@ -314,6 +317,8 @@ class _Wire:
         self._called = self._closing = False
         self._wake = asyncio.Event()
         self._silent = 0
+        # Told whether nothing has come for so long that the other end may soon give this one up.
+        self.on_quiet: Callable[[bool], object] | None = None
         # What came before it was known that the node is ready.
         self._early: list[Item] = []
         self._sender = loop.create_task(self._write())
@@ -398,10 +403,12 @@ class _Wire:
                 raise _Silent from None
             raise
         self._silent = 0
+        if self.on_quiet is not None:
+            self.on_quiet(False)
         items: list[Item] = _opened(message)[1]
         return items
 
-    async def beat(self, period: float, patience: int = 4) -> None:
+    async def beat(self, period: float, patience: int = PERIODS) -> None:
         """Send something now and then, and end the link when nothing has come for `patience` periods.
 
         Periods are counted, not seconds: a process that was stopped itself waits for them anew.
@@ -409,6 +416,8 @@ class _Wire:
         while True:
             await asyncio.sleep(period)
             self._silent += 1
+            if self.on_quiet is not None and self._silent > PERIODS // 2:
+                self.on_quiet(True)
             if self._silent > patience:
                 self._silent = -1
                 self._comm.abort()
@@ -447,7 +456,7 @@ async def serve(comm: Any, greeting: Any) -> None:
     version, options, neighbours, timeout = _opened(greeting)
     loop = asyncio.get_running_loop()
     wire = _Wire(comm, loop, comm.local_address)
-    beats = loop.create_task(wire.beat(timeout / 4, patience=1 << 62))
+    beats = loop.create_task(wire.beat(timeout / PERIODS, patience=1 << 62))
     try:
         if version != shoal.__version__:
             raise ShoalError(f"node {comm.local_address} has shoal {shoal.__version__}, and the client has {version}")
@@ -458,6 +467,7 @@ async def serve(comm: Any, greeting: Any) -> None:
         wire.end_sending()
         beats.cancel()
         return
+    wire.on_quiet = node.hold
     try:
         wire.send(("ready", node.workers))
         while True:
