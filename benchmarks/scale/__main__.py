@@ -77,7 +77,7 @@ def measured(options: argparse.Namespace) -> None:
         costs = measure(client)
         rows = compare(client, costs)
     for name, value in vars(costs).items():
-        setattr(options, name, value * 1e6)
+        setattr(options, name, round(value * 1e6, 1))
         print(f"{name.replace('_', '-')}: {value * 1e6:.1f} µs")
     print("\n| tasks of | in batches of | utilisation measured | simulated |\n| ---: | ---: | ---: | ---: |")
     for duration, size, real, simulated in rows:
