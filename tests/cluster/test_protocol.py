@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.balance import shares
-from shoal.cluster.maps import Pieces
+from shoal.cluster.pieces import Pieces
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
@@ -165,7 +165,7 @@ def test_a_piece_of_a_map_takes_longer_the_more_workers_one_client_feeds(
         sizes = [len(pickle.loads(data)) for _, _, _, data, *_ in sent]
         for (number, *_), size in zip(sent, sizes, strict=True):
             # Each item takes 0.1 ms.
-            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], size * 0.0001)])
+            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], (0, 0, size * 100_000, 0, 0))])
         assert pieces.fetch(0)
     assert set(sizes) == {milliseconds * 10}
 
