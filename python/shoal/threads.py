@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal import _checks, _engine
-from shoal._terms import NAMES, Terms
+from shoal._terms import NAMES, Terms, check_names
 from shoal._text import name_of
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.maps import AT_HAND
@@ -178,9 +178,8 @@ class ThreadPool(Pool):
 
 def _refuse(others: Mapping[str, Any]) -> None:
     """What is for processes is an error, unless it is what is usual."""
+    check_names(name for name in others if name not in _FOR_PROCESSES)
     for name, value in others.items():
-        if name not in _FOR_PROCESSES:
-            raise TypeError(f"unexpected keyword argument {name!r}")
         usual, why = _FOR_PROCESSES[name]
         if not any(value is fine or (isinstance(value, (int, float)) and value == fine) for fine in usual):
             raise ValueError(f"{name} is for processes: {why}")

@@ -442,10 +442,12 @@ impl IMapIterator {
         }
     }
 
-    /// Read no more of the input and let go of all results. What workers are at, they end.
+    /// Read no more of the input, take back what no worker has begun, and let go of all results. What workers are at,
+    /// they end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
+            py.detach(|| state.batches.cancel());
             drop(state.close());
         }
         Ok(())
@@ -509,6 +511,7 @@ impl Kept {
         loop {
             if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
                 self.state.end(py, Some(cancelled(py, &self.state.named.label.name)));
+                py.detach(|| self.state.batches.cancel());
             }
             self.state.pump(py);
             self.state.interrupted()?;
@@ -574,8 +577,8 @@ impl StreamJob {
         }
     }
 
-    /// Have whoever runs it, or does so next, read no more of the input: then `result` raises CancelledError. What was
-    /// sent is waited for as ever.
+    /// Have whoever runs it, or does so next, read no more of the input and take back what no worker has taken: then
+    /// `result` raises CancelledError. What workers are at is waited for as ever.
     fn stop(&self, py: Python<'_>) {
         self.stopped.store(true, Ordering::SeqCst);
         Inside::detach(py, || self.pool.wake());

@@ -99,6 +99,10 @@ class MapReport:
         return html.paragraph(str(self))
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def report(base: _engine.PoolBase) -> MapReport:
     """The account of a pool's last map."""
     account = _engine.last_map(base)
@@ -152,10 +156,6 @@ def reasons(map: MapReport, threads: Threads) -> list[str]:
         ]
     costly = sorted((cause for cause in causes if cause[0] > _WORTH * whole), reverse=True)
     return [*crowd, *(text for _, text in costly)][:_MOST] or ["No single thing stood out."]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _nothing(map: MapReport) -> str:
