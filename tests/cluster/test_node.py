@@ -112,7 +112,7 @@ def test_what_tasks_have_in_common_lies_once_on_a_node_and_is_each_task_s_own(cl
 
 def test_workers_that_wait_for_more_are_told_from_idle_ones(client: Client) -> None:
     def waited() -> tuple[int, int]:
-        ((_, _, _, (*_, idle, waiting)),) = client.node._tell_spent()[0]
+        ((*_, (*_, idle, waiting)),) = client.node._tell_spent()[0]
         return idle, waiting
 
     client.node.receive([("more", True)])

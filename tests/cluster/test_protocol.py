@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.balance import shares
-from shoal.cluster.pieces import Pieces
 from shoal.cluster.nodes import Nodes
+from shoal.cluster.pieces import Pieces
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms

@@ -134,7 +134,7 @@ class ClusterPool(Pool):
         ready = {
             (node, number): asked - busy - sum(between)
             for node, rows in nodes.spent()[0]
-            for number, pid, _, (_, busy, _, _, *between) in rows
+            for number, pid, _, _, (_, busy, _, _, *between) in rows
             if pid is not None
         }
         report: MapReport = account.report(ready)
@@ -161,7 +161,7 @@ class ClusterPool(Pool):
 
     def _recorder(self, most: int) -> ClusterRecorder:
         nodes: Any = self._base
-        return ClusterRecorder(nodes, f"{self!r}", most)
+        return ClusterRecorder(nodes, f"shoal.Pool of {nodes.size}", most)
 
     def _leave_notice(self, told: bytes) -> None:
         self._base.leave_notice(told)
@@ -176,6 +176,10 @@ class ClusterPool(Pool):
         from shoal.cluster.progress import ClusterWatch
 
         return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
+
+    def _running(self) -> tuple[list[str], int]:
+        # Only their nodes know.
+        return [], 0
 
     def _inbox(self) -> Any:
         return Inbox()

@@ -33,9 +33,9 @@ class Spent:
     def rows(self, base: _engine.PoolBase) -> list[WorkerSpent]:
         """Of each worker of the pool what `worker_stats` makes its statistics of."""
         rows = []
-        for number, pid, state, (tasks, busy, decoding, encoding, *between) in _engine.pool_spent(base):
+        for number, pid, state, task, (tasks, busy, decoding, encoding, *between) in _engine.pool_spent(base):
             unpacking, packing = self._around.get(number, (0, 0))
-            rows.append((number, pid, state, (tasks, busy, decoding + unpacking, encoding + packing, *between)))
+            rows.append((number, pid, state, task, (tasks, busy, decoding + unpacking, encoding + packing, *between)))
         return rows
 
 

@@ -10,9 +10,9 @@ from shoal.insight import html
 
 __all__ = ["PoolStats", "WorkerSpent", "WorkerStats", "of_pool", "worker_stats"]
 
-# A worker as it comes from the engine: number, pid, state; tasks, and nanoseconds: busy, decoding, encoding, sending,
-# idle, waiting.
-WorkerSpent = tuple[int, int | None, str, tuple[int, ...]]
+# A worker as it comes from the engine: number, pid, state; what it is at, and since how many nanoseconds; tasks, and
+# nanoseconds: busy, decoding, encoding, sending, idle, waiting.
+WorkerSpent = tuple[int, int | None, str, tuple[str | None, int] | None, tuple[int, ...]]
 
 _HEAD = ("worker", "pid", "state", "tasks", "user", "unpickling", "pickling", "transport", "waiting", "idle", "used")
 
@@ -26,7 +26,7 @@ class WorkerStats:
     Attributes:
         number: the place, from 0; on a cluster, in the pool of its node.
         pid: its process; None while it is starting, or when it is gone.
-        state: "starting", "idle", "busy" or "gone".
+        state: as of `Worker`.
         tasks: how many it has ended. With chunks, a task has many items.
         busy: from taking a task to its end.
         unpickling: of that, reading functions and arguments.
@@ -34,6 +34,8 @@ class WorkerStats:
         transport: between two tasks that followed each other: sending the result, taking the next task.
         waiting: without a task while the client had more to send: it was reading its input, or pickling it.
         idle: without a task, and none was to come.
+        task: what the function is called that it is at; "" if that is not known, None if it is at none.
+        task_seconds: for how long.
         node: on a cluster, the address of its node; else None.
     """
 
@@ -47,6 +49,8 @@ class WorkerStats:
     transport: float = 0.0
     waiting: float = 0.0
     idle: float = 0.0
+    task: str | None = None
+    task_seconds: float = 0.0
     node: str | None = None
 
     @property
@@ -59,6 +63,11 @@ class WorkerStats:
         """The share of its time that went to the functions themselves, 0 to 1; 0 for one that has not begun."""
         total = self.busy + self.transport + self.waiting + self.idle
         return self.user / total if total else 0.0
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        """The first cells of its line in a table."""
+        return str(self.number), "-" if self.pid is None else str(self.pid), self.state
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,7 @@ class PoolStats:
         rows = [
             (
                 *((worker.node or "",) if self._has_nodes else ()),
-                str(worker.number),
-                "-" if worker.pid is None else str(worker.pid),
-                worker.state,
+                *worker._place,
                 f"{worker.tasks:,}",
                 *map(seconds, _times(worker)),
                 f"{worker.used:.0%}",
@@ -137,6 +144,8 @@ def of_pool(base: _engine.PoolBase) -> PoolStats:
 
 def worker_stats(spent: WorkerSpent, node: str | None = None) -> WorkerStats:
     """The statistics of a worker, of that node."""
-    number, pid, state, (tasks, *nanos) = spent
+    number, pid, state, task, (tasks, *nanos) = spent
     busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
-    return WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting, idle, node)
+    name, taken = (None, 0) if task is None else (task[0] or "", task[1])
+    parts = busy, decoding, encoding, sending, waiting, idle
+    return WorkerStats(number, pid, state, tasks, *parts, name, taken * 1e-9, node)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shoal import _engine
+from shoal import _checks, _engine
 from shoal.insight import chrome
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ __all__ = ["MemoryWatch", "PoolTrace", "Recorder", "Sample", "TaskRecord", "Trac
 # As crates/shoal-python/src/insight.rs packs a record.
 _RECORD = struct.Struct("<6Q2IHB5x")
 _ENDS = ("value", "exception", "died")
-# A record takes 64 bytes.
+# In the engine a record takes 32 bytes.
 MOST = 1_000_000
 # Seconds between two looks at memory.
 _PERIOD = 0.05
@@ -107,14 +107,10 @@ class Trace:
     """
 
     def __init__(self, pool: Pool | None, path: str | os.PathLike[str] | None, most: int = MOST) -> None:
-        if isinstance(most, bool) or not isinstance(most, int):
-            raise TypeError(f"most must be an integer, not {type(most).__name__}")
-        if most < 1:
-            raise ValueError(f"most must be 1 or more, not {most}")
         # Wherever the program goes meanwhile.
         self.path = None if path is None else os.path.abspath(path)
         self.pools: list[PoolTrace] = []
-        self._most = most
+        self._most = _checks.integer(most, "most", 1)
         self._pool = pool
         self._began = 0
         self._recorders: list[Recorder | ClusterRecorder] = []
@@ -195,7 +191,7 @@ class MemoryWatch:
         while True:
             # Also at the end: a short record may have begun before there was a worker.
             over = self._over.is_set()
-            pids = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base) if pid is not None}
+            pids = {number: pid for number, pid, *_ in _engine.pool_spent(self._base) if pid is not None}
             private = {number: _private_memory(pid) for number, pid in pids.items()}
             self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
             if over:
@@ -230,7 +226,7 @@ class Recorder:
 
 def workers_of(base: _engine.PoolBase) -> dict[int, int | None]:
     """The process of each worker, by its number."""
-    return {number: pid for number, pid, _, _ in _engine.pool_spent(base)}
+    return {number: pid for number, pid, *_ in _engine.pool_spent(base)}
 
 
 def _private_memory(pid: int) -> int:
