@@ -18,6 +18,7 @@ __all__ = [
     "Answerer",
     "AsyncResult",
     "Block",
+    "Common",
     "Copies",
     "Counted",
     "IMapIterator",
@@ -65,6 +66,7 @@ __all__ = [
     "pool_spent",
     "reduce_buffer",
     "restore_array",
+    "say",
     "speak_through",
     "start_trace",
     "start_zygote",
@@ -137,6 +139,7 @@ def open_queue(kind: type[_Q], handle: bytes) -> _Q: ...
 def when_readable(fd: int, function: Callable[[], object]) -> None: ...
 def pass_words_on() -> None: ...
 def speak_through(stream: str, function: Callable[[bytes], object] | None) -> None: ...
+def say(stream: str, bytes: bytes) -> None: ...
 
 @final
 class PoolBase:
@@ -152,6 +155,7 @@ class PoolBase:
         memory_limit: int | None,
         limits: tuple[int | None, float | None, float | None],
         output: str,
+        speaker: Callable[[str, bytes], bool] | None = None,
     ) -> Self: ...
     def prepare(self, func: Callable[..., _R] | Prepared, terms: Terms | None = None) -> Prepared: ...
     def submit_call(
@@ -162,6 +166,7 @@ class PoolBase:
         terms: Terms | None = None,
     ) -> AsyncResult[_R]: ...
     def leave_notice(self, notice: bytes) -> bool: ...
+    def expect_more(self, more: bool) -> None: ...
     def cancel_queued(self) -> None: ...
     def close_now(self) -> None: ...
     def terminate_now(self, kill: bool = False) -> None: ...
@@ -205,6 +210,10 @@ class AsyncResult(Generic[_R]):
 
 @final
 class Prepared: ...
+
+@final
+class Common:
+    def __new__(cls, pool: PoolBase, bytes: object) -> Self: ...
 
 @final
 class Copies:

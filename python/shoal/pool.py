@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
+    from shoal.cluster.traces import ClusterRecorder
     from shoal.futures import Future
     from shoal.insight.report import MapReport
     from shoal.insight.stats import PoolStats
-    from shoal.insight.trace import Trace
+    from shoal.insight.trace import Recorder, Trace
     from shoal.random import Seed, Seeds
+    from shoal.reports.client import Settings
 
     R = TypeVar("R")
 
@@ -143,7 +145,7 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
-        told = listen(logs, warnings, output)
+        told = self._listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
@@ -169,7 +171,9 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[-1])
+        self._base = _engine.PoolBase(
+            count, program, args, envs, modules, setup, start, limit, limits, told[-1], self._speaker
+        )
         register(self)
         levels.watch(_levels_changed)
 
@@ -479,6 +483,21 @@ class Pool(Maps):
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
+    # Who hears what workers say, if not this process.
+    _speaker: Callable[[str, bytes], bool] | None = None
+
+    def _listen(self, logs: bool, warnings: bool, output: bool) -> Settings:
+        return listen(logs, warnings, output)
+
+    def _recorder(self, most: int) -> Recorder | ClusterRecorder | None:
+        """What records the tasks of this pool from now on; None if they can't be."""
+        from shoal.insight.trace import Recorder
+
+        return Recorder(self._base, f"shoal.Pool of {self._base.size}", most)
+
+    def _leave_notice(self, told: bytes) -> None:
+        self._base.leave_notice(told)
+
     @property
     def _processes(self) -> int:
         """How many workers: what programs of multiprocessing call it, for want of a public name there."""
@@ -549,8 +568,8 @@ def _levels_changed() -> None:
     """Loggers of this process have other levels: its workers are told."""
     told = notice()
     for pool in list(_pools):
-        if pool._owner == os.getpid() and isinstance(pool._base, _engine.PoolBase):
-            pool._base.leave_notice(told)
+        if pool._owner == os.getpid():
+            pool._leave_notice(told)
 
 
 @atexit.register

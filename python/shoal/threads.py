@@ -105,6 +105,12 @@ class ThreadPool(Pool):
         self._began = time.monotonic()
         register(self)
 
+    def _recorder(self, most: int) -> None:
+        return None
+
+    def _leave_notice(self, told: bytes) -> None:
+        pass  # the levels of this process are theirs
+
     def stats(self) -> PoolStats:
         passed = time.monotonic() - self._began
         workers = [WorkerStats(**vars(thread), idle=passed - thread.busy) for thread in self.workers]

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.balance import shares
-from shoal.cluster.maps import Pieces
 from shoal.cluster.nodes import Nodes
+from shoal.cluster.pieces import Pieces
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.serialize import dump_exception
+
+# Of a task: its worker, and nanoseconds on the clock of its node.
+TIMES = (0, 0, 10_000_000, 0, 0)
 
 
 class Link:
@@ -47,10 +50,10 @@ class Link:
         self.say("took", list(numbers))
 
     def end(self, number: int, value: Any = None) -> None:
-        self.say("done", [(number, VALUE, pickle.dumps(value), [], 0.01)])
+        self.say("done", [(number, VALUE, pickle.dumps(value), [], TIMES)])
 
     def fail(self, number: int, error: BaseException) -> None:
-        self.say("done", [(number, ERROR, dump_exception(error), [], 0.01)])
+        self.say("done", [(number, ERROR, dump_exception(error), [], TIMES)])
 
     def lose(self) -> None:
         self._engine.nodes.lost(self, "its connection is gone")
@@ -162,7 +165,7 @@ def test_a_piece_of_a_map_takes_longer_the_more_workers_one_client_feeds(
         sizes = [len(pickle.loads(data)) for _, _, _, data, *_ in sent]
         for (number, *_), size in zip(sent, sizes, strict=True):
             # Each item takes 0.1 ms.
-            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], size * 0.0001)])
+            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], (0, 0, size * 100_000, 0, 0))])
         assert pieces.fetch(0)
     assert set(sizes) == {milliseconds * 10}
 

@@ -110,6 +110,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
     module.add_class::<copies::Copies>()?;
+    module.add_class::<message::Common>()?;
     module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
@@ -129,6 +130,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sync::add(module)?;
     module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
     module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::say, module)?)?;
     module.add_function(wrap_pyfunction!(pool::pass_words_on, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;

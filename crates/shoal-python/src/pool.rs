@@ -26,6 +26,7 @@ use crate::in_flight;
 use crate::insight::LastMap;
 use crate::message::Reader;
 use crate::terms::{RIDER, Terms};
+use crate::watch;
 use crate::wire::{self, Writer, call, result};
 
 /// How long a result waits for what its task has said, should nobody read that.
@@ -296,10 +297,13 @@ pub fn wait(
     }
 }
 
-/// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
+/// Wait until what workers have said so far is passed on; not for ever, should nobody read it. Whoever passes it on does not
+/// wait for itself.
 #[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
-    py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+    if !SPEAKS.get() {
+        py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+    }
 }
 
 thread_local! {
@@ -362,7 +366,7 @@ pub fn load(py: Python<'_>, bytes: &[u8]) -> PyResult<PyErr> {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output, speaker = None))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -376,6 +380,7 @@ impl PoolBase {
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
         output: &str,
+        speaker: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let _inside = Inside::enter(py);
         let output = match output {
@@ -402,7 +407,8 @@ impl PoolBase {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let (private_memory, idle, answer) = limits;
         let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
-        let config = Config { workers, launch, preload, setup, memory_limit, limits, output };
+        let speakers = speaker.map(|speaker| watch::speakers(py, &speaker));
+        let config = Config { workers, launch, preload, setup, memory_limit, limits, output, speakers };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase {
             pool: Arc::new(pool),
@@ -441,6 +447,12 @@ impl PoolBase {
         self.pool.leave_notice(notice)
     }
 
+    /// Whether there is more to come than was submitted: then a worker without a task is waiting, else it is idle. Each True
+    /// is to be followed by a False.
+    fn expect_more(&self, py: Python<'_>, more: bool) {
+        Inside::detach(py, || if more { self.pool.feed(0) } else { self.pool.fed() });
+    }
+
     /// Take back all tasks that no worker has taken yet.
     fn cancel_queued(&self, py: Python<'_>) {
         Inside::detach(py, || self.pool.cancel_queued());
@@ -461,7 +473,9 @@ impl PoolBase {
     #[pyo3(signature = (timeout = None))]
     fn wait_over(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let over = wait(py, &self.pool, Tone::Completion, || self.pool.is_over(), timeout)?;
-        pass_words_on(py);
+        if !SPEAKS.get() {
+            py.detach(|| self.pool.hear(PATIENCE));
+        }
         Ok(over)
     }
 

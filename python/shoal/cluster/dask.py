@@ -298,6 +298,8 @@ class DaskEngine:
                 if items and items[0] == ("gone",):
                     return "it has ended its pool"
                 self._listener.received(link, items)
+                # They may be large, and the next may be long in coming.
+                del items
         finally:
             beats.cancel()
             link.end()
@@ -474,6 +476,8 @@ async def serve(comm: Any, greeting: Any) -> None:
             items = await wire.read()
             goodbye = ("bye",) in items
             node.receive([item for item in items if item != ("bye",)])
+            # They may be large, and the next may be long in coming.
+            del items
             if goodbye:
                 break
     except CommClosedError:

@@ -14,7 +14,7 @@ from shoal import _engine
 from shoal._text import seconds, size
 from shoal.insight import html
 
-__all__ = ["MapReport", "report"]
+__all__ = ["Cause", "MapReport", "NodeShare", "Threads", "reasons", "report"]
 
 # Shares of the workers' time, or of the map's: what is worth a sentence, what is nothing to complain of, and from when
 # on this process sets the pace.
@@ -35,11 +35,38 @@ _IMPORT = 1e-3
 _MOST = 3
 
 
+# Seconds of the workers' time, and the sentence for it.
+Cause = tuple[float, str]
+
+
 class Threads(NamedTuple):
     """How many threads each worker runs at the same time, and on how many CPUs all of them do."""
 
     each: int
     cpus: int
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """What a node of a cluster did of a map.
+
+    Attributes:
+        node: its address.
+        workers: how many it has.
+        tasks, items: how many it did.
+        user: seconds that its workers spent in the function.
+    """
+
+    node: str
+    workers: int
+    tasks: int
+    items: int
+    user: float
+
+    @property
+    def each(self) -> float:
+        """Seconds in the function, an item."""
+        return self.user / self.items if self.items else 0.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,7 @@ class MapReport:
         reading, sending, receiving: seconds that this process spent in the input's own code, on pickling and sending
             arguments, and on unpickling results.
         reasons: what kept it from being faster, what cost most first.
+        nodes: on a cluster, a `NodeShare` for each node; else none.
     """
 
     function: str
@@ -81,6 +109,7 @@ class MapReport:
     sending: float
     receiving: float
     reasons: tuple[str, ...] = field(default=())
+    nodes: tuple[NodeShare, ...] = field(default=())
 
     @property
     def speedup(self) -> float:
@@ -137,22 +166,29 @@ def report(base: _engine.PoolBase) -> MapReport:
     return MapReport(**{**vars(figures), "reasons": tuple(reasons(figures, threads))})
 
 
-def reasons(map: MapReport, threads: Threads) -> list[str]:
-    """What kept a map from being faster, in sentences, what cost most first."""
+def reasons(map: MapReport, threads: Threads, way: Cause | None = None, other: Cause = (0.0, "")) -> list[str]:
+    """What kept a map from being faster, in sentences, what cost most first.
+
+    Args:
+        map: its figures.
+        threads: what its workers ran.
+        way: what is to be said of its transport, if not the usual.
+        other: a cause that only the caller knows.
+    """
     whole = map.wall * map.workers
     crowd = _crowd(map, threads)
-    if not whole or map.user >= _WELL * whole:
+    if not whole or map.user - other[0] >= _WELL * whole:
         return crowd or [_nothing(map)]
     if map.wall < _BRIEF:
         return [f"It was over in {seconds(map.wall)}: a pool pays for what takes longer."]
-    causes = [(map.starting, _starting(map))]
+    causes = [(map.starting, _starting(map)), other]
     if _is_small(map):
         causes.append((whole, _small(map)))
     else:
         causes += [
             _between(map),
             (map.unpickling + map.pickling, _pickling(map)),
-            (map.transport, _transport(map)),
+            way or (map.transport, _transport(map)),
         ]
     costly = sorted((cause for cause in causes if cause[0] > _WORTH * whole), reverse=True)
     return [*crowd, *(text for _, text in costly)][:_MOST] or ["No single thing stood out."]

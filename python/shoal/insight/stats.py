@@ -8,7 +8,11 @@ from shoal import _engine
 from shoal._text import seconds, table
 from shoal.insight import html
 
-__all__ = ["PoolStats", "WorkerStats"]
+__all__ = ["PoolStats", "WorkerSpent", "WorkerStats", "of_pool", "worker_stats"]
+
+# A worker as it comes from the engine: number, pid, state; what it is at, and since how many nanoseconds; tasks, and
+# nanoseconds: busy, decoding, encoding, sending, idle, waiting.
+WorkerSpent = tuple[int, int | None, str, tuple[str | None, int] | None, tuple[int, ...]]
 
 _HEAD = ("worker", "pid", "state", "tasks", "user", "unpickling", "pickling", "transport", "waiting", "idle", "used")
 
@@ -20,7 +24,7 @@ class WorkerStats:
     Times are seconds. What the worker is at just now counts up to now.
 
     Attributes:
-        number: the place, from 0.
+        number: the place, from 0; on a cluster, in the pool of its node.
         pid: its process; None while it is starting, or when it is gone.
         state: as of `Worker`.
         tasks: how many it has ended. With chunks, a task has many items.
@@ -32,6 +36,7 @@ class WorkerStats:
         idle: without a task, and none was to come.
         task: what the function is called that it is at; "" if that is not known, None if it is at none.
         task_seconds: for how long.
+        node: on a cluster, the address of its node; else None.
     """
 
     number: int
@@ -46,6 +51,7 @@ class WorkerStats:
     idle: float = 0.0
     task: str | None = None
     task_seconds: float = 0.0
+    node: str | None = None
 
     @property
     def user(self) -> float:
@@ -83,22 +89,43 @@ class PoolStats:
         """Tasks ended, by all workers."""
         return sum(worker.tasks for worker in self.workers)
 
+    def _head(self) -> tuple[str, ...]:
+        return ("node", *_HEAD) if self._has_nodes else _HEAD
+
+    @property
+    def _has_nodes(self) -> bool:
+        return any(worker.node is not None for worker in self.workers)
+
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
-            (*worker._place, f"{worker.tasks:,}", *map(seconds, _times(worker)), f"{worker.used:.0%}")
+            (
+                *((worker.node or "",) if self._has_nodes else ()),
+                *worker._place,
+                f"{worker.tasks:,}",
+                *map(seconds, _times(worker)),
+                f"{worker.used:.0%}",
+            )
             for worker in self.workers
         ]
         if len(self.workers) > 1:
             sums = map(sum, zip(*map(_times, self.workers), strict=True))
             used = sum(worker.used for worker in self.workers) / len(self.workers)
-            rows.append(("all", "", "", f"{self.tasks:,}", *map(seconds, sums), f"{used:.0%}"))
+            rows.append(
+                (
+                    "all",
+                    *[""] * (len(self._head()) - len(_HEAD) + 2),
+                    f"{self.tasks:,}",
+                    *map(seconds, sums),
+                    f"{used:.0%}",
+                )
+            )
         return rows
 
     def __str__(self) -> str:
-        return f"{table(_HEAD, self._rows())}\n{self._queue()}"
+        return f"{table(self._head(), self._rows())}\n{self._queue()}"
 
     def _repr_html_(self) -> str:
-        return html.table(self._queue(), _HEAD, self._rows())
+        return html.table(self._queue(), self._head(), self._rows())
 
     def _queue(self) -> str:
         return f"{self.queued:,} tasks queued, {self.outstanding - self.queued:,} under way"
@@ -111,10 +138,14 @@ def _times(worker: WorkerStats) -> tuple[float, ...]:
 def of_pool(base: _engine.PoolBase) -> PoolStats:
     """The statistics of a pool at this moment."""
     queued, outstanding = _engine.pool_depth(base)
-    workers = []
-    for number, pid, state, task, (tasks, *nanos) in _engine.pool_spent(base):
-        busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
-        name, taken = (None, 0) if task is None else (task[0] or "", task[1])
-        parts = busy, decoding, encoding, sending, waiting, idle
-        workers.append(WorkerStats(number, pid, state, tasks, *parts, name, taken * 1e-9))
-    return PoolStats(tuple(workers), queued, max(outstanding, queued))
+    workers = tuple(map(worker_stats, _engine.pool_spent(base)))
+    return PoolStats(workers, queued, max(outstanding, queued))
+
+
+def worker_stats(spent: WorkerSpent, node: str | None = None) -> WorkerStats:
+    """The statistics of a worker, of that node."""
+    number, pid, state, task, (tasks, *nanos) = spent
+    busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
+    name, taken = (None, 0) if task is None else (task[0] or "", task[1])
+    parts = busy, decoding, encoding, sending, waiting, idle
+    return WorkerStats(number, pid, state, tasks, *parts, name, taken * 1e-9, node)

@@ -20,7 +20,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::broker_name;
 use super::registry::{Budget, Local, Registry};
 use super::supervisor;
-use super::voice::{Speaker, Stream, Voice};
+use super::voice::{PoolVoice, Speaker, Speakers, Stream, Voice};
 use super::words::{Words, lock};
 use crate::crash;
 use crate::error::{Error, Result};
@@ -30,7 +30,6 @@ use crate::memory::roster::{Claim, Roster};
 use crate::pool::client::Shared;
 use crate::pool::layout::PoolMemory;
 use crate::pool::messages::{Place, ToZygote};
-use crate::pool::reporter::Parts;
 use crate::sync::bits;
 
 /// How often to try again when memory is short,
@@ -44,9 +43,6 @@ pub const LAST_WORD: process::Signal = process::Signal::STKFLT;
 
 /// With more workers than these their standard streams are not listened to.
 const MOST_HEARD: usize = 128;
-
-/// Reports read at a time.
-const MOST_REPORTS: usize = 1024;
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +77,8 @@ pub struct Host {
     pub(super) roster: Arc<Roster>,
     pub(super) registry: Arc<Registry>,
     pub(super) notifier: Notifier,
-    /// Who passes on what workers say.
-    pub(super) voice: Voice,
+    /// Who passes on what workers say, of pools that have no voice of their own.
+    pub(super) voice: Arc<Voice>,
     state: Mutex<State>,
     /// Kills for want of memory that are known of.
     oom_kills: AtomicU64,
@@ -102,29 +98,10 @@ pub(super) struct State {
     pub(super) guests: HashMap<u64, GuestLink>,
     pub(super) pools: HashMap<u32, PoolLink>,
     pub(super) watches: HashMap<u64, Watch>,
-    pub(super) reports: Option<Arc<Reports>>,
+    /// Those that pools have for themselves.
+    pub(super) voices: Vec<Weak<Voice>>,
     /// Numbers that this process holds for others: see `stand_in`.
     pub(super) stand_ins: HashSet<u16>,
-}
-
-/// Where workers report.
-#[derive(Debug)]
-pub(super) struct Reports {
-    pub(super) ours: Arc<Seqpacket>,
-    /// Every worker has a copy.
-    theirs: OwnedFd,
-    parts: Mutex<Parts>,
-}
-
-impl Reports {
-    fn new() -> std::io::Result<Reports> {
-        let (ours, theirs) = Seqpacket::pair()?;
-        Ok(Reports { ours: Arc::new(ours), theirs: theirs.into_fd(), parts: Mutex::default() })
-    }
-
-    fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A descriptor that the supervisor looks after for others, and what to do when it is readable.
@@ -165,6 +142,8 @@ pub(super) struct SeatLink {
     pub(super) pid: u32,
     /// When it was forked.
     pub(super) since: Instant,
+    /// Who passes on what it says.
+    pub(super) voice: Arc<Voice>,
     /// What it writes to its standard streams.
     pub(super) words: Vec<Arc<Mutex<Words>>>,
 }
@@ -249,7 +228,7 @@ impl Host {
             roster,
             registry: Arc::new(registry),
             notifier,
-            voice: Voice::default(),
+            voice: Arc::default(),
             state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
             oom_kills: AtomicU64::new(oom::kills()),
             numbers: AtomicU32::new(1),
@@ -385,14 +364,11 @@ impl Host {
     }
 
     /// Asks for a worker. The answer comes to the pool, by the supervisor.
-    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output) -> Result<()> {
+    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output, voice: &PoolVoice) -> Result<()> {
         let mut state = self.state();
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
-        let reports = match &state.reports {
-            Some(reports) => reports.clone(),
-            None => state.reports.insert(Arc::new(Reports::new()?)).clone(),
-        };
+        let reports = voice.voice.expect_reports()?;
         let holder = self.claim()?.holder;
         crash::point("client: claimed");
         // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
@@ -404,12 +380,13 @@ impl Host {
             pidfd: None,
             pid: 0,
             since: Instant::now(),
+            voice: voice.voice.clone(),
             words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
         };
         state.seats.insert(place, link);
         let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[theirs.as_fd(), pool, reports.theirs.as_fd()]
+            &[theirs.as_fd(), pool, reports.theirs()]
                 .into_iter()
                 .chain(self.roster.fds())
                 .chain(speakers.iter().map(OwnedFd::as_fd))
@@ -439,50 +416,63 @@ impl Host {
         self.voice.speak_through(stream, speaker);
     }
 
-    /// Writes a line to the standard error, without waiting for it.
-    pub(crate) fn say(self: &Arc<Host>, line: String) {
-        self.voice.say(Stream::Err, line.into_bytes(), self);
+    /// The voice of a new pool: one of its own, if it has speakers of its own.
+    pub(crate) fn voice_for(&self, speakers: Option<Speakers>) -> PoolVoice {
+        let Some(speakers) = speakers else { return PoolVoice { voice: self.voice.clone(), own: false } };
+        let voice = Arc::new(Voice::new(speakers));
+        let mut state = self.state();
+        state.voices.retain(|voice| voice.strong_count() > 0);
+        state.voices.push(Arc::downgrade(&voice));
+        PoolVoice { voice, own: true }
     }
 
-    /// Passes on what workers have said so far, and waits until it is spoken, for so long at most.
+    /// Says something as a worker would, on `stream`, without waiting until it is spoken.
+    pub fn say(self: &Arc<Host>, stream: Stream, bytes: Vec<u8>) {
+        self.voice.say(stream, bytes, self);
+    }
+
+    /// Writes a line to the standard error of a pool's workers, without waiting for it.
+    pub(crate) fn complain(self: &Arc<Host>, voice: &PoolVoice, line: String) {
+        voice.voice.say(Stream::Err, line.into_bytes(), self);
+    }
+
+    /// Passes on what workers have said so far, of pools without a voice of their own, and waits until it is spoken, for
+    /// so long at most.
     pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
-        let words: Vec<_> = self.state().seats.values().flat_map(|seat| seat.words.clone()).collect();
-        words.iter().for_each(|words| self.hear(words));
-        self.hear_reports();
-        self.voice.flush(timeout);
+        self.pass_on_by(&self.voice, timeout);
+    }
+
+    /// The same for a pool's workers.
+    pub(crate) fn pass_on_of(self: &Arc<Host>, voice: &PoolVoice, timeout: Duration) {
+        self.pass_on_by(&voice.voice, timeout);
+    }
+
+    fn pass_on_by(self: &Arc<Host>, voice: &Arc<Voice>, timeout: Duration) {
+        if !self.is_mine() {
+            // In a fork nobody is heard.
+            return;
+        }
+        let words: Vec<_> = {
+            let state = self.state();
+            let seats = state.seats.values().filter(|seat| Arc::ptr_eq(&seat.voice, voice));
+            seats.flat_map(|seat| seat.words.clone()).collect()
+        };
+        words.iter().for_each(|words| self.hear(words, voice));
+        self.hear_reports(voice);
+        voice.flush(timeout);
     }
 
     /// Reads what lies in a worker's pipe.
-    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>) {
+    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>, voice: &Arc<Voice>) {
         // Locked until it is queued: who reads next is to come behind.
         let mut words = lock(words);
-        self.voice.say(words.stream, words.listen(), self);
+        voice.say(words.stream, words.listen(), self);
     }
 
-    /// Reads what workers have reported.
-    pub(super) fn hear_reports(self: &Arc<Host>) {
-        let Some(reports) = self.state().reports.clone() else { return };
-        let mut parts = reports.parts();
-        // No more than a socket holds: who never stops is not to keep the supervisor. A packet that did not arrive whole is
-        // no worker's.
-        for _ in 0..MOST_REPORTS {
-            match reports.ours.try_recv() {
-                Ok(Some(packet)) => {
-                    if let Some(report) = parts.add(&packet.bytes) {
-                        self.voice.say(Stream::Report, report, self);
-                    }
-                }
-                Ok(None) => return,
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// A process is dead: what it had not reported to the end is forgotten.
-    pub(super) fn forget_reports(&self, pid: u32) {
-        if let Some(reports) = self.state().reports.clone() {
-            reports.parts().forget(pid);
+    /// Reads what those have reported who have this voice.
+    pub(super) fn hear_reports(self: &Arc<Host>, voice: &Arc<Voice>) {
+        if let Some(reports) = voice.reports() {
+            reports.hear(voice, self);
         }
     }
 
@@ -494,9 +484,9 @@ impl Host {
     /// Tells a worker to end, and to say before where it is, by [`LAST_WORD`]. `false`: nobody would hear it.
     pub(crate) fn ask_where(self: &Arc<Host>, place: Place) -> bool {
         // The standard error is the first of them.
-        let words = self.state().seats.get(&place).and_then(|seat| seat.words.first().cloned());
-        let Some(words) = words else { return false };
-        self.voice.say(Stream::Err, lock(&words).expect_answer(), self);
+        let seat = self.state().seats.get(&place).map(|seat| (seat.words.first().cloned(), seat.voice.clone()));
+        let Some((Some(words), voice)) = seat else { return false };
+        voice.say(Stream::Err, lock(&words).expect_answer(), self);
         self.signal(place, LAST_WORD).is_ok()
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod guest;
 mod guests;
 pub mod host;
 pub(crate) mod registry;
+mod reports;
 pub mod stand_in;
 mod succession;
 pub(crate) mod supervisor;

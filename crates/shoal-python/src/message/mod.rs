@@ -11,10 +11,12 @@
 //! into blocks, many small ones into one. What lies in the arena already (see `allocator`) is not copied: it is
 //! handed over, if it turns out that nobody else uses it.
 
+mod common;
 mod copy;
 mod gather;
 mod restore;
 
+pub use common::Common;
 pub use copy::{Snapshots, refer_to_copy, with_snapshots};
 pub use gather::{Pickled, keep_buffer, modules, pickle, reduce_buffer};
 pub use restore::{Reader, restore_array, unpickle, unpickle_by, unpickle_with_leases};
