@@ -15,9 +15,11 @@ from shoal.reports.streams import prepare
 
 def main() -> None:
     """Serve the client until it is gone."""
+    # A client that has closed its standard streams would have the next best files take their numbers here.
+    while (null := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(null, True)
     socket = os.dup(0)
     os.set_inheritable(socket, False)
-    null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     prepare()

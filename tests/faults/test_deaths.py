@@ -1,8 +1,15 @@
 """`WorkerDied` tells all that is known: how, at what, and what the worker said last."""
 
+import collections
+import datetime
+import decimal
+import fractions
 import os
 import pickle
 import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +17,7 @@ import pytest
 import shoal
 from tests.conftest import Run
 from tests.faults import tasks
+from torture.group import Group
 
 
 def death_of(pool: shoal.Pool, function: object, *args: object, **kwds: object) -> shoal.WorkerDied:
@@ -49,6 +57,15 @@ def test_arguments_of_the_users_own_classes_are_named(pool: shoal.Pool) -> None:
 
     described = death_of(pool, die, tasks.Point(1, 2), len, {1: {2}}, np.float64(2)).task
     assert described.endswith(".die(<tests.faults.tasks.Point object>, len, {1: {2}}, np.float64(2.0))")
+
+
+def test_arguments_of_the_standard_librarys_plain_classes_are_shown(pool: shoal.Pool) -> None:
+    for things in (
+        [Path("/data/x.tif"), decimal.Decimal("1.5"), fractions.Fraction(1, 3), collections.OrderedDict(a=1)],
+        [datetime.date(2026, 2, 3), datetime.time(4, 5), datetime.datetime(2026, 2, 3), datetime.timedelta(hours=1)],
+        [uuid.UUID(int=5), collections.deque([1, 2]), datetime.UTC],
+    ):
+        assert death_of(pool, tasks.die_by, 9, *things).task == f"die_by(9, {', '.join(map(repr, things))})"
 
 
 def test_the_items_of_a_map(pool: shoal.Pool) -> None:
@@ -135,33 +152,38 @@ def test_a_flood_on_stderr_stops_nobody(run: Run) -> None:
     assert result.stderr.count("y") == 2 * 79 and result.stderr.count("z") == 2 * 79 * 100_000
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a control group of its own")
-def test_the_kernels_memory_killer_is_named(run: Run) -> None:
-    result = run("""
-        import os, sys
-        from pathlib import Path
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """A control group with little memory."""
+    group = Group.make(f"shoal-test-{os.getpid()}", 200 << 20)
+    if group is None:
+        pytest.skip("no control group can be made here")
+    yield group
+    group.remove(100)
 
-        # Version 2 where it rules memory, else version 1.
-        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            group, limit = Path(f"/sys/fs/cgroup/shoal-test-{os.getpid()}"), "memory.max"
-        else:
-            group, limit = Path(f"/sys/fs/cgroup/memory/shoal-test-{os.getpid()}"), "memory.limit_in_bytes"
-        try:
-            group.mkdir()
-            (group / limit).write_text(str(200 << 20))
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-        except OSError as error:
-            sys.exit(f"skip: {error}")
+
+def test_the_kernels_memory_killer_is_named(run: Run, group: Group) -> None:
+    result = run(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
         import shoal
-        with shoal.Pool(1) as pool:
-            pool.apply(abs, (1,))
-            result = pool.apply_async(lambda: len(bytearray(b"x") * (1 << 30)))
-            try:
-                result.get()
-            except shoal.WorkerDied as error:
-                print(error)
-    """)
-    if result.stderr.startswith("skip"):
-        pytest.skip(result.stderr)
-    assert "killed by signal 9" in result.stdout, result.stderr
-    assert "the kernel killed it because memory had run out" in result.stdout
+
+        def gorge():
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            return len(bytearray(b"x") * (1 << 30))
+
+        with shoal.Pool(2) as pool:
+            pool.map(abs, range(10))
+            # Two at a time: each has its own kill to explain it.
+            for result in [pool.apply_async(gorge) for _ in range(4)]:
+                try:
+                    result.get()
+                except shoal.WorkerDied as error:
+                    print(error.exitcode, error.cause)
+        """,
+        str(group.path),
+    )
+    assert result.stdout.splitlines() == ["-9 the kernel killed it because memory had run out"] * 4, result.stderr
+    assert group.kills() == 4

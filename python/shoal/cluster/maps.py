@@ -218,11 +218,11 @@ class Pieces:
         if self._fixed is None:
             self._fixed = 1
 
-    def stop(self) -> None:
-        """Read no more, and take back what no worker has taken."""
+    def stop(self, running: bool = False) -> None:
+        """Read no more, and take back what no worker has taken; if `running`, stop what workers are at as well."""
         self._read_no_more()
         for task, _ in list(self._sent.values()):
-            task.cancel()
+            task.cancel(running=running)
 
     def forget(self) -> None:
         """Read no more, and let go of everything."""
@@ -294,10 +294,11 @@ class Job:
             self._pieces.out -= count
         self._pieces.come.clear()
 
-    def stop(self) -> None:
-        """Submit no more, and take back what no worker has taken: then `result` raises CancelledError."""
+    def stop(self, running: bool = False) -> None:
+        """Submit no more, and take back what no worker has taken: then `result` raises CancelledError. If `running`,
+        what workers are at is stopped."""
         self._stopped = True
-        self._pieces.stop()
+        self._pieces.stop(running)
 
     def result(self) -> list[Any]:
         """The results, or the first exception."""

@@ -103,17 +103,16 @@ _noted: dict[str, _Noted] = {}
 
 def prepare() -> None:
     """In the zygote, once for all its workers: what they print goes out line by line, so who is killed has said it."""
-    for fd, name in ((1, "stdout"), (2, "stderr")):
+    for fd, name, errors in ((1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
+        # None if the client has closed its own.
         old = getattr(sys, name)
-        if old is not None:
-            raw = _noted[name] = _Noted(fd, "w", closefd=False)
-            raw.name = f"<{name}>"
-            new = io.TextIOWrapper(
-                io.BufferedWriter(raw), encoding=old.encoding, errors=old.errors, line_buffering=True
-            )
-            new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
-            setattr(sys, name, new)
-            setattr(sys, f"__{name}__", new)
+        encoding, errors = ("utf-8", errors) if old is None else (old.encoding, old.errors)
+        raw = _noted[name] = _Noted(fd, "w", closefd=False)
+        raw.name = f"<{name}>"
+        new = io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)
+        new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
 
 
 def settle(reporter: Reporter, way: str) -> None:

@@ -139,7 +139,8 @@ struct Out {
     watch: Watch,
     /// Given back.
     back: VecDeque<Piece>,
-    sent: HashMap<u64, Piece>,
+    /// By tag, with their numbers in the pool.
+    sent: HashMap<u64, (u64, Piece)>,
     /// Has ended, and was not asked for yet.
     ended: Vec<(Piece, Outcome)>,
     /// Whether somebody waits for the input.
@@ -171,9 +172,9 @@ impl Shared {
     fn submit(&self, out: &mut Out, kind: u16, message: &[u8], leases: Vec<Lease>, piece: Piece) {
         let reply = Reply::Inbox(self.inbox.clone(), out.tag);
         match self.pool.submit_quietly(&self.function, kind, message, leases, reply) {
-            Ok(_) => {
+            Ok(number) => {
                 out.divisible += usize::from(piece.is_divisible());
-                out.sent.insert(out.tag, piece);
+                out.sent.insert(out.tag, (number, piece));
                 out.tag += 1;
                 out.quiet += 1;
             }
@@ -231,7 +232,7 @@ impl Shared {
     /// Sees what has ended, and what of it was not done.
     fn settle(&self, out: &mut Out) {
         for (tag, outcome) in self.inbox.take_all() {
-            let Some(piece) = out.sent.remove(&tag) else { continue };
+            let Some((_, piece)) = out.sent.remove(&tag) else { continue };
             out.divisible -= usize::from(piece.is_divisible());
             let (done, rest) = match &outcome {
                 // A worker that does nothing would go on for ever.
@@ -297,6 +298,12 @@ impl Shared {
 }
 
 impl Out {
+    /// What was still to be sent is forgotten.
+    fn let_go(&mut self) {
+        self.back.clear();
+        self.open = None;
+    }
+
     /// Whether something may be given back while nobody else would see it.
     fn waits_for_input(&self) -> bool {
         self.reading && (self.divisible > 0 || !self.back.is_empty())
@@ -391,9 +398,18 @@ impl Batches {
     pub fn take_failure(&self) -> Option<Error> {
         let mut out = self.0.lock();
         let error = out.failed.take()?;
-        out.back.clear();
-        out.open = None;
+        out.let_go();
         Some(error)
+    }
+
+    /// Sends no more, and takes back what no worker has taken; if `running`, stops what workers are at as well.
+    pub fn stop(&self, running: bool) {
+        let numbers: Vec<u64> = {
+            let mut out = self.0.lock();
+            out.let_go();
+            out.sent.values().map(|(number, _)| *number).collect()
+        };
+        self.0.pool.stop_all(numbers, running);
     }
 }
 

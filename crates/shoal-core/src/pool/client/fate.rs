@@ -25,6 +25,13 @@ pub(super) const MOMENT: Duration = Duration::from_millis(1);
 const PARTING: Duration = Duration::from_millis(100);
 
 impl Pool {
+    /// Takes tasks back; if `running`, also stops those that workers run, by ending these.
+    pub fn stop_all(&self, numbers: impl IntoIterator<Item = u64>, running: bool) {
+        for number in numbers {
+            _ = if running { self.stop(number) } else { self.cancel(number) };
+        }
+    }
+
     /// Takes a task back, or stops it by ending its worker if one runs it. `false`: it has ended.
     ///
     /// Its outcome is [`Outcome::Cancelled`], at once.
