@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class Group:
             group, most = Group(ROOT / name, "memory.events"), "memory.max"
         else:
             group, most = Group(ROOT / "memory" / name, "memory.oom_control"), "memory.limit_in_bytes"
+        # One that is left of a process which was killed, and had this one's number.
+        with contextlib.suppress(OSError):
+            group.path.rmdir()
         try:
             group.path.mkdir()
         except OSError:

@@ -170,10 +170,14 @@ class World:
     def excuse(self, error: BaseException) -> str | None:
         """What an error is put down to; None: it should not be."""
         if isinstance(error, shoal.WorkerDied):
-            if "memory had run out" in error.cause:
-                return "deaths for want of memory" if self.group is not None and self.group.kills() > 0 else None
-            killed = error.pid in self.victims and error.exitcode == -9
-            return "deaths" if killed or self.zygote_killed else None
+            told = "memory had run out" in error.cause
+            if self.group is None and told:
+                return None
+            if self.zygote_killed or (error.pid in self.victims and error.exitcode == -9):
+                return "deaths"
+            # Where others are killed as well, one of these may be told what was another one's end.
+            by_kernel = self.group is not None and error.exitcode == -9 and (told or self.plan.kills)
+            return "deaths for want of memory" if by_kernel else None
         if (self.plan.pressed or self.group is not None) and isinstance(error, MemoryError):
             return "out of memory"
         if self.plan.poor and (is_poor(error) or is_poor(error.__cause__)):
