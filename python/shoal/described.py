@@ -7,8 +7,8 @@ library's, and does nothing else.
 
 from __future__ import annotations
 
+import _pickle as pickle  # the module around it takes several times as long to import
 import io
-import pickle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

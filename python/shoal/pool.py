@@ -526,8 +526,8 @@ def _seeds(seed: object) -> Seeds | None:
 
 
 def _load_errors() -> None:
-    """What failures are told with is there before there is one: then there may be no descriptor left to read it with,
-    and it takes longer than all the rest of telling a death. Read while the interpreter of the zygote starts."""
+    """What failures are told with is there before there is one: then there may be no descriptor left to read it with.
+    It takes a millisecond, in which the interpreter of the zygote starts."""
     import shoal.deaths
     import shoal.described
     import shoal.serialize.exceptions  # noqa: F401
