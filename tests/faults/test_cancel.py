@@ -142,9 +142,8 @@ def test_a_map_that_is_cancelled_waits_for_what_runs_or_stops_it(tmp_path: Path,
                 result.get(timeout=100)
             assert not result.cancel(running=True), "it has ended"
             assert (pool.apply(os.getpid) == worker.pid) == (not running)
-            # Of all that was sent, or read and given back, nothing runs afterwards.
-            pool.apply(square, (3,))
-            assert not started.exists()
+            if running:
+                assert not started.exists(), "of all that was sent nothing begins any more"
             gate.unlink(missing_ok=True)
 
 

@@ -27,8 +27,10 @@ const PARTING: Duration = Duration::from_millis(100);
 impl Pool {
     /// Takes tasks back; if `running`, also stops those that workers run, by ending these.
     pub fn stop_all(&self, numbers: impl IntoIterator<Item = u64>, running: bool) {
-        for number in numbers {
-            _ = if running { self.stop(number) } else { self.cancel(number) };
+        // First what is queued, or who comes in the place of a worker that is ended would begin with it.
+        let taken: Vec<u64> = numbers.into_iter().filter(|number| !self.cancel(*number)).collect();
+        if running {
+            taken.into_iter().for_each(|number| _ = self.stop(number));
         }
     }
 
