@@ -39,8 +39,10 @@ __all__ = [
     "Seat",
     "Seated",
     "SmallBlock",
+    "StandIn",
     "StreamJob",
     "Terms",
+    "Twin",
     "Worker",
     "Zygote",
     "__version__",
@@ -448,6 +450,19 @@ class RawTally:
     def update(self, n: SupportsIndex | SupportsFloat) -> None: ...
     n: Any
     def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class StandIn:
+    def __new__(cls) -> Self: ...
+    def twin(self) -> Twin: ...
+
+@final
+class Twin:
+    def begin(self) -> None: ...
+    def own(self) -> None: ...
+    def lend(self, function: Callable[[], _R]) -> _R: ...
+    def end(self) -> None: ...
+    def recall(self, recalled: bool = True) -> None: ...
 
 @final
 class Counted(Generic[_R]):

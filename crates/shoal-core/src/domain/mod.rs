@@ -12,6 +12,7 @@ mod guests;
 pub mod host;
 mod kills;
 pub(crate) mod registry;
+pub mod stand_in;
 mod succession;
 pub(crate) mod supervisor;
 pub mod voice;

@@ -26,7 +26,7 @@ impl RawLock {
 
     #[inline]
     fn me(&self) -> u16 {
-        self.0.heap().me()
+        self.0.heap().actor()
     }
 }
 

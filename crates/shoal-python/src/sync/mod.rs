@@ -10,6 +10,7 @@ mod event;
 mod lock;
 mod rlock;
 mod semaphore;
+mod stand_in;
 mod tally;
 mod wait;
 
@@ -31,6 +32,7 @@ pub use event::RawEvent;
 pub use lock::RawLock;
 pub use rlock::RawRLock;
 pub use semaphore::RawSemaphore;
+pub use stand_in::interruption;
 pub use tally::{Counted, RawTally};
 
 /// The cell that a handle names, or a new one.
@@ -76,5 +78,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<RawCounter>()?;
     module.add_class::<RawTally>()?;
     module.add_class::<Counted>()?;
+    module.add_class::<stand_in::StandIn>()?;
+    module.add_class::<stand_in::Twin>()?;
     module.add_function(wrap_pyfunction!(open_shared, module)?)
 }

@@ -27,7 +27,7 @@ impl RawRLock {
     /// The calling thread.
     #[inline]
     pub fn me(&self) -> Owner {
-        Owner::current(self.0.heap().me())
+        Owner::current(self.0.heap().actor())
     }
 }
 
@@ -99,7 +99,7 @@ impl RawRLock {
 
     /// Whether a thread of this process has it.
     fn _is_ours(&self) -> bool {
-        self.lock().lock().is_held_by(self.0.heap().me())
+        self.lock().lock().is_held_by(self.0.heap().actor())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

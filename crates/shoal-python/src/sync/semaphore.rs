@@ -26,7 +26,7 @@ impl RawSemaphore {
 
     #[inline]
     fn me(&self) -> u16 {
-        self.0.lease().heap().me()
+        self.0.lease().heap().actor()
     }
 }
 
