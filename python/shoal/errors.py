@@ -90,6 +90,7 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         earlier: tuple[str, ...] = (),
         node: str = "",
     ) -> None:
+        _name_broken_executors()
         # The arguments are `args`, which is what an exception pickles.
         super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier, node)
         self.pid = pid
@@ -234,6 +235,10 @@ class PoolClosed(ShoalError, ValueError, BrokenProcessPool):
     and a `BrokenProcessPool`, which is a `RuntimeError`, as executors raise.
     """
 
+    def __init__(self, *args: object) -> None:
+        _name_broken_executors()
+        super().__init__(*args)
+
 
 class RemoteError(ShoalError):
     """Stands in for the exception of a task that could not be pickled, or not be unpickled here.
@@ -267,6 +272,16 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.tb}"""'
+
+
+def _name_broken_executors() -> None:
+    """A program that has `concurrent.futures` may say `concurrent.futures.process.BrokenProcessPool` about an error: an
+    executor of the standard library would have imported that."""
+    if "concurrent.futures" in sys.modules and "concurrent.futures.process" not in sys.modules:
+        try:
+            import concurrent.futures.process  # noqa: F401
+        except (OSError, ImportError, RuntimeError):
+            pass  # no descriptor is left, or the interpreter ends: what has happened can be said without it
 
 
 def _broken_executors(module: str, name: str) -> None:

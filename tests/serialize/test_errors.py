@@ -133,6 +133,19 @@ def test_broken_executors_join_the_family_when_they_are_imported(run_script: Cal
     assert printed.splitlines() == ["True False", "True", "False", "True True False", "True True True"]
 
 
+def test_who_has_concurrent_futures_may_name_them_without_an_import(run_script: Callable[[str], str]) -> None:
+    printed = run_script("""
+        import concurrent.futures
+        from shoal import WorkerDied
+
+        try:
+            raise WorkerDied(1)
+        except concurrent.futures.process.BrokenProcessPool as error:
+            print(error.pid)
+    """)
+    assert printed == "1\n"
+
+
 def test_a_signal_is_named_as_the_standard_library_does() -> None:
     for number in range(1, signal.NSIG):
         known = number in set(signal.Signals)
