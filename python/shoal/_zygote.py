@@ -15,11 +15,9 @@ from shoal.reports.streams import prepare
 
 def main() -> None:
     """Serve the client until it is gone."""
-    # A client that has closed its standard streams would have the next best files take their numbers here.
-    while (null := os.open(os.devnull, os.O_RDWR)) < 3:
-        os.set_inheritable(null, True)
     socket = os.dup(0)
     os.set_inheritable(socket, False)
+    null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     prepare()
@@ -28,24 +26,32 @@ def main() -> None:
     except ProcessLookupError:
         # The program has ended before this one was there. That is nothing to tell.
         os._exit(0)
-    zygote.ready()
-    while (wish := zygote.next()) is not None:
-        if isinstance(wish, bytes):
-            _preload(wish.decode())
-            continue
-        # A child that flushes what its parent had buffered would print it twice.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            zygote.failed(wish, error.errno or 0)
-            continue
-        if pid == 0:
-            del zygote  # closes its socket here: the client must see the end of it when the zygote dies
-            work(wish)
-        zygote.forked(wish, pid)
-    os._exit(0)
+    code = 1
+    try:
+        zygote.ready()
+        while (wish := zygote.next()) is not None:
+            if isinstance(wish, bytes):
+                _preload(wish.decode())
+                continue
+            # A child that flushes what its parent had buffered would print it twice.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                zygote.failed(wish, error.errno or 0)
+                continue
+            if pid == 0:
+                del zygote  # closes its socket here: the client must see the end of it when the zygote dies
+                work(wish)
+            zygote.forked(wish, pid)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # The socket closes with the process, not before: what the client finds closed and running, it ends. That would
+        # look like a zygote that somebody has killed, which is started again more often.
+        os._exit(code)
 
 
 def _preload(name: str) -> None:

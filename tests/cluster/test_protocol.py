@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.balance import shares
+from shoal.cluster.maps import Pieces
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
@@ -145,6 +146,25 @@ def test_of_a_lost_node_what_it_took_has_failed_and_the_rest_goes_to_others_firs
     assert caught.value.node == "a"
     other = engine.add("b", workers=4)
     assert other.tasks == [task.number for task in tasks[1:]]
+
+
+@pytest.mark.parametrize(("workers", "milliseconds"), [(2, 2), (1000, 100)])
+def test_a_piece_of_a_map_takes_longer_the_more_workers_one_client_feeds(
+    engine: Engine, workers: int, milliseconds: int
+) -> None:
+    link = engine.add("a", workers)
+    pieces = Pieces(engine.nodes, engine.nodes.prepare(abs), range(10**9), None, star=False, together=True)
+    ended = 0
+    for _ in range(10):
+        pieces.pump(float("inf"), float("inf"))
+        sent = [task for name, *content in link.items if name == "tasks" for task in content[0]][ended:]
+        ended += len(sent)
+        sizes = [len(pickle.loads(data)) for _, _, _, data, *_ in sent]
+        for (number, *_), size in zip(sent, sizes, strict=True):
+            # Each item takes 0.1 ms.
+            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], size * 0.0001)])
+        assert pieces.fetch(0)
+    assert set(sizes) == {milliseconds * 10}
 
 
 def test_what_a_lost_node_took_is_tried_again_if_it_may_be(engine: Engine) -> None:

@@ -26,7 +26,7 @@ open("found", "w").write(repr(found))
 """
 
 
-@pytest.mark.parametrize("surroundings", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "</dev/null >/dev/null 2>&1"])
+@pytest.mark.parametrize("surroundings", ["2>&-", "<&- >&- 2>&-"])
 def test_streams_may_be_closed(tmp_path: Path, surroundings: str) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = f"exec {sys.executable} program.py {surroundings}"

@@ -81,6 +81,7 @@ class Node:
         self._copies: dict[frozenset[int], _engine.Copies] = {}
         self._rate = Rate()
         self._unsent = 0
+        self._held = False
         self._received: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._open = True
         self._threads = [
@@ -103,6 +104,15 @@ class Node:
                 self._relay.hear(item[1:])
             else:
                 self._received.put(item)
+
+    def hold(self, held: bool) -> None:
+        """Whether to take nothing for now: the client may have given this node up, and its tasks to others."""
+        if held == self._held:
+            return
+        with self._lock:
+            self._held = held
+            taken = self._take()
+        self._say(taken)
 
     def close(self) -> None:
         """End the pool and whatever it is at; returns when its workers have ended."""
@@ -193,7 +203,7 @@ class Node:
         """Under the lock: the tasks that the pool is to have next."""
         room = self._base.size + round(self._rate.value * SOON) - len(self._taken)
         taken: list[Item] = []
-        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT:
+        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT and not self._held:
             taken.append(self._backlog.pop(next(iter(self._backlog))))
         self._taken.update(task[0] for task in taken)
         return taken

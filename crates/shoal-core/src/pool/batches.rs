@@ -139,8 +139,8 @@ struct Out {
     watch: Watch,
     /// Given back.
     back: VecDeque<Piece>,
-    /// By tag, with their numbers in the pool.
-    sent: HashMap<u64, (u64, Piece)>,
+    /// With their numbers in the pool.
+    sent: HashMap<u64, (Piece, u64)>,
     /// Has ended, and was not asked for yet.
     ended: Vec<(Piece, Outcome)>,
     /// Whether somebody waits for the input.
@@ -174,7 +174,7 @@ impl Shared {
         match self.pool.submit_quietly(&self.function, kind, message, leases, reply) {
             Ok(number) => {
                 out.divisible += usize::from(piece.is_divisible());
-                out.sent.insert(out.tag, (number, piece));
+                out.sent.insert(out.tag, (piece, number));
                 out.tag += 1;
                 out.quiet += 1;
             }
@@ -232,7 +232,7 @@ impl Shared {
     /// Sees what has ended, and what of it was not done.
     fn settle(&self, out: &mut Out) {
         for (tag, outcome) in self.inbox.take_all() {
-            let Some((_, piece)) = out.sent.remove(&tag) else { continue };
+            let Some((piece, _)) = out.sent.remove(&tag) else { continue };
             out.divisible -= usize::from(piece.is_divisible());
             let (done, rest) = match &outcome {
                 // A worker that does nothing would go on for ever.
@@ -407,8 +407,9 @@ impl Batches {
         let numbers: Vec<u64> = {
             let mut out = self.0.lock();
             out.let_go();
-            out.sent.values().map(|(number, _)| *number).collect()
+            out.sent.values().map(|(_, number)| *number).collect()
         };
+        // Told to the inbox: whoever asks what has ended must not be waited for here.
         self.0.pool.stop_all(numbers, running);
     }
 }
