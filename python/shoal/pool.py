@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
+from shoal._text import running
 from shoal.maps import Maps
 from shoal.reports import levels
 from shoal.reports.client import listen, notice
@@ -469,7 +470,7 @@ class Pool(Maps):
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        return f"<shoal.Pool state={self._state} pool_size={self._base.size}>"
+        return f"<shoal.Pool state={self._state} pool_size={self._base.size}{running(*self._running())}>"
 
     def _repr_html_(self) -> str:
         return self._as_html("shoal.Pool")
@@ -492,6 +493,11 @@ class Pool(Maps):
         from shoal.insight import html
 
         return html.pool(name, self._state, self.stats())
+
+    def _running(self) -> tuple[list[str], int]:
+        """The functions that run, "" for one whose name is not known; and how many tasks are queued."""
+        tasks = _engine.pool_running(self._base)
+        return [task[0] or "" for task in tasks if task is not None], _engine.pool_depth(self._base)[0]
 
     def _has_tasks(self) -> bool:
         return _engine.pool_depth(self._base)[1] > 0

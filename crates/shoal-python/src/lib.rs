@@ -139,6 +139,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_running, module)?)?;
     module.add_function(wrap_pyfunction!(insight::pool_spent, module)?)?;
     module.add_function(wrap_pyfunction!(insight::pool_depth, module)?)?;
     module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;

@@ -146,6 +146,10 @@ class ClusterPool(Pool):
 
         return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
 
+    def _running(self) -> tuple[list[str], int]:
+        # Only their nodes know.
+        return [], 0
+
     def _inbox(self) -> Any:
         return Inbox()
 

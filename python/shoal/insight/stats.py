@@ -22,7 +22,7 @@ class WorkerStats:
     Attributes:
         number: the place, from 0.
         pid: its process; None while it is starting, or when it is gone.
-        state: "starting", "idle", "busy" or "gone".
+        state: as of `Worker`.
         tasks: how many it has ended. With chunks, a task has many items.
         busy: from taking a task to its end.
         unpickling: of that, reading functions and arguments.
@@ -30,6 +30,8 @@ class WorkerStats:
         transport: between two tasks that followed each other: sending the result, taking the next task.
         waiting: without a task while the client had more to send: it was reading its input, or pickling it.
         idle: without a task, and none was to come.
+        task: what the function is called that it is at; "" if that is not known, None if it is at none.
+        task_seconds: for how long.
     """
 
     number: int
@@ -42,6 +44,8 @@ class WorkerStats:
     transport: float = 0.0
     waiting: float = 0.0
     idle: float = 0.0
+    task: str | None = None
+    task_seconds: float = 0.0
 
     @property
     def user(self) -> float:
@@ -53,6 +57,11 @@ class WorkerStats:
         """The share of its time that went to the functions themselves, 0 to 1; 0 for one that has not begun."""
         total = self.busy + self.transport + self.waiting + self.idle
         return self.user / total if total else 0.0
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        """The first cells of its line in a table."""
+        return str(self.number), "-" if self.pid is None else str(self.pid), self.state
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,7 @@ class PoolStats:
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
-            (
-                str(worker.number),
-                "-" if worker.pid is None else str(worker.pid),
-                worker.state,
-                f"{worker.tasks:,}",
-                *map(seconds, _times(worker)),
-                f"{worker.used:.0%}",
-            )
+            (*worker._place, f"{worker.tasks:,}", *map(seconds, _times(worker)), f"{worker.used:.0%}")
             for worker in self.workers
         ]
         if len(self.workers) > 1:
@@ -110,9 +112,9 @@ def of_pool(base: _engine.PoolBase) -> PoolStats:
     """The statistics of a pool at this moment."""
     queued, outstanding = _engine.pool_depth(base)
     workers = []
-    for number, pid, state, (tasks, *nanos) in _engine.pool_spent(base):
+    for number, pid, state, task, (tasks, *nanos) in _engine.pool_spent(base):
         busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
-        workers.append(
-            WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting=waiting, idle=idle)
-        )
+        name, taken = (None, 0) if task is None else (task[0] or "", task[1])
+        parts = busy, decoding, encoding, sending, waiting, idle
+        workers.append(WorkerStats(number, pid, state, tasks, *parts, name, taken * 1e-9))
     return PoolStats(tuple(workers), queued, max(outstanding, queued))

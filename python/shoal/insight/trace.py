@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shoal import _engine
+from shoal import _checks, _engine
 from shoal.insight import chrome
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ __all__ = ["PoolTrace", "Sample", "TaskRecord", "Trace", "trace_process"]
 # As crates/shoal-python/src/insight.rs packs a record.
 _RECORD = struct.Struct("<6Q2IHB5x")
 _ENDS = ("value", "exception", "died")
-# A record takes 64 bytes.
+# In the engine a record takes 32 bytes.
 MOST = 1_000_000
 # Seconds between two looks at memory.
 _PERIOD = 0.05
@@ -95,14 +95,10 @@ class Trace:
     """
 
     def __init__(self, pool: Pool | None, path: str | os.PathLike[str] | None, most: int = MOST) -> None:
-        if isinstance(most, bool) or not isinstance(most, int):
-            raise TypeError(f"most must be an integer, not {type(most).__name__}")
-        if most < 1:
-            raise ValueError(f"most must be 1 or more, not {most}")
         # Wherever the program goes meanwhile.
         self.path = None if path is None else os.path.abspath(path)
         self.pools: list[PoolTrace] = []
-        self._most = most
+        self._most = _checks.integer(most, "most", 1)
         self._pool = pool
         self._began = 0
         self._recorders: list[_Recorder] = []
@@ -167,7 +163,7 @@ class _Recorder:
     def __init__(self, pool: Pool, most: int) -> None:
         # The engine's part: a pool that is forgotten meanwhile ends, its record does not.
         self._base = pool._base
-        self._title = f"{pool!r}"
+        self._title = f"shoal.Pool of {pool._base.size}"
         self._samples: list[Sample] = []
         self._over = threading.Event()
         if not _engine.start_trace(self._base, most):
@@ -187,14 +183,14 @@ class _Recorder:
         ):
             times = submitted, started, ended, received
             tasks.append(TaskRecord(*times, taken, given, names[function], items, worker, _ENDS[end]))
-        workers = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base)}
+        workers = {number: pid for number, pid, *_ in _engine.pool_spent(self._base)}
         return PoolTrace(self._title, tasks, workers, self._samples, left_out)
 
     def _look(self) -> None:
         while True:
             # Also at the end: a short record may have begun before there was a worker.
             over = self._over.is_set()
-            pids = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base) if pid is not None}
+            pids = {number: pid for number, pid, *_ in _engine.pool_spent(self._base) if pid is not None}
             private = {number: _private_memory(pid) for number, pid in pids.items()}
             self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
             if over:

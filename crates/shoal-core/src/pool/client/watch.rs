@@ -87,7 +87,7 @@ impl Shared {
         let mut begun = false;
         while core.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             let Some(Reverse((_, number))) = core.later.pop() else { break };
-            self.queue(&mut core, number);
+            self.queue_again(&mut core, number);
             begun = true;
         }
         let due = self.due(&mut core, now);
