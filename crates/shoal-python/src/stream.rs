@@ -7,7 +7,6 @@ mod arrived;
 mod turn;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyStopIteration;
@@ -27,6 +26,7 @@ use self::turn::{Turn, Turns};
 use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
+use crate::job::Stop;
 use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, wait};
 use crate::wire::{self, Writer, call, result};
 
@@ -297,6 +297,14 @@ impl State {
         self.last = self.last.take().or(error);
     }
 
+    /// Reads no more, and takes back what no worker has taken; if `running`, stops what workers are at as well.
+    fn stop(&mut self, py: Python<'_>, running: bool) {
+        // The item that an interrupt came in the way of is not to be sent either.
+        self.again = None;
+        self.end(py, Some(cancelled(py, &self.named.label.name)));
+        py.detach(|| self.batches.stop(running));
+    }
+
     fn collect(&mut self) {
         for (piece, outcome) in self.batches.ended() {
             let nanos = if let Outcome::Done { nanos, .. } = outcome { Some(nanos) } else { None };
@@ -361,21 +369,28 @@ impl State {
                 self.owner = None;
                 return Err(self.last.take().unwrap_or_else(|| PyStopIteration::new_err(())));
             }
-            if !self.wait(py, Tone::Completion, timeout, started)? {
+            if !self.wait(py, Tone::Completion, timeout, started, || false)? {
                 return Ok(None);
             }
         }
     }
 
-    /// Waits until something has ended; `false`: the time is up.
-    fn wait(&mut self, py: Python<'_>, tone: Tone, timeout: Option<f64>, started: Instant) -> PyResult<bool> {
+    /// Waits until something has ended, or that was `enough`; `false`: the time is up.
+    fn wait(
+        &mut self,
+        py: Python<'_>,
+        tone: Tone,
+        timeout: Option<f64>,
+        started: Instant,
+        enough: impl Fn() -> bool + Send,
+    ) -> PyResult<bool> {
         if self.batches.sent() == 0 || !self.inbox.is_empty() {
             return Ok(true);
         }
         let left = timeout.map(|timeout| timeout - started.elapsed().as_secs_f64());
         let inbox = self.inbox.clone();
         let then = clock::nanos();
-        let waited = wait(py, &self.pool, tone, move || !inbox.is_empty(), left);
+        let waited = wait(py, &self.pool, tone, move || !inbox.is_empty() || enough(), left);
         self.watch.has_waited(then);
         waited
     }
@@ -447,7 +462,7 @@ impl IMapIterator {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
-            py.detach(|| state.batches.cancel());
+            py.detach(|| state.batches.stop(false));
             drop(state.close());
         }
         Ok(())
@@ -463,7 +478,7 @@ impl IMapIterator {
             if state.is_over() {
                 return Ok(());
             }
-            state.wait(py, Tone::Completion, None, Instant::now())?;
+            state.wait(py, Tone::Completion, None, Instant::now(), || false)?;
         }
     }
 
@@ -491,7 +506,7 @@ pub struct StreamJob {
     kept: Turns<Kept>,
     pool: Arc<Pool>,
     /// Whether it is to read no more: seen by the thread that runs it.
-    stopped: AtomicBool,
+    stop: Stop,
 }
 
 struct Kept {
@@ -502,16 +517,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stopped: &AtomicBool) -> PyResult<bool> {
+    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stop: &Stop) -> PyResult<bool> {
         let started = Instant::now();
         if timeout.is_some_and(|timeout| timeout <= 0.0) {
             // Only a look: but what has come should be seen.
             py.detach(|| self.state.pool.collect());
         }
         loop {
-            if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
-                self.state.end(py, Some(cancelled(py, &self.state.named.label.name)));
-                py.detach(|| self.state.batches.cancel());
+            if let Some(running) = stop.take()
+                && !self.state.is_over()
+            {
+                self.state.stop(py, running);
             }
             self.state.pump(py);
             self.state.interrupted()?;
@@ -529,7 +545,7 @@ impl Kept {
                 hear_first(py, &self.state.pool);
                 return Ok(true);
             }
-            if !self.state.wait(py, Tone::Idle, timeout, started)? {
+            if !self.state.wait(py, Tone::Idle, timeout, started, || stop.is_asked())? {
                 return Ok(false);
             }
         }
@@ -554,7 +570,7 @@ impl StreamJob {
         let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
         let state = State::new(pool, None, &plan)?;
         let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
-        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stopped: AtomicBool::new(false) })
+        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stop: Stop::default() })
     }
 
     /// Send the first pieces. Whether somebody has to go on with it.
@@ -571,16 +587,17 @@ impl StreamJob {
     fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         match self.kept.take(py, timeout)? {
-            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stopped),
+            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stop),
             Turn::Closed => Ok(true),
             Turn::TimedOut => Ok(false),
         }
     }
 
     /// Have whoever runs it, or does so next, read no more of the input and take back what no worker has taken: then
-    /// `result` raises CancelledError. What workers are at is waited for as ever.
-    fn stop(&self, py: Python<'_>) {
-        self.stopped.store(true, Ordering::SeqCst);
+    /// `result` raises CancelledError. What workers are at is waited for as ever, or stopped by ending them, if `running`.
+    #[pyo3(signature = (running = false))]
+    fn stop(&self, py: Python<'_>, running: bool) {
+        self.stop.ask(running);
         Inside::detach(py, || self.pool.wake());
     }
 

@@ -10,6 +10,7 @@ mod fork;
 pub(crate) mod guest;
 mod guests;
 pub mod host;
+mod kills;
 pub(crate) mod registry;
 mod reports;
 pub mod stand_in;
