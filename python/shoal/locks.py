@@ -23,10 +23,10 @@ never be used by mistake, `raise_abandoned=True` makes the lock refuse itself un
 
 from __future__ import annotations
 
-import sys
 from typing import SupportsIndex
 
 from shoal._engine import RawLock, RawRLock, RawSemaphore
+from shoal._identity import identity
 
 __all__ = ["BoundedSemaphore", "Lock", "RLock", "Semaphore"]
 
@@ -56,7 +56,7 @@ class Lock(RawLock):
     __slots__ = ("__weakref__",)
 
     def __repr__(self) -> str:
-        owner = process_name() if self._is_mine() else "SomeOtherProcess" if self.locked() else None
+        owner = identity()[1] if self._is_mine() else "SomeOtherProcess" if self.locked() else None
         return f"<Lock(owner={owner})>"
 
 
@@ -81,7 +81,7 @@ class RLock(RawRLock):
     def __repr__(self) -> str:
         times: int | str = self._times()
         if times:
-            owner: str | None = process_name()
+            owner: str | None = identity()[1]
         elif self.locked():
             owner, times = "SomeOtherThread" if self._is_ours() else "SomeOtherProcess", "nonzero"
         else:
@@ -145,9 +145,3 @@ class BoundedSemaphore(Semaphore):
 
     def __repr__(self) -> str:
         return f"<BoundedSemaphore(value={self.get_value()}, maxvalue={self._most})>"
-
-
-def process_name() -> str:
-    """What `multiprocessing` calls this process; if it isn't there, this is the main one."""
-    process = sys.modules.get("multiprocessing.process")
-    return str(process.current_process().name) if process else "MainProcess"
