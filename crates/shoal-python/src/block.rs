@@ -13,7 +13,7 @@ use shoal_core::memory::lease::{Kind, VALUE};
 
 use crate::errors::{OrRaise, raise};
 use crate::in_flight;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// What `__reduce__` of a handle returns.
 pub type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));

@@ -18,8 +18,8 @@ use shoal_core::sync::lock::Acquired;
 use crate::block::resolve;
 use crate::errors::OrRaise;
 use crate::in_flight;
+use crate::inside::Inside;
 use crate::message::Reader;
-use crate::pool::Inside;
 use crate::wire::{self, Writer};
 
 /// How long to wait before signals are looked at again.

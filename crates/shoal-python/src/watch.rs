@@ -10,7 +10,8 @@ use shoal_core::domain::host::Host;
 use shoal_core::domain::voice::{Speaker, Stream};
 
 use crate::errors::OrRaise;
-use crate::pool::{Inside, speaking};
+use crate::inside::Inside;
+use crate::pool::speaking;
 
 /// Call `function()`, once, on a thread of its own, when the descriptor `fd` is readable. The descriptor is duplicated.
 #[pyfunction]

@@ -23,7 +23,6 @@ use crate::in_flight;
 use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
-use crate::pool::kind_of;
 use crate::reporter::Reporter;
 use crate::terms;
 use crate::wire::{self, EACH_HEAD, Writer, call, result};
@@ -244,7 +243,7 @@ impl Seated {
         if !self.numpy {
             self.settle_numpy(py)?;
         }
-        let (kind, once) = kind_of(self.worker.task().kind);
+        let (kind, once) = call::split(self.worker.task().kind);
         let function = self.function(py, once)?;
         if matches!(kind, call::BATCH | call::STAR_BATCH) {
             let mut out = std::mem::take(&mut self.out);

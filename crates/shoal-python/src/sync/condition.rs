@@ -17,7 +17,7 @@ use super::rlock::RawRLock;
 use super::wait::{abandoned, duration};
 use crate::block::resolve;
 use crate::errors::OrRaise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// The lock of a condition.
 enum Guard {

@@ -22,7 +22,7 @@ use shoal_core::memory::lease::Kind;
 use crate::block::resolve;
 use crate::errors::OrRaise;
 use crate::in_flight;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 pub use barrier::RawBarrier;
 pub use condition::RawCondition;

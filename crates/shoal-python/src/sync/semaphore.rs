@@ -12,7 +12,7 @@ use super::wait::{Given, Truth, acquire};
 use super::{Reduced, reduce};
 use crate::block::resolve;
 use crate::errors::OrRaise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// A semaphore in shared memory.
 #[pyclass(frozen, subclass, module = "shoal._engine")]

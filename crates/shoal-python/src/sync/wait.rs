@@ -8,7 +8,7 @@ use shoal_core::sync::lock::Acquired;
 use shoal_core::sync::patience::Patience;
 
 use crate::errors::raise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// Any object, as the truth value it has.
 pub struct Truth(pub bool);
