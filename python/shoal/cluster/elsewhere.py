@@ -21,15 +21,15 @@ Reducer = Callable[[Any], Any]
 
 _HERE = (
     _engine.Block,
+    _engine.Counter,
+    _engine.Event,
+    _engine.Lock,
+    _engine.RLock,
     _engine.RawBarrier,
     _engine.RawCondition,
-    _engine.RawCounter,
-    _engine.RawEvent,
-    _engine.RawLock,
     _engine.RawQueue,
-    _engine.RawRLock,
-    _engine.RawSemaphore,
     _engine.RawTally,
+    _engine.Semaphore,
     _engine.SmallBlock,
 )
 

@@ -4,24 +4,36 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::prelude::*;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
-use shoal_core::sync::rlock::{Owner, RLock};
+use shoal_core::sync::rlock::{Owner, RLock as CoreRLock};
 
 use super::wait::{Truth, acquire};
-use super::{Reduced, cell, reduce};
+use super::{Reduced, cell, process_name, reduce};
 
-/// A lock in shared memory that its holder may take again.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawRLock(Lease);
+/// A lock that the thread which holds it may take again, as `multiprocessing.RLock`.
+///
+/// It belongs to one thread of one process, which releases it as often as it took it. Otherwise as `Lock`: when its
+/// holder dies, it passes on.
+///
+/// Args:
+///     raise_abandoned: as for `Lock`. Default: False.
+///
+/// Example:
+///     >>> lock = shoal.RLock()
+///     >>> with lock:
+///     ...     with lock:
+///     ...         total[0] += 1
+#[pyclass(frozen, subclass, weakref, module = "shoal.locks")]
+pub struct RLock(Lease);
 
-impl RawRLock {
+impl RLock {
     /// Its lease.
     pub fn lease(&self) -> &Lease {
         &self.0
     }
 
     #[inline]
-    fn lock(&self) -> RLock<'_> {
-        RLock::new(self.0.cell())
+    fn lock(&self) -> CoreRLock<'_> {
+        CoreRLock::new(self.0.cell())
     }
 
     /// The calling thread.
@@ -32,15 +44,15 @@ impl RawRLock {
 }
 
 #[pymethods]
-impl RawRLock {
+impl RLock {
     #[new]
     #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
     fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
-        let raw = cell(py, Kind::RLock, _handle).map(RawRLock)?;
+        let made = cell(py, Kind::RLock, _handle).map(RLock)?;
         if raise_abandoned {
-            raw.lock().lock().make_strict();
+            made.lock().lock().make_strict();
         }
-        Ok(raw)
+        Ok(made)
     }
 
     /// Take the lock, once more if this thread has it already, and tell whether it was taken. As `Lock.acquire`.
@@ -92,14 +104,17 @@ impl RawRLock {
         self.lock().lock().is_abandoned()
     }
 
-    /// How often the calling thread has it.
-    fn _times(&self) -> u32 {
-        self.lock().times(self.me())
-    }
-
-    /// Whether a thread of this process has it.
-    fn _is_ours(&self) -> bool {
-        self.lock().lock().is_held_by(self.0.heap().me())
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (times, lock) = (self.lock().times(self.me()), self.lock().lock());
+        Ok(if times > 0 {
+            format!("<RLock({}, {times})>", process_name(py)?)
+        } else if lock.is_held_by(self.0.heap().me()) {
+            "<RLock(SomeOtherThread, nonzero)>".to_owned()
+        } else if lock.is_locked() {
+            "<RLock(SomeOtherProcess, nonzero)>".to_owned()
+        } else {
+            "<RLock(None, 0)>".to_owned()
+        })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
