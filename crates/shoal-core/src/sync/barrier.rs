@@ -439,8 +439,7 @@ mod tests {
     fn who_is_told_to_stop_leaves_the_others_waiting() {
         let whole = Whole::new(2);
         let (party, _) = whole.get().arrive(1, &mut Patience::endless()).expect("sound");
-        let mut stop = || true;
-        assert_eq!(whole.get().wait(party, &mut Patience::endless().unless(&mut stop)), Err(Broken::Stopped));
+        assert_eq!(whole.get().wait(party, &mut Patience::endless().hasty()), Err(Broken::Stopped));
         assert_eq!((whole.get().waiting(), whole.get().is_broken()), (0, false));
     }
 

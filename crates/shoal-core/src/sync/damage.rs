@@ -33,8 +33,7 @@ fn cell_of(lease: &Lease) -> Exposed<'_> {
 
 /// Does `act` with somebody who is asked soon, and says that it is enough.
 fn impatient<T>(act: impl FnOnce(&mut Patience<'_>) -> T) -> T {
-    let mut stop = || true;
-    act(&mut Patience::within(Some(Duration::ZERO)).unless(&mut stop))
+    act(&mut Patience::within(Some(Duration::ZERO)).hasty())
 }
 
 fn words<T: Words>(heap: &Arc<Heap>, kind: Kind) -> Shared<T> {
