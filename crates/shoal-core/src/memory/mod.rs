@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod marks;
+pub mod place;
 pub mod roster;
 
 #[cfg(not(loom))]

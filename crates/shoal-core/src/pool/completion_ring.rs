@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use super::task_ring::{Apart, Place};
 #[cfg(not(loom))]
 use crate::error::{Error, Result};
+use crate::memory::place::Place;
+use crate::sync::apart::Apart;
 use crate::sync::atomics::{AtomicU64, Ordering, fence};
 use crate::sync::futex::{Futex, Wake};
 

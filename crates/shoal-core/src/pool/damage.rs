@@ -8,15 +8,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::account::Account;
+use super::body::Body;
 use super::completion_ring::{CompletionRing, Cursors, FILLER, Head, IN_BLOCK};
 use super::current::Current;
 use super::in_block;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::{FromHost, FromZygote, Place as Seat, ToHost, ToZygote};
 use super::packed::unpack;
-use super::task_ring::{Body, Place, Positions, Slot, TaskRing};
+use super::task_ring::{Positions, Slot, TaskRing};
 use crate::error::Error;
 use crate::memory::lease::IN_QUEUE;
+use crate::memory::place::Place;
 use crate::memory::roster::Claim;
 use crate::testing::{Exposed, damage, damages, heap};
 

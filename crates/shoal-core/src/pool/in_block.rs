@@ -4,9 +4,9 @@
 //! | number of leases: u64 | Place × that many | payload … |
 //! ```
 
-use super::task_ring::Place;
 use crate::error::{Error, Result};
 use crate::memory::heap::Lease;
+use crate::memory::place::Place;
 
 /// Bytes of the number of leases.
 pub const COUNT: usize = std::mem::size_of::<u64>();

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::memory::heap::{BlockId, Lease};
 use crate::memory::lease::Kind;
 use crate::memory::segment::Segment;
-use crate::pool::task_ring::Apart;
+use crate::sync::apart::Apart;
 
 /// Bytes of a queue's state.
 pub const STATE: u64 = std::mem::size_of::<State>() as u64;

@@ -10,7 +10,7 @@ use super::{Core, Pool, Shared, State, lock};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::Lease;
-use crate::pool::task_ring::{Body, INLINE};
+use crate::pool::body::{Body, INLINE};
 use crate::pool::tasks::{Arguments, Function, Outcome, Reply, Task};
 
 /// Tasks a worker that lie in the ring at most, where some are more urgent than others.
