@@ -1,5 +1,7 @@
 //! Python code that the engine calls: when somebody knocks, and to write what workers say.
 
+#![allow(unsafe_code, reason = "a descriptor that Python lends")]
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 

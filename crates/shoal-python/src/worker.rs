@@ -1,5 +1,7 @@
 //! The worker's loop: takes tasks, runs the user's functions, sends what they return or raise.
 
+#![allow(unsafe_code, reason = "copies into new blocks")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,6 +6,8 @@
 //! Messages lie in one piece, at multiples of eight bytes; where one does not fit before the end of the
 //! ring, a filler takes the rest and the message starts at the front.
 
+#![allow(unsafe_code, reason = "a ring of bytes in shared memory")]
+
 use std::time::Duration;
 
 #[cfg(not(loom))]

@@ -1,6 +1,8 @@
 //! What becomes of a pool's memory and messages that somebody has written over, or goes on writing over while they are read:
 //! an error, or nothing that makes sense; but no panic, no read beyond what there is, and no end of it that does not come.
 
+#![allow(unsafe_code, reason = "bytes that others write over")]
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -4,6 +4,8 @@
 //! | Control | WorkerRecord × workers | Slot × slots | completion bytes × workers |
 //! ```
 
+#![allow(unsafe_code, reason = "the pool's own segment")]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

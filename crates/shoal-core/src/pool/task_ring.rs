@@ -13,6 +13,8 @@
 //! and the swap that takes a task also names its taker, so that there is no moment at which a death loses it.
 //! `head` is a hint that anyone may help forward: a process that dies never holds up the others.
 
+#![allow(unsafe_code, reason = "slots in shared memory, under the protocol above")]
+
 use super::body::Body;
 use crate::sync::apart::Apart;
 use crate::sync::atomics::{AtomicU64, DataCell, Ordering};

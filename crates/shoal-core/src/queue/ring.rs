@@ -7,6 +7,8 @@
 //! Positions are ever-growing byte counts. The putting side writes only behind the last item and before `freed`, which
 //! only the getting side moves, and only over what it has taken.
 
+#![allow(unsafe_code, reason = "a ring of bytes in shared memory")]
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

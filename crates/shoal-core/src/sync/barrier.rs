@@ -48,6 +48,7 @@ pub const MOST: u32 = ARRIVED as u32;
 pub struct Inside([AtomicU32; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Inside {}
 

@@ -71,6 +71,7 @@ fn read(word: u32) -> Option<u32> {
 pub struct Waiters([Futex; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Waiters {}
 

@@ -1,6 +1,8 @@
 //! What becomes of locks and the like that somebody has written over, or goes on writing over while they are used: anything
 //! they like, but nobody panics, and nobody who has no patience waits.
 
+#![allow(unsafe_code, reason = "bytes that others write over")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

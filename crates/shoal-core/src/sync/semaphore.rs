@@ -87,6 +87,7 @@ impl What {
 pub struct Held([AtomicU64; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Held {}
 

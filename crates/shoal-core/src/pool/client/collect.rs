@@ -4,6 +4,8 @@
 //! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
 //! death, counts itself in `wanted`; then the leader lets go at once.
 
+#![allow(unsafe_code, reason = "rings, and payloads in shared memory")]
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
