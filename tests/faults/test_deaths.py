@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import shoal
 from tests.conftest import Run
 from tests.faults import tasks
+from tests.pool.support import eventually
 
 
 def death_of(pool: shoal.Pool, function: object, *args: object, **kwds: object) -> shoal.WorkerDied:
@@ -135,23 +138,34 @@ def test_a_flood_on_stderr_stops_nobody(run: Run) -> None:
     assert result.stderr.count("y") == 2 * 79 and result.stderr.count("z") == 2 * 79 * 100_000
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a control group of its own")
-def test_the_kernels_memory_killer_is_named(run: Run) -> None:
-    result = run("""
-        import os, sys
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with 200 MiB of memory, of version 2 where that rules memory, else of version 1."""
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    parent, limit = ("", "memory.max") if unified else ("memory", "memory.limit_in_bytes")
+    group = Path("/sys/fs/cgroup", parent, f"shoal-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"needs a control group of its own: {error}")
+    try:
+        try:
+            (group / limit).write_text(str(200 << 20))
+        except OSError as error:
+            pytest.skip(f"needs a control group with a limit: {error}")
+        yield group
+    finally:
+        # Those that were in it may still be ending.
+        eventually(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_the_kernels_memory_killer_is_named(run: Run, small_group: Path) -> None:
+    result = run(f"""
+        import os
         from pathlib import Path
 
-        # Version 2 where it rules memory, else version 1.
-        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            group, limit = Path(f"/sys/fs/cgroup/shoal-test-{os.getpid()}"), "memory.max"
-        else:
-            group, limit = Path(f"/sys/fs/cgroup/memory/shoal-test-{os.getpid()}"), "memory.limit_in_bytes"
-        try:
-            group.mkdir()
-            (group / limit).write_text(str(200 << 20))
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-        except OSError as error:
-            sys.exit(f"skip: {error}")
+        Path({str(small_group)!r}, "cgroup.procs").write_text(str(os.getpid()))
         import shoal
         with shoal.Pool(1) as pool:
             pool.apply(abs, (1,))
@@ -161,7 +175,5 @@ def test_the_kernels_memory_killer_is_named(run: Run) -> None:
             except shoal.WorkerDied as error:
                 print(error)
     """)
-    if result.stderr.startswith("skip"):
-        pytest.skip(result.stderr)
     assert "killed by signal 9" in result.stdout, result.stderr
     assert "the kernel killed it because memory had run out" in result.stdout
