@@ -103,7 +103,9 @@ impl Counter {
     }
 
     fn __isub__(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.plus(int64("n", &n.call_method0("__index__")?.neg()?)?).map(drop)
+        // What is no integer has no negative either; `int64` says so.
+        let negative = n.call_method0("__index__").and_then(|n| n.neg());
+        self.plus(int64("n", negative.as_ref().unwrap_or(n))?).map(drop)
     }
 
     /// Set the value, in one atomic step, and return the one before.
