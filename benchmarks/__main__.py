@@ -11,7 +11,7 @@ from shoal.bench.harness import Comparison, Program, sample_here
 from shoal.bench.peers import PEERS
 from shoal.bench.report import as_json, header, machine, table
 
-from . import ROOT, balance, bars, executors, idle, many, memory, nodes, objects, stream
+from . import ROOT, balance, bars, executors, idle, many, memory, nodes, nodes_shared, objects, stream
 
 GROUPS = groups.GROUPS | {
     "many": many.MEASUREMENTS,
@@ -23,6 +23,7 @@ GROUPS = groups.GROUPS | {
     "memory": memory.MEASUREMENTS,
     "bars": bars.MEASUREMENTS,
     "nodes": nodes.MEASUREMENTS,
+    "nodes-shared": nodes_shared.MEASUREMENTS,
 }
 MEASUREMENTS = {measurement.key: measurement for group in GROUPS.values() for measurement in group}
 

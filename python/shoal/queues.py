@@ -68,7 +68,7 @@ class SimpleQueue(RawQueue, Generic[T]):
         return _items(self)
 
     def __repr__(self) -> str:
-        return f"<shoal.{type(self).__name__}, {_count(self.qsize())}>"
+        return f"<shoal.{self.__class__.__name__}, {_count(self.qsize())}>"
 
 
 class Queue(RawQueue, Generic[T]):
@@ -110,7 +110,7 @@ class Queue(RawQueue, Generic[T]):
 
     def __repr__(self) -> str:
         size = f"{self.qsize()} of {_count(self.maxsize)}" if self.maxsize else _count(self.qsize())
-        return f"<shoal.{type(self).__name__}, {size}>"
+        return f"<shoal.{self.__class__.__name__}, {size}>"
 
 
 class JoinableQueue(Queue[T]):

@@ -104,6 +104,56 @@ def test_a_killed_worker_fails_its_task_alone(two: Any) -> None:
         assert [result.get() for result in results[1:]] == list(range(9))
 
 
+def test_what_a_killed_node_held_passes_on_and_who_waited_there_waits_no_more(two: Any) -> None:
+    scheduler, addresses = two
+    lock, semaphore, items, begun = shoal.Lock(), shoal.Semaphore(1), shoal.Queue(), shoal.Queue()
+
+    def wait() -> Any:
+        begun.put(os.getpid())
+        return items.get()
+
+    def hold() -> Any:
+        lock.acquire()
+        semaphore.acquire()
+        return wait()
+
+    with shoal.Pool(1, cluster=scheduler.address) as pool:
+        nodes = where(pool)
+        holder = pool.apply_async(hold)
+        held = nodes[str(begun.get())]
+        waiting = pool.apply_async(wait)
+        begun.get()
+        scheduler.kill(next(name for name, address in addresses.items() if address == held))
+        with pytest.raises(shoal.WorkerDied, match="its node was lost"):
+            holder.get()
+        with lock:
+            assert lock.abandoned
+        assert semaphore.acquire(timeout=60)
+        items.put("for who is left")
+        assert waiting.get() == "for who is left"
+
+
+def test_what_is_at_home_on_a_killed_node_is_gone_and_says_so(two: Any) -> None:
+    scheduler, _ = two
+    begun = shoal.Event()
+
+    def wait(items: Any) -> Any:
+        begun.set()
+        return items.get()
+
+    with shoal.Pool(1, cluster=scheduler.address) as pool:
+        items = pool.apply(shoal.Queue)
+        home = items._way.link.node
+        waiting = pool.apply_async(wait, (items,))
+        assert begun.wait(60)
+        name = next(name for name, address in two[1].items() if address == home)
+        scheduler.kill(name)
+        with pytest.raises(shoal.ShoalError, match=f"at home on node {home} is gone|its node was lost"):
+            waiting.get()
+        with pytest.raises(shoal.ShoalError, match=f"at home on node {home} is gone"):
+            items.put(1)
+
+
 def test_a_node_that_joins_gets_work(two: Any, tmp_path: Path) -> None:
     scheduler, _ = two
     folder, gate = tmp_path / "begun", tmp_path / "gate"

@@ -77,14 +77,6 @@ def test_a_replica_says_why_it_cannot_be_written_to_and_its_copies_can(pool: sho
     assert (total, writable, array[0]) == (10.0, True, 1.0)
 
 
-@pytest.mark.parametrize(
-    "thing", [shoal.Lock(), shoal.Queue(), shoal.Event(), shoal.Counter()], ids=lambda thing: type(thing).__name__
-)
-def test_what_lives_in_shared_memory_is_refused_with_the_path_to_it(pool: shoal.Pool, thing: object) -> None:
-    with pytest.raises(shoal.SerializationError, match=r"argument 0 of str: \[1\]\['a'\]: .* for another machine"):
-        pool.apply(str, ([0, {"a": thing}],))
-
-
 def test_an_array_in_a_partial_crosses_once_a_node(pool: shoal.Pool, crossed: list[int]) -> None:
     array = numpy.ones(1 << 20)
     assert pool.map(functools.partial(writable_and_sum, array), range(40), chunksize=1) == [

@@ -20,6 +20,7 @@ use crate::errors::OrRaise;
 use crate::in_flight;
 use crate::inside::Inside;
 use crate::message::Reader;
+use crate::sync::interruption;
 use crate::wire::{self, Writer};
 
 /// How long to wait before signals are looked at again.
@@ -141,7 +142,7 @@ impl RawQueue {
                 Put::Full if patience.is_over() && (self.queue.is_full() || is_up(&mut asked)) => return Ok(false),
                 Put::Full | Put::Interrupted => {}
             }
-            py.check_signals()?;
+            interruption(py)?;
             let slice = if patience.is_over() { SLICE } else { patience.slice() };
             let _inside = Inside::enter(py);
             put = py.detach(|| self.queue.put_all(rest, Some(slice))).or_raise(py)?;
@@ -208,7 +209,7 @@ impl RawQueue {
                 Got::Empty if patience.is_over() && (self.queue.is_empty() || is_up(&mut asked)) => return Ok(None),
                 Got::Empty | Got::Interrupted => {}
             }
-            py.check_signals()?;
+            interruption(py)?;
             let slice = if patience.is_over() { SLICE } else { patience.slice() };
             let _inside = Inside::enter(py);
             waited = true;
@@ -364,7 +365,7 @@ impl RawQueue {
     #[pyo3(signature = (immediate = false))]
     fn shutdown(&self, py: Python<'_>, immediate: bool) -> PyResult<()> {
         while self.queue.shut_down(Some(Duration::ZERO)) != Acquired::Yes {
-            py.check_signals()?;
+            interruption(py)?;
             let _inside = Inside::enter(py);
             if py.detach(|| self.queue.shut_down(Some(SLICE))) == Acquired::Yes {
                 break;
@@ -375,7 +376,7 @@ impl RawQueue {
                 match self.queue.get(Some(Duration::ZERO)).or_raise(py)? {
                     Got::Item(_) => _ = self.queue.done(1),
                     Got::Shut => break,
-                    Got::Empty | Got::Interrupted => py.check_signals()?,
+                    Got::Empty | Got::Interrupted => interruption(py)?,
                 }
             }
         }
@@ -398,7 +399,7 @@ impl RawQueue {
             }
             let _inside = Inside::enter(py);
             if !py.detach(|| self.queue.join(Some(patience.slice()))) {
-                py.check_signals()?;
+                interruption(py)?;
             }
         }
         Ok(true)

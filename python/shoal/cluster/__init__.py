@@ -14,7 +14,8 @@ functions.py    functions, which cross the network once a node
 words.py        what tasks print
 terms.py        limits and further tries
 wire.py         objects to bytes and frames, for another machine
-elsewhere.py    what shared things are there
+elsewhere.py    what shared arrays are there
+shared/         what stands for locks, queues, counters and the like there
 engine.py       what is asked of the cluster: the interface of its adapter
 dask.py         the adapter of Dask
 

@@ -6,7 +6,9 @@ array, private to its task in any case, arrives writable, as it does in a worker
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy
@@ -19,8 +21,8 @@ __all__ = ["Replica", "reduce_elsewhere"]
 
 Reducer = Callable[[Any], Any]
 
-_HERE = (
-    _engine.Block,
+# What stays at home, and has something stand for it elsewhere.
+_AT_HOME = (
     _engine.Counter,
     _engine.Event,
     _engine.Lock,
@@ -28,10 +30,10 @@ _HERE = (
     _engine.RawBarrier,
     _engine.RawCondition,
     _engine.RawQueue,
-    _engine.RawTally,
     _engine.Semaphore,
-    _engine.SmallBlock,
 )
+
+_HERE = (_engine.Block, _engine.RawTally, _engine.SmallBlock)
 
 # The answers so far; forgotten when there are so many.
 _found: dict[type, Reducer | None] = {}
@@ -51,8 +53,14 @@ def reduce_elsewhere(obj: Any) -> Any:
 
 
 def _look(kind: type) -> Reducer | None:
+    if kind is MethodType:
+        return _reduce_method
     if issubclass(kind, _HERE):
         return _refuse
+    if issubclass(kind, _AT_HOME) or hasattr(kind, "stands_for") or hasattr(kind, "_shoal_type"):
+        return _reduce_thing
+    if "tqdm.std" in sys.modules and issubclass(kind, sys.modules["tqdm.std"].tqdm):
+        return _reduce_bar
     if issubclass(kind, Replica):
         return _reduce_replica
     if kind is memoryview:
@@ -69,6 +77,24 @@ def _look(kind: type) -> Reducer | None:
 def _refuse(obj: Any) -> Any:
     name = type(obj).__name__
     raise TypeError(f"cannot pickle {name!r} object for another machine: it lives in the shared memory of this one")
+
+
+def _reduce_thing(thing: Any) -> Any:
+    from shoal.cluster.shared.refs import reduce
+
+    return reduce(thing)
+
+
+def _reduce_method(method: Any) -> Any:
+    # By name: at home it is another function that bears it.
+    stands_in = hasattr(type(method.__self__), "stands_for")
+    return (getattr, (method.__self__, method.__func__.__name__)) if stands_in else NotImplemented
+
+
+def _reduce_bar(bar: Any) -> Any:
+    from shoal.progress.travel import adopt
+
+    return _reduce_thing(adopt(bar))
 
 
 def _reduce_array(array: Any) -> Any:

@@ -23,6 +23,9 @@ from shoal._terms import Terms
 from shoal.cluster.balance import Rate
 from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
+from shoal.cluster.shared.refs import take_role
+from shoal.cluster.shared.relay import Relay
+from shoal.cluster.shared.ways import Way
 from shoal.cluster.target import FAILED, Target
 from shoal.cluster.wire import size, unpack
 from shoal.cluster.words import listen, speak
@@ -57,7 +60,12 @@ class Node:
     def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
         self._send = send
         self._words: Queue[tuple[int, str]] = Queue()
-        self._pool = _made(pickle.loads(options), neighbours, self._words)
+        self._relay = Relay(send, self._has)
+        try:
+            self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay)
+        except BaseException:
+            self._relay.close()
+            raise
         self._base = self._pool._base
         self._inbox = _engine.Inbox(self._base)
         self._lock = threading.Lock()
@@ -91,7 +99,10 @@ class Node:
     def receive(self, items: list[Item]) -> None:
         """Take what the client sent. Does not wait."""
         for item in items:
-            self._received.put(item)
+            if item[0] == "shared":  # somebody waits for it
+                self._relay.hear(item[1:])
+            else:
+                self._received.put(item)
 
     def close(self) -> None:
         """End the pool and whatever it is at; returns when its workers have ended."""
@@ -100,8 +111,12 @@ class Node:
         self._pool.terminate()
         self._pool.join()
         self._words.shutdown()
+        self._relay.close()
         for thread in self._threads:
             thread.join()
+
+    def _has(self, pid: int) -> bool:
+        return any(worker.pid == pid for worker in self._base.workers)
 
     def _pass_on(self, words: list[tuple[int, str]]) -> None:
         self._send(("said", words))
@@ -185,6 +200,8 @@ class Node:
 
     def _say(self, taken: list[Item], outcomes: list[Item] | None = None) -> None:
         """Tell the client what ended and what is taken; then hand the latter to the pool."""
+        if outcomes:
+            self._relay.look()  # what bars have counted until now comes first
         items: list[Item] = [("done", outcomes)] if outcomes else []
         if taken:
             items.append(("took", [task[0] for task in taken]))
@@ -267,17 +284,18 @@ class Node:
         self._say(taken, outcomes)
 
 
-def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]]) -> Pool:
+def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]], relay: Relay) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    arguments.update(initializer=_initialize, initargs=(words, arguments.pop("start")))
+    arguments.update(initializer=_initialize, initargs=(words, (relay.up, relay.home.name), arguments.pop("start")))
     return Pool(**arguments, cluster=None)
 
 
-def _initialize(words: Queue[tuple[int, str]], start: tuple[bytes, list[Any]] | None) -> None:
+def _initialize(words: Queue[tuple[int, str]], way: tuple[Any, bytes], start: tuple[bytes, list[Any]] | None) -> None:
     """In a worker: what it prints goes to the client; then the user's initializer."""
     speak(words)
+    take_role(Way(*way))
     if start is not None:
         run_initializer(lambda: unpack(*start))

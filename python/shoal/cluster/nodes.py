@@ -16,12 +16,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from shoal.cluster.balance import Linked, NodeWorker, shares
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of
+from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.target import CALL, ERROR, FAILED, WITH
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
@@ -67,6 +69,8 @@ class Nodes:
         self.dropped: deque[int] = deque()
         self.functions = Functions(lambda number: self.dropped.append(-number))
         self._printer = Printer()
+        self._home = home()
+        self._use: Use | None = self._home.use()
         self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
@@ -305,6 +309,7 @@ class Nodes:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
+            self._home.lost(link)
             for number, (asked, _, event) in list(self._answers.items()):
                 if asked is node:
                     del self._answers[number]
@@ -345,6 +350,11 @@ class Nodes:
             error: BaseException | None = None
             if status == FAILED:
                 error = load_exception(data)
+                if isinstance(error, CancelledError):
+                    # By `cancel`, whose answer comes behind this.
+                    del self._tasks[task.number]
+                    task.end_cancelled()
+                    continue
                 if isinstance(error, (WorkerDied, TaskTimeout)):
                     self._die(task, error, node.link.node)
                     continue
@@ -367,6 +377,9 @@ class Nodes:
 
     def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
         self._printer.say(words)
+
+    def _on_shared(self, node: Linked, *message: Any) -> None:
+        self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message)
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         if (waiting := self._answers.pop(number, None)) is not None:
@@ -505,7 +518,7 @@ class Nodes:
             return
         self._stop()
         if not self._nodes:
-            self._state = "over"
+            self._state, self._use = "over", None
             self.changed.notify_all()
 
     def _stop(self) -> None:

@@ -19,6 +19,7 @@ from shoal.cluster.functions import Function
 from shoal.cluster.maps import Job, Stream
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.progress import taken_apart
+from shoal.cluster.shared.homes import home
 from shoal.cluster.terms import Terms
 from shoal.cluster.wire import pack
 from shoal.insight import html
@@ -67,6 +68,7 @@ class ClusterPool(Pool):
             if wanted is not True:
                 raise ValueError(f"{name} is for pools of one machine: on a cluster it can't be switched off")
         terms = Terms(options)
+        use = home().use()
         start = _checks.initializer(initializer, initargs)
         if affinity is not None:
             cpus_of_workers(affinity)
@@ -99,6 +101,7 @@ class ClusterPool(Pool):
         self._name = engine.name
         self._base = Nodes(engine, arguments)  # type: ignore[assignment]
         register(self)
+        del use  # it is the nodes' by now
 
     def terminate(self) -> None:
         self._terminated = True

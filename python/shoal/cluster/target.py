@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from shoal.cluster.shared.ways import settle
 from shoal.cluster.wire import Frame, pack, unpack
 from shoal.serialize import dump_exception
 
@@ -78,6 +79,7 @@ class Target:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
+        settle()
         return status, packed, beside, time.perf_counter() - started
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from shoal.progress.door import above_bars, door
+
 __all__ = ["Printer", "listen", "speak"]
 
 # Characters that a line may have before it is passed on in parts.
@@ -99,5 +101,8 @@ class Printer:
             for number, text in self._words.get():
                 stream = sys.stdout if number == 1 else sys.stderr
                 if stream is not None:
-                    stream.write(text)
-                    stream.flush()
+                    if "shoal.progress.screen" in sys.modules:
+                        door()  # it knows whether there are bars
+                    with above_bars():
+                        stream.write(text)
+                        stream.flush()

@@ -20,6 +20,7 @@ from shoal._engine import when_readable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Any
 
 __all__ = ["Address", "Door", "above_bars", "door", "existing_door", "given", "home", "shut", "take_home"]
 
@@ -117,6 +118,9 @@ class Door:
 
 
 _door: Door | None = None
+
+# Those who have what others make or write shown elsewhere: on a node of a cluster (`shoal.cluster.shared.relay`).
+relays: list[Any] = []
 
 # The screen of the process that this one is a child of, or got a bar from first.
 _given: Address | None = None

@@ -323,6 +323,11 @@ class Screen:
 
         if not visitor.is_welcome:
             return
+        for relay in list(door.relays):
+            mirror = relay.show(visitor, kind, parts, kwargs)
+            if mirror is not None:
+                visitor.bars[parts[0]] = mirror
+                return
         shared = Shared(*parts)
         if kwargs.get("file") is not None:
             kwargs["file"] = getattr(sys, kwargs["file"])
@@ -334,6 +339,8 @@ class Screen:
         """A bar has been closed there: of theirs, or of this process."""
         from shoal.progress.travel import known
 
+        for relay in list(door.relays):
+            relay.look()
         bar = known(name)
         if bar is not None and not bar.tick():
             visitor.bars.pop(name, None)
@@ -343,7 +350,8 @@ class Screen:
         """Text to be printed above the bars."""
         from shoal.progress.travel import bar_class
 
-        bar_class("bar").write_here(text, stream, end)
+        if not any(relay.write(visitor, text, stream, end) for relay in list(door.relays)):
+            bar_class("bar").write_here(text, stream, end)
 
 
 def _say(data: bytes) -> bool:

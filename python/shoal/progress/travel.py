@@ -18,7 +18,7 @@ from shoal.progress.bar import Bar, Number, tqdm
 from shoal.progress.door import Address, existing_door, take_home
 from shoal.progress.shared import Shared
 
-__all__ = ["adopt", "adopting", "bar_class", "known", "reduce", "remember", "share"]
+__all__ = ["adopt", "adopting", "arrive", "bar_class", "known", "reduce", "remember", "share"]
 
 _KINDS = frozenset({"bar", "std", "notebook", "rich"})
 
@@ -34,7 +34,7 @@ _turn = threading.Lock()
 
 def reduce(bar: Bar[Any]) -> tuple[object, ...]:
     """What a bar is pickled to."""
-    return _arrive, (*share(bar).parts, bar.address, bar.fields())
+    return arrive, (*share(bar).parts, bar.address, bar.fields())
 
 
 def share(bar: Bar[Any]) -> Shared:
@@ -85,10 +85,8 @@ def adopt(bar: Any) -> Bar[Any]:
     return cast(Bar[Any], bar)
 
 
-def _arrive(
-    name: bytes, tally: RawTally, lock: Lock, page: Block, address: Address, fields: dict[str, Any]
-) -> Bar[Any]:
-    """The bar of that name, in this process."""
+def arrive(name: bytes, tally: RawTally, lock: Lock, page: Block, address: Address, fields: dict[str, Any]) -> Bar[Any]:
+    """The bar of that name, in this process; what a bar is pickled to."""
     bar = _known.get(name)
     if bar is None:
         here = existing_door()

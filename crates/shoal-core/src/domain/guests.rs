@@ -44,7 +44,8 @@ impl State {
     fn attended(&self) -> [bool; bits::CAPACITY] {
         let mut attended = [false; bits::CAPACITY];
         let guests = self.guests.values().filter_map(|guest| guest.holder);
-        self.seats.values().map(|seat| seat.holder).chain(guests).for_each(|holder| {
+        let stand_ins = self.stand_ins.iter().copied();
+        self.seats.values().map(|seat| seat.holder).chain(guests).chain(stand_ins).for_each(|holder| {
             attended[usize::from(holder)] = true;
         });
         attended

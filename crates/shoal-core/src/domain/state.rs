@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) pools: HashMap<u32, PoolLink>,
     pub(super) watches: HashMap<u64, Watch>,
     pub(super) reports: Option<Arc<Reports>>,
+    /// Numbers that this process holds for others: see `stand_in`.
+    pub(super) stand_ins: HashSet<u16>,
 }
 
 /// A descriptor that the supervisor looks after for others, and what to do when it is readable.

@@ -19,6 +19,7 @@ use super::handle::Address;
 use super::lease::{Entry, Kind};
 use super::roster::Claim;
 use super::segment::Segment;
+use crate::domain::stand_in;
 use crate::error::{Error, Result};
 use crate::queue;
 
@@ -163,6 +164,12 @@ impl Heap {
     /// This process's number in the domain.
     pub fn me(&self) -> u16 {
         self.me.load(Ordering::Relaxed)
+    }
+
+    /// Whose number the calling thread bears in the words of locks and the like: this process's, or that of whom it stands for.
+    #[inline]
+    pub fn actor(&self) -> u16 {
+        stand_in::acting(self).unwrap_or_else(|| self.me())
     }
 
     /// Where its domain is to be found.

@@ -260,6 +260,11 @@ impl<'a> Barrier<'a> {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |state| open(state).then(|| state.wrapping_sub(1)));
     }
 
+    /// A party has died that was here: its generation breaks, and says so, if it has not ended.
+    pub fn mourn(&self, party: Party) {
+        self.break_generation(party.generation, BROKEN | DIED);
+    }
+
     fn break_generation(&self, broken: u64, how: u64) -> bool {
         self.change(|state| (generation(state) == broken && state & BROKEN == 0).then_some(state | how))
     }

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use shoal_core::domain;
+use shoal_core::domain::{self, stand_in};
 use shoal_core::memory::lease::Kind;
 use shoal_core::memory::words::Shared;
 use shoal_core::sync::barrier::{Barrier, Broken, Inside, MOST};
@@ -73,12 +73,17 @@ impl RawBarrier {
         action: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u32> {
         let (barrier, timeout) = (self.barrier(), duration(timeout)?);
-        let me = self.0.lease().heap().me();
+        let me = self.0.lease().heap().actor();
         let act = action.is_some();
         let (passed, raised) = patiently(py, timeout, |patience| {
             let (party, last) = barrier.arrive(me, patience)?;
             if !last {
-                barrier.wait(party, patience)?;
+                // A process elsewhere that has ended, for which this thread stands, is not one that has only given up.
+                barrier.wait(party, patience).inspect_err(|_| {
+                    if stand_in::is_over() {
+                        barrier.mourn(party);
+                    }
+                })?;
             } else if !act {
                 barrier.open(party, true)?;
             }

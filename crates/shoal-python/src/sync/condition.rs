@@ -14,6 +14,7 @@ use shoal_core::sync::rlock::RLock as CoreRLock;
 use super::handle;
 use super::lock::Lock;
 use super::rlock::RLock;
+use super::stand_in::interruption;
 use super::wait::{abandoned, duration};
 use crate::block::resolve;
 use crate::errors::OrRaise;
@@ -57,7 +58,7 @@ impl Guard {
     fn is_mine(&self) -> bool {
         let cell = self.lease().cell();
         match self {
-            Guard::Plain(lock) => CoreLock::new(cell).is_held_by(lock.get().lease().heap().me()),
+            Guard::Plain(lock) => CoreLock::new(cell).is_held_by(lock.get().lease().heap().actor()),
             Guard::Reentrant(lock) => CoreRLock::new(cell).times(lock.get().me()) > 0,
         }
     }
@@ -119,7 +120,7 @@ impl RawCondition {
             return Err(PyAssertionError::new_err("must acquire() condition before using wait()"));
         }
         let (condition, cell) = (self.condition(), self.guard.lease().cell());
-        let me = self.shared.lease().heap().me();
+        let me = self.shared.lease().heap().actor();
         let owner = match &self.guard {
             Guard::Plain(_) => None,
             Guard::Reentrant(lock) => Some(lock.get().me()),
@@ -128,7 +129,7 @@ impl RawCondition {
         let raised = std::sync::Mutex::new(None);
         let (waited, back) = py.detach(|| {
             let mut stop = || {
-                let error = Python::attach(|py| py.check_signals()).err();
+                let error = Python::attach(interruption).err();
                 let stopped = error.is_some();
                 if let Ok(mut raised) = raised.lock() {
                     *raised = error;
@@ -136,7 +137,7 @@ impl RawCondition {
                 stopped
             };
             // The first exception is kept until the lock is back.
-            let mut insist = || match Python::attach(|py| py.check_signals()) {
+            let mut insist = || match Python::attach(interruption) {
                 Ok(()) => false,
                 Err(error) => raised.lock().is_ok_and(|mut raised| raised.replace(error).is_some()),
             };

@@ -7,7 +7,7 @@ use shoal_core::memory::lease::Kind;
 use shoal_core::sync::lock::Lock as CoreLock;
 
 use super::wait::{Truth, acquire};
-use super::{Reduced, cell, process_name, reduce};
+use super::{Reduced, cell, reduce};
 
 /// A lock between processes and threads, as `multiprocessing.Lock`.
 ///
@@ -44,7 +44,7 @@ impl Lock {
 
     #[inline]
     fn me(&self) -> u16 {
-        self.0.heap().me()
+        self.0.heap().actor()
     }
 }
 
@@ -142,13 +142,14 @@ impl Lock {
         self.lock().is_abandoned()
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let owner = match self.lock() {
-            lock if lock.is_held_by(self.me()) => process_name(py)?,
-            lock if lock.is_locked() => "SomeOtherProcess".to_owned(),
-            _ => "None".to_owned(),
-        };
-        Ok(format!("<Lock(owner={owner})>"))
+    /// Whether this process holds it.
+    fn _is_mine(&self) -> bool {
+        self.lock().is_held_by(self.me())
+    }
+
+    /// In Python: what stands for a lock of another machine says the same.
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("shoal.locks")?.getattr("describe_lock")?.call1((slf,))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

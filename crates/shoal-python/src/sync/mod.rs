@@ -11,6 +11,7 @@ mod event;
 mod lock;
 mod rlock;
 mod semaphore;
+mod stand_in;
 mod tally;
 mod wait;
 
@@ -32,6 +33,7 @@ pub use event::Event;
 pub use lock::Lock;
 pub use rlock::RLock;
 pub use semaphore::Semaphore;
+pub use stand_in::interruption;
 pub use tally::{Counted, RawTally};
 
 /// The cell that a handle names, or a new one.
@@ -58,15 +60,6 @@ fn reduce<'py>(object: &Bound<'py, PyAny>, lease: &Lease) -> PyResult<Reduced<'p
     Ok((open, (object.get_type(), handle(py, lease)?)))
 }
 
-/// What `multiprocessing` calls this process; if it isn't there, this is the main one.
-fn process_name(py: Python<'_>) -> PyResult<String> {
-    let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
-    match modules.get_item("multiprocessing.process")? {
-        Some(process) => process.call_method0("current_process")?.getattr("name")?.extract(),
-        None => Ok("MainProcess".to_owned()),
-    }
-}
-
 /// The object of class `cls` that a handle names.
 #[pyfunction]
 pub fn open_shared<'py>(cls: &Bound<'py, PyType>, handle: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
@@ -86,5 +79,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Counter>()?;
     module.add_class::<RawTally>()?;
     module.add_class::<Counted>()?;
+    module.add_class::<stand_in::StandIn>()?;
+    module.add_class::<stand_in::Twin>()?;
     module.add_function(wrap_pyfunction!(open_shared, module)?)
 }

@@ -7,7 +7,7 @@ use shoal_core::memory::lease::Kind;
 use shoal_core::sync::rlock::{Owner, RLock as CoreRLock};
 
 use super::wait::{Truth, acquire};
-use super::{Reduced, cell, process_name, reduce};
+use super::{Reduced, cell, reduce};
 
 /// A lock that the thread which holds it may take again, as `multiprocessing.RLock`.
 ///
@@ -39,7 +39,7 @@ impl RLock {
     /// The calling thread.
     #[inline]
     pub fn me(&self) -> Owner {
-        Owner::current(self.0.heap().me())
+        Owner::current(self.0.heap().actor())
     }
 }
 
@@ -104,17 +104,19 @@ impl RLock {
         self.lock().lock().is_abandoned()
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let (times, lock) = (self.lock().times(self.me()), self.lock().lock());
-        Ok(if times > 0 {
-            format!("<RLock({}, {times})>", process_name(py)?)
-        } else if lock.is_held_by(self.0.heap().me()) {
-            "<RLock(SomeOtherThread, nonzero)>".to_owned()
-        } else if lock.is_locked() {
-            "<RLock(SomeOtherProcess, nonzero)>".to_owned()
-        } else {
-            "<RLock(None, 0)>".to_owned()
-        })
+    /// How often the calling thread has it.
+    fn _times(&self) -> u32 {
+        self.lock().times(self.me())
+    }
+
+    /// Whether a thread of this process has it.
+    fn _is_ours(&self) -> bool {
+        self.lock().lock().is_held_by(self.0.heap().actor())
+    }
+
+    /// As that of a `Lock`.
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("shoal.locks")?.getattr("describe_rlock")?.call1((slf,))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

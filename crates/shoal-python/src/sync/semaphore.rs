@@ -44,7 +44,7 @@ impl Semaphore {
 
     #[inline]
     fn me(&self) -> u16 {
-        self.0.lease().heap().me()
+        self.0.lease().heap().actor()
     }
 }
 

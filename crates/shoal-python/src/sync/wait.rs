@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use shoal_core::sync::lock::Acquired;
 use shoal_core::sync::patience::Patience;
 
+use super::stand_in::interruption;
 use crate::errors::raise;
 use crate::inside::Inside;
 
@@ -62,7 +63,7 @@ pub fn patiently<T: Send>(
     let mut raised = None;
     let result = py.detach(|| {
         let mut stop = || {
-            raised = Python::attach(|py| py.check_signals()).err();
+            raised = Python::attach(interruption).err();
             raised.is_some()
         };
         wait(&mut Patience::within(timeout).unless(&mut stop))
