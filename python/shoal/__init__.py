@@ -18,7 +18,15 @@ if not sys.platform.startswith("linux"):
 
 import atexit
 
-from shoal._engine import __version__, wait_for_threads
+try:
+    from shoal._engine import __version__, wait_for_threads
+except ModuleNotFoundError as error:
+    if error.name != "shoal._engine":
+        raise
+    raise ImportError(
+        "shoal's engine is not here for this interpreter. It is made for CPython 3.11 or newer on x86-64 and aarch64; "
+        "in a checkout, `pip install .` builds it"
+    ) from error
 
 # At the end of the interpreter, after the pools have ended: no thread may come back from the engine too late.
 atexit.register(wait_for_threads)
@@ -147,6 +155,9 @@ _LAZY = {
 }
 
 
+# What programs of multiprocessing look for here, too, and what is not shoal's.
+_ELSEWHERE = ("Manager", "Pipe", "Process", "current_process", "get_context", "shared_memory")
+
 # Modules that are found here without an import of their own.
 _MODULES = ("joblib",)
 
@@ -154,7 +165,8 @@ _MODULES = ("joblib",)
 def __getattr__(name: str) -> object:
     module = name if name in _MODULES else _LAZY.get(name)
     if module is None:
-        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+        where = ": shoal.multiprocessing has it" if name in _ELSEWHERE else ""
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}{where}")
     from importlib import import_module
 
     found = import_module(f"shoal.{module}")

@@ -29,11 +29,35 @@ def processes(value: object, name: str = "processes") -> int:
 
 def initializer(function: object, initargs: Iterable[Any]) -> tuple[object, tuple[Any, ...]] | None:
     """The initializer and its arguments; None if there is none."""
+    arguments_of = arguments(initargs, "initargs")
     if function is None:
         return None
     if not callable(function):
         raise TypeError(f"initializer must be callable, not {type(function).__name__}")
-    return function, tuple(initargs)
+    return function, arguments_of
+
+
+def arguments(value: object, name: str = "args") -> tuple[Any, ...]:
+    """Positional arguments of a call."""
+    iterable(value, name)
+    return tuple(value)  # type: ignore[arg-type]  # it was looked at
+
+
+def keywords(value: object, name: str = "kwds") -> dict[str, Any] | None:
+    """Keyword arguments of a call; None for none."""
+    if not value:
+        return None
+    if not hasattr(value, "keys"):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+    return dict(value)  # type: ignore[call-overload, no-any-return]
+
+
+def iterable(value: object, name: str = "iterable") -> None:
+    """What can be iterated over."""
+    kind = type(value)
+    if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+        other = "; asynchronous ones are for imap of pool.aio" if hasattr(kind, "__aiter__") else ""
+        raise TypeError(f"{name} must be iterable, not {kind.__name__}{other}")
 
 
 def maxtasksperchild(value: object, name: str = "maxtasksperchild") -> int | None:
@@ -74,7 +98,8 @@ def period(value: object, name: str) -> float | None:
 def chunksize(value: object, name: str = "chunksize") -> int:
     """Items a task."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+        several = "; for several iterables use starmap and zip" if hasattr(value, "__iter__") else ""
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}{several}")
     size = int(value.__index__())
     if size < 1:
         raise ValueError(f"{name} must be 1 or more, not {size}")
@@ -125,6 +150,7 @@ def int64(name: str, value: object) -> int:
 
 def modules(preload: Iterable[str]) -> list[str]:
     """Names of modules that can be found."""
+    iterable(preload, "preload")
     names = [preload] if isinstance(preload, str) else list(preload)
     if names:
         from importlib.util import find_spec
@@ -132,6 +158,10 @@ def modules(preload: Iterable[str]) -> list[str]:
         for name in names:
             if not isinstance(name, str):
                 raise TypeError(f"preload must be names of modules, not {type(name).__name__}")
-            if name not in sys.modules and find_spec(name) is None:
+            try:
+                found = name in sys.modules or find_spec(name) is not None
+            except ModuleNotFoundError:  # not even its package
+                found = False
+            if not found:
                 raise ModuleNotFoundError(f"preload: no module named {name!r}", name=name)
     return names

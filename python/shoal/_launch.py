@@ -6,6 +6,7 @@ import os
 import sys
 
 from shoal import _budget
+from shoal._identity import identity
 from shoal.progress.door import door, home
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ def command() -> tuple[str, list[str], list[tuple[str, str]]]:
     It gets the client's `sys.path` and prefixes rather than running `site` again, which can take longer than all the
     rest of its start. If the client has import hooks (an editable install, say), `site` runs, as it made them.
     """
-    paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
+    paths = _paths()
     start = f"import sys; sys.path[:] = {paths!r}; "
     flags = _interpreter_flags()
     if all(_finder_name(finder) in _PLAIN_FINDERS for finder in sys.meta_path):
@@ -65,11 +66,25 @@ def setup(
         most_memory: bytes of memory of its own, with more of which a worker is replaced after a task.
         told: what it is to report, see `shoal.reports`.
     """
-    paths = [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)]
     argv = list(getattr(sys, "argv", [""]))
     # Bars of workers of workers, too, are drawn by the first client.
     screen = home() or door().address
-    return os.getcwd(), paths, argv, dict(os.environ), share, cpus, most, most_memory, told, _family(), screen
+    itself = directory(), _paths(), argv, dict(os.environ)
+    return *itself, share, cpus, most, most_memory, told, _family(), screen, identity()
+
+
+def directory() -> str | None:
+    """The one this process is in; None if somebody has removed that."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _paths() -> list[str]:
+    """Where this process looks for modules. The directory that it is in goes by its name, if it has one."""
+    here = directory()
+    return [path for entry in sys.path if isinstance(entry, str) and (path := entry or here)]
 
 
 def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:

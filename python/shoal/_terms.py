@@ -10,7 +10,7 @@ from shoal import _checks, _engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, TypedDict
 
     Exceptions = type[BaseException] | tuple[type[BaseException], ...]
@@ -28,6 +28,32 @@ if TYPE_CHECKING:
 NAMES = ("timeout", "retries", "retry_on", "retry_delay", "priority")
 MOST_RETRIES = 2**31
 
+# What an argument is called that other tools, or other calls, call so.
+_ELSEWHERE = {
+    **dict.fromkeys(("n_jobs", "num_workers", "max_workers"), "processes of Pool, max_workers of Executor"),
+    "processes": "max_workers of Executor",
+    **dict.fromkeys(("worker_lifespan", "max_tasks_per_child"), "maxtasksperchild of Pool"),
+    "maxtasksperchild": "max_tasks_per_child of Executor",
+    "worker_init": "initializer",
+    "cpu_ids": "affinity",
+    "mp_context": "context of Pool, and of no account",
+    **dict.fromkeys(("progress_bar", "verbose", "show_progress"), "progress"),
+    **dict.fromkeys(("chunk_size", "batch_size"), "chunksize"),
+    **dict.fromkeys(("max_tasks_active", "pre_dispatch", "prefetch"), "buffersize"),
+    "task_timeout": "timeout",
+    "max_retries": "retries",
+}
+
+
+def check_names(options: Iterable[str]) -> None:
+    """That all of these are options of a task: what no call knows as an argument of its own ends up here."""
+    for name in options:
+        if name in NAMES:
+            continue
+        here = f": here it is {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+        known = "" if here else f"; the options of a task are {', '.join(NAMES)}"
+        raise TypeError(f"unexpected keyword argument {name!r}{here}{known}")
+
 
 class Terms:
     """Checked options, as the engine wants them."""
@@ -35,9 +61,7 @@ class Terms:
     __slots__ = ("alone", "engine", "options")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        for name in options:
-            if name not in NAMES:
-                raise TypeError(f"unexpected keyword argument {name!r}; the options of a task are {', '.join(NAMES)}")
+        check_names(options)
         self.options = dict(options)
         limit = _checks.period(options.get("timeout"), "timeout")
         retries = _retries(options.get("retries", 0))

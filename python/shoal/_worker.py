@@ -8,7 +8,7 @@ import faulthandler
 import os
 import sys
 
-from shoal import _budget, _engine
+from shoal import _budget, _engine, _identity
 from shoal.progress.ordinary import take_over
 from shoal.reports.worker import settle
 from shoal.serialize.inherited import run_initializer
@@ -55,13 +55,17 @@ def work(seat: _engine.Seat) -> NoReturn:
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
     global family, screen
-    directory, path, argv, environment, share, cpus, most, most_memory, told, family, screen = setup
+    directory, path, argv, environment, share, cpus, most, most_memory, told, family, screen, client = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])
     # Whoever asks whether the interpreter still runs is answered by it. System calls go on where they can.
     _signal.signal(_signal.SIGURG, worker.answerer())
     _signal.siginterrupt(_signal.SIGURG, False)
-    os.chdir(directory)
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except FileNotFoundError:
+            pass  # gone since the pool was made: a task that needs it will say so, and most don't
     sys.path[:] = path
     sys.argv[:] = argv
     zygote = dict(os.environ)
@@ -69,6 +73,7 @@ def _serve(worker: _engine.Seated) -> int:
         del os.environ[name]
     os.environ.update(environment)
     _budget.settle(share, zygote)
+    _identity.settle(worker.number, client)
     notice = settle(worker.reporter(), worker.number, told)
     take_over(screen)
     if sys.stdout.isatty() or sys.stderr.isatty():

@@ -22,24 +22,32 @@ def main() -> None:
     os.close(null)
     prepare()
     zygote = _engine.Zygote(socket)
-    zygote.ready()
-    while (wish := zygote.next()) is not None:
-        if isinstance(wish, bytes):
-            _preload(wish.decode())
-            continue
-        # A child that flushes what its parent had buffered would print it twice.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            zygote.failed(wish, error.errno or 0)
-            continue
-        if pid == 0:
-            del zygote  # closes its socket here: the client must see the end of it when the zygote dies
-            work(wish)
-        zygote.forked(wish, pid)
-    os._exit(0)
+    code = 1
+    try:
+        zygote.ready()
+        while (wish := zygote.next()) is not None:
+            if isinstance(wish, bytes):
+                _preload(wish.decode())
+                continue
+            # A child that flushes what its parent had buffered would print it twice.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                zygote.failed(wish, error.errno or 0)
+                continue
+            if pid == 0:
+                del zygote  # closes its socket here: the client must see the end of it when the zygote dies
+                work(wish)
+            zygote.forked(wish, pid)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # The socket closes with the process, not before: what the client finds closed and running, it ends. That would
+        # look like a zygote that somebody has killed, which is started again more often.
+        os._exit(code)
 
 
 def _preload(name: str) -> None:

@@ -21,7 +21,7 @@ import numpy
 from numpy.lib.array_utils import normalize_axis_index
 
 from shoal.arrays import SharedArray, array, empty
-from shoal.maps import Maps
+from shoal.maps import Maps, finish
 from shoal.results import closed
 from shoal.serialize.exceptions import add_note
 
@@ -93,7 +93,7 @@ class _Run:
     def into(self, place: SharedArray) -> None:
         """All results written into an output that is there already."""
         job = self._start(place, 0, must_fit=True)
-        job.run()
+        finish(job)
         job.result()
 
     def into_new(self) -> SharedArray | None:

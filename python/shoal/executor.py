@@ -16,6 +16,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal import _checks
+from shoal._terms import check_names
 from shoal.pool import Pool, Worker
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Executor(futures.Executor):
         cluster: object = None,
         **options: Unpack[TaskOptions],
     ) -> None:
+        check_names(options)
         count = _checks.processes(max_workers, "max_workers")
         start = _checks.initializer(initializer, initargs)
         if start is not None:

@@ -24,6 +24,7 @@ import numpy
 from shoal import _checks, _engine
 from shoal.arrays import array
 from shoal.default import warm_pool
+from shoal.maps import finish
 from shoal.serialize.exceptions import add_note
 
 __all__ = ["ParallelLoop", "parallel"]
@@ -60,7 +61,7 @@ class ParallelLoop:
             whole.step,
         )
         job = _engine.Job(pool._base, sent, pieces, None, False)
-        job.run()
+        finish(job)
         job.result()
 
     def __get__(self, instance: object, owner: type | None = None) -> ParallelLoop:

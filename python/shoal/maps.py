@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
-__all__ = ["AT_HAND", "Maps"]
+__all__ = ["AT_HAND", "Maps", "finish"]
 
 # Inputs that a map has no reason to read piece by piece.
 AT_HAND = (list, tuple, range, set, frozenset, dict, str, bytes)
+
+
+def finish(job: _engine.Job | _engine.StreamJob) -> None:
+    """Wait until a map is done. If that is interrupted, nobody will ask for its results: what no worker has begun is
+    taken back."""
+    try:
+        job.run()
+    except BaseException:
+        job.stop()
+        job.run(0)
+        raise
 
 
 class Maps:
@@ -172,7 +183,8 @@ class Maps:
         Returns:
             An `IMapIterator`. Its `next(timeout)` raises `multiprocessing.TimeoutError` after so many seconds; what a
             task raised is raised where its result would have been; what the input raised, behind all results. Its
-            `close()` ends the reading and lets go of all results, as does forgetting it.
+            `close()` ends the reading, takes back what no worker has begun, and lets go of all results. Forgetting it
+            does so too, but for what was sent.
 
         Raises:
             TypeError: `func` can't be called, `iterable` is none, or a size is no integer.
@@ -276,6 +288,7 @@ class Maps:
         ordered: bool,
         options: TaskOptions,
     ) -> IMapIterator[R]:
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is None:
             return self._stream(func, iterable, chunksize, buffersize, ordered, options)
@@ -363,12 +376,13 @@ class Maps:
         star: bool,
         options: TaskOptions,
     ) -> list[R]:
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is not None:
             with watch:
                 return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
-        job.run()
+        finish(job)
         return job.result()
 
     def _map_later(
@@ -384,6 +398,7 @@ class Maps:
         options: TaskOptions,
     ) -> MapResult[R]:
         _checks.callbacks(callback, error_callback)
+        _checks.iterable(iterable)
         watch = self._watch(progress, iterable, options)
         if watch is not None:
             ends = watch.then(callback), watch.then(error_callback)

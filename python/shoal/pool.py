@@ -250,7 +250,12 @@ class Pool(Maps):
             SerializationError: `func`, an argument or the result can't be pickled.
             PoolClosed: the pool is closed.
         """
-        result: R = self.apply_async(func, args, kwds, **options).get()
+        task = self.apply_async(func, args, kwds, **options)
+        try:
+            result: R = task.get()
+        except BaseException:
+            task.cancel()  # of no use if that is the task's own; after Ctrl-C nobody wants it any more
+            raise
         return result
 
     def apply_async(
@@ -287,10 +292,13 @@ class Pool(Maps):
             func, args = self._seeds.one(func), self._seeds.place(args)
         if callback is None and error_callback is None:
             return self._base.submit_call(
-                func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None, terms.engine
+                func,
+                args if type(args) is tuple else _checks.arguments(args),
+                _checks.keywords(kwds) if kwds else None,
+                terms.engine,
             )
         _checks.callbacks(callback, error_callback)
-        task = self._base.submit_call(func, tuple(args), dict(kwds) if kwds else None, terms.engine)
+        task = self._base.submit_call(func, _checks.arguments(args), _checks.keywords(kwds), terms.engine)
         return self._threads().call(task, callback, error_callback)  # type: ignore[return-value]
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
@@ -469,6 +477,11 @@ class Pool(Maps):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _processes(self) -> int:
+        """How many workers: what programs of multiprocessing call it, for want of a public name there."""
+        return self._base.size
 
     @property
     def _state(self) -> str:

@@ -90,6 +90,8 @@ class Queue(RawQueue, Generic[T]):
     """
 
     def __new__(cls, maxsize: SupportsIndex = 0, *, ctx: object = None, handle: bytes | None = None) -> Queue[T]:
+        if not hasattr(maxsize, "__index__"):
+            raise TypeError(f"maxsize must be an integer, not {type(maxsize).__name__}")
         return super().__new__(cls, maxsize, handle=handle)
 
     def join_thread(self) -> None:

@@ -94,6 +94,14 @@ class MapResult(Generic[R]):
         self._advance(0)
         return True
 
+    @property
+    def _number_left(self) -> int:
+        """Tasks that are still to be done. It has no public name in multiprocessing, but programs read it all the same,
+        to show how far a map is; a bar does (`progress=True`)."""
+        self._advance(0)
+        left: int = self._job.left()  # type: ignore[union-attr]  # an AttributeError if that is not known
+        return left
+
     def _advance(self, timeout: float | None) -> bool:
         """Feed and collect until all is done; one thread at a time, the others wait for it."""
         if self._done:

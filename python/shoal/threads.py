@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal import _checks, _engine
-from shoal._terms import Terms
+from shoal._terms import Terms, check_names
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.maps import AT_HAND
 from shoal.pool import Pool, _seeds, register
@@ -184,6 +184,7 @@ def _for_processes(**limits: object) -> None:
 
 
 def _no_terms(options: Mapping[str, Any]) -> None:
+    check_names(options)
     if options:
         raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
 

@@ -46,7 +46,7 @@ def value(code: str, names: dict[str, object]) -> object:
     found = eval(compile(ast.Expression(statement.value), PAGE.name, "eval"), {**GIVEN, **names})
     if found is not names["pool"]:
         for end in ("terminate", "join", "shutdown", "unlink"):
-            if not isinstance(found, shoal.Queue) and hasattr(found, end):
+            if not isinstance(found, shoal.Queue | str) and hasattr(found, end):
                 getattr(found, end)()
     return found
 
@@ -55,7 +55,8 @@ def value(code: str, names: dict[str, object]) -> object:
 def right() -> Iterator[dict[str, object]]:
     """The names of the right side."""
     with shoal.Pool(2) as pool:
-        yield {"shoal": shoal, "concurrent": concurrent, "pool": pool, "futures": [pool.submit(abs, -1)]}
+        modules = {"shoal": shoal, "concurrent": concurrent, "multiprocessing": multiprocessing}
+        yield {**modules, "pool": pool, "futures": [pool.submit(abs, -1)]}
     pool.join()
 
 

@@ -323,3 +323,29 @@ def test_the_thread_of_an_allocator_that_is_made_for_forks_is_not_told_of(run: R
         """
     )
     assert (program.stdout, program.stderr) == ("[1, 2]\n", "")
+
+
+@pytest.mark.parametrize("when", ["before the pool", "before a worker is replaced"])
+def test_the_directory_of_the_program_may_go(run: Run, when: str) -> None:
+    program = run(
+        f"""
+        import os, signal
+        os.mkdir("here")
+        os.chdir("here")
+        if {when!r} == "before the pool":
+            os.rmdir("../here")
+        import shoal
+        def where(number):
+            try:
+                return os.getcwd()
+            except FileNotFoundError:
+                return number
+        with shoal.Pool(1) as pool:
+            if {when!r} != "before the pool":
+                pool.apply(abs, (1,))
+                os.rmdir("../here")
+                os.kill(pool.workers[0].pid, signal.SIGKILL)
+            print(pool.map(where, range(3), retries=1))
+        """
+    )
+    assert (program.stdout, program.stderr) == ("[0, 1, 2]\n", "")

@@ -87,6 +87,70 @@ def test_ctrl_c_at_the_terminal_leaves_one_traceback_and_no_process(tmp_path: Pa
         assert eventually(lambda: all(ended(process) for process in family))
 
 
+WITHOUT_A_HEIR = {
+    "apply": "pool.apply_async(hold); pool.apply(mark, (1,))",
+    "map": "pool.map(held, range(8), chunksize=1)",
+    "starmap": "pool.starmap(held, [(i,) for i in range(8)], chunksize=2)",
+    "map over a generator": "pool.map(held, (i for i in range(8)), chunksize=1, buffersize=8)",
+    "map_array": "pool.map_array(held_block, numpy.arange(8), chunks=1, out=numpy.arange(8))",
+    "parallel": "shoal.parallel(workers=1, chunks=1)(held_range)(8)",
+}
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+@pytest.mark.parametrize("call", WITHOUT_A_HEIR)
+def test_what_no_worker_has_begun_is_taken_back_when_who_waits_is_interrupted(run: Run, call: str, kind: str) -> None:
+    if kind == "thread" and call in ("map_array", "parallel"):
+        pytest.skip("is for processes")
+    program = run(
+        f"""
+        import os, signal, threading, time
+        from pathlib import Path
+        import numpy, shoal
+        from shoal.default import warm_pool
+
+        def wait_for(name):
+            while not Path(name).exists():
+                time.sleep(0.01)
+
+        def hold():
+            Path("begun").touch()
+            wait_for("go")
+
+        def mark(item):
+            Path(f"mark {{item}}").touch()
+
+        def held(item):
+            hold()
+            mark(item)
+
+        def held_block(block):
+            held(block[0])
+            return block
+
+        def held_range(start, stop):
+            held(start)
+
+        def interrupt():
+            wait_for("begun")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        with shoal.Pool(1, kind={kind!r}) as pool:
+            if {call!r} == "parallel":
+                pool = warm_pool(1)
+            try:
+                {WITHOUT_A_HEIR[call]}
+            except KeyboardInterrupt:
+                Path("go").touch()
+            pool.apply(abs, (-1,))
+            print(len(list(Path().glob("mark *"))))
+        """
+    )
+    done = {"apply": 0, "starmap": 2}.get(call, 1)  # a piece that was begun is ended
+    assert (program.stdout, program.stderr) == (f"{done}\n", "")
+
+
 MAPS = {
     "map": "pool.map(work, items)",
     "map with a chunksize": "pool.map(work, items, chunksize=1)",

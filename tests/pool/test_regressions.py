@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -310,3 +311,29 @@ def test_no_worker_outlives_a_client_whose_fork_lives_on(run: Run) -> None:
         assert eventually(lambda: all(is_gone(pid) for pid in workers))
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_workers_that_cannot_be_forked_are_told_after_two_tries(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "unforkable.py").write_text(
+        """
+import os, sys
+
+def fork():
+    raise RuntimeError("no fork")
+
+if "shoal._zygote" in sys.modules:
+    os.fork = fork
+"""
+    )
+    program = run(
+        """
+        import shoal
+        with shoal.Pool(2, preload=["unforkable"]) as pool:
+            try:
+                pool.map(abs, range(100), chunksize=1)
+            except shoal.ShoalError as error:
+                print(error)
+        """
+    )
+    assert program.stdout.startswith("workers cannot be started: the zygote ended before it was ready (exit status: 1)")
+    assert program.stderr.count("RuntimeError: no fork") == 2

@@ -6,6 +6,7 @@ import collections
 import functools
 import gc
 import itertools
+import multiprocessing
 import os
 import threading
 import weakref
@@ -306,6 +307,25 @@ def test_several_threads_may_take_from_a_stream_in_turn(pool: shoal.Pool, method
 
 def one_array(_: int) -> bytes:
     return bytes(1 << 20)
+
+
+def mark_when_told(item: tuple[int, Path]) -> None:
+    number, directory = item
+    (directory / f"mark {number}").touch()
+    assert eventually((directory / "go").exists)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_no_worker_has_begun_is_taken_back_when_the_iterator_is_closed(tmp_path: Path, method: str) -> None:
+    with shoal.Pool(1) as pool:
+        results = getattr(pool, method)(mark_when_told, [(number, tmp_path) for number in range(8)], chunksize=1)
+        with pytest.raises(multiprocessing.TimeoutError):
+            results.next(timeout=0.01)
+        assert eventually((tmp_path / "mark 0").exists)
+        results.close()
+        (tmp_path / "go").touch()
+        pool.apply(abs, (-1,))
+        assert [path.name for path in tmp_path.glob("mark *")] == ["mark 0"]
 
 
 @pytest.mark.parametrize("let_go", ["close", "forget"])

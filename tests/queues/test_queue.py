@@ -118,12 +118,23 @@ def test_without_a_limit_a_queue_is_never_full(limit: int) -> None:
 
 def test_a_timeout_is_a_number() -> None:
     line = shoal.Queue[int]()
-    with pytest.raises(TypeError, match="timeout"):
-        line.get(timeout="1")  # type: ignore[arg-type]
+    for wait in (line.get, line.get_many, lambda timeout: line.put(1, timeout=timeout)):
+        with pytest.raises(TypeError, match=r"timeout must be a number of seconds or None, not str \('1'\)"):
+            wait(timeout="1")  # type: ignore[operator]
     with pytest.raises(ValueError, match="timeout must be a number of seconds or None, not NaN"):
         line.get(timeout=float("nan"))
-    with pytest.raises(TypeError, match="maxsize"):
+    with pytest.raises(TypeError, match="maxsize must be an integer, not str"):
         shoal.Queue("1")  # type: ignore[arg-type]
+
+
+def test_whether_to_wait_is_anything_true_or_false() -> None:
+    line = shoal.Queue[str]()
+    line.put("first", 1)  # type: ignore[arg-type]
+    line.put("second", None)  # type: ignore[arg-type]
+    assert line.get(1) == "first"  # type: ignore[arg-type]
+    assert line.get([]) == "second"  # type: ignore[arg-type]
+    with pytest.raises(queue.Empty):
+        line.get(0)  # type: ignore[arg-type]
 
 
 def test_many_are_put_and_got_in_one_go() -> None:

@@ -22,6 +22,59 @@ def test_an_instance_comes_back_as_one_of_the_programs_own_class(run_script: Run
     assert printed == "True True 2\n"
 
 
+def test_so_does_one_of_a_class_with_slots(run_script: Run) -> None:
+    printed = run_script("""
+        from dataclasses import dataclass
+        from typing import Generic, NamedTuple, TypeVar
+        from peer import Peer
+
+        class Base:
+            __slots__ = "one"
+            def __init__(self): self.one = 1
+
+        class Point(Base, Generic[TypeVar("T")]):
+            __slots__ = {"__x": "where", "y": "not set"}
+            def __init__(self, x):
+                super().__init__()
+                self.__x = x
+            def read(self): return self.one, self.__x, hasattr(self, "y"), hasattr(self, "__dict__")
+
+        @dataclass(slots=True)
+        class Record:
+            name: str
+
+        class Open(Point):
+            pass
+
+        class Pair(NamedTuple):
+            a: int
+
+        class Named(Pair):
+            __slots__ = ()
+
+        def extend(point):
+            point.more = 5
+            return point
+
+        with Peer() as peer:
+            for there in peer.call(lambda x: x, Point(2)), peer.call(Point, 3):
+                print(type(there) is Point, there.read(), peer.call(Point.read, there))
+            print(peer.call(Record, "new"), peer.call(Named, 1), vars(peer.call(extend, Open(4))))
+            print(peer.call(lambda record: [n for n in ("name", "other") if hasattr(type(record), n)], Record("x")))
+            try:
+                peer.call(extend, Point(1))
+            except AttributeError as error:
+                print(error)
+    """)
+    assert printed == (
+        "True (1, 2, False, False) (1, 2, False, False)\n"
+        "True (1, 3, False, False) (1, 3, False, False)\n"
+        "Record(name='new') Named(a=1) {'more': 5}\n"
+        "['name']\n"
+        "'Point' object has no attribute 'more'\n"
+    )
+
+
 def test_a_class_is_not_changed_by_instances_that_come_back(run_script: Run) -> None:
     printed = run_script("""
         from peer import Peer

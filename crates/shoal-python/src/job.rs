@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -39,6 +39,10 @@ pub struct Job {
     pool: Arc<Pool>,
     /// Whether it is to end as soon as may be: seen by the thread that runs it.
     stopped: AtomicBool,
+    /// Items that are not done, told by the thread that runs it.
+    left: AtomicUsize,
+    /// Items of a piece, if that is fixed.
+    fixed: Option<usize>,
 }
 
 struct State {
@@ -52,6 +56,8 @@ struct State {
     inbox: Arc<Inbox>,
     /// The pieces that are out, by tag: their items, and their numbers in the pool.
     sent: HashMap<u64, (Range<usize>, u64)>,
+    /// Items that are out.
+    out: usize,
     tag: u64,
     results: Py<PyList>,
     /// Of the first item that failed, in the order of the items: the same however the workers took turns.
@@ -151,6 +157,7 @@ impl State {
                 match self.pool.submit_quietly(&self.named.function, kind, &payload, leases, reply).or_raise(py) {
                     Ok(number) => {
                         self.tag += 1;
+                        self.out += chunk.len();
                         self.sent.insert(tag, (chunk, number));
                     }
                     Err(error) => {
@@ -177,6 +184,7 @@ impl State {
     fn collect(&mut self, py: Python<'_>) {
         for (tag, outcome) in self.inbox.take_all() {
             let Some((chunk, _)) = self.sent.remove(&tag) else { continue };
+            self.out -= chunk.len();
             let first = chunk.start;
             if let Err(error) = self.store(py, &outcome, chunk) {
                 if is_interrupt(py, &error) {
@@ -305,6 +313,7 @@ impl Job {
             chunks: Chunks::new(len, chunksize, pool.pool.size()),
             inbox: Inbox::new(),
             sent: HashMap::new(),
+            out: 0,
             tag: 0,
             results: results.unbind(),
             error: None,
@@ -314,7 +323,13 @@ impl Job {
             apart: false,
             snapshots: if has_arrays(items)? { Snapshots::of(py, items)? } else { Snapshots::default() },
         };
-        Ok(Job { state: Mutex::new(Some(state)), pool: pool.pool.clone(), stopped: AtomicBool::new(false) })
+        Ok(Job {
+            state: Mutex::new(Some(state)),
+            pool: pool.pool.clone(),
+            stopped: AtomicBool::new(false),
+            left: AtomicUsize::new(len),
+            fixed: chunksize,
+        })
     }
 
     /// Send the first pieces; all of them if `everything`. Whether there is more to send.
@@ -351,6 +366,11 @@ impl Job {
         Inside::detach(py, || self.pool.wake());
     }
 
+    /// Pieces that are not done if their size is fixed, else items; as it was when somebody last looked.
+    fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed).div_ceil(self.fixed.unwrap_or(1))
+    }
+
     /// The results, or the first exception.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -381,6 +401,7 @@ impl Job {
             // After collecting: what came back may have made room, or was all that was out.
             state.feed(py, false);
             let then = state.watch.has_sent(then, 0);
+            self.left.store(state.out + state.chunks.left(), Ordering::Relaxed);
             state.interrupted()?;
             if state.is_done() {
                 state.watch.tell();

@@ -100,6 +100,8 @@ extern "C" fn in_child() {
 /// The engine, for Python.
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything here makes a descriptor.
+    shoal_sys::pipe::hold_standard_streams()?;
     shoal_sys::atfork::around(nothing_to_do, nothing_to_do, in_child)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("SPIN_BUDGET_US", spin::SPIN.as_micros())?;

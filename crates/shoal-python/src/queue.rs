@@ -21,6 +21,7 @@ use crate::in_flight;
 use crate::inside::Inside;
 use crate::message::Reader;
 use crate::sync::interruption;
+use crate::sync::wait::{Truth, duration};
 use crate::wire::{self, Writer};
 
 /// How long to wait before signals are looked at again.
@@ -63,15 +64,12 @@ enum Patience {
 }
 
 impl Patience {
-    fn new(block: bool, timeout: Option<f64>) -> PyResult<Patience> {
-        let Some(seconds) = timeout.filter(|_| block) else {
-            return Ok(if block { Patience::Endless } else { Patience::No });
-        };
-        if seconds.is_nan() {
-            return Err(PyValueError::new_err("timeout must be a number of seconds or None, not NaN"));
+    fn new(block: bool, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Patience> {
+        if !block {
+            return Ok(Patience::No);
         }
-        let timeout = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-        Ok(Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until))
+        let until = duration(timeout)?.and_then(|timeout| Instant::now().checked_add(timeout));
+        Ok(until.map_or(Patience::Endless, Patience::Until))
     }
 
     fn is_over(self) -> bool {
@@ -242,10 +240,15 @@ impl RawQueue {
     }
 
     /// Put an item, waiting for room if need be. queue.Full if there was none in time.
-    #[pyo3(signature = (obj, block = true, timeout = None))]
-    fn put(slf: &Bound<'_, Self>, obj: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) -> PyResult<()> {
+    #[pyo3(signature = (obj, block = Truth(true), timeout = None), text_signature = "($self, obj, block=True, timeout=None)")]
+    fn put(
+        slf: &Bound<'_, Self>,
+        obj: &Bound<'_, PyAny>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         Self::check_open(slf)?;
-        let patience = Patience::new(block, timeout)?;
+        let patience = Patience::new(block.0, timeout)?;
         let this = slf.get();
         match this.with_item(obj, |item| this.put_items(slf.py(), &mut std::slice::from_ref(item), patience))? {
             true => Ok(()),
@@ -255,15 +258,19 @@ impl RawQueue {
 
     /// Put an item without waiting for room.
     fn put_nowait(slf: &Bound<'_, Self>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::put(slf, obj, false, None)
+        Self::put(slf, obj, Truth(false), None)
     }
 
     /// Take an item, waiting for one if need be. queue.Empty if there was none in time.
-    #[pyo3(signature = (block = true, timeout = None))]
-    fn get<'py>(slf: &Bound<'py, Self>, block: bool, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
+    fn get<'py>(
+        slf: &Bound<'py, Self>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         Self::check_open(slf)?;
         let this = slf.get();
-        match this.get_item(slf.py(), Patience::new(block, timeout)?)? {
+        match this.get_item(slf.py(), Patience::new(block.0, timeout)?)? {
             Some(content) => this.decode(slf.py(), &content),
             None => Err(raise_named(slf.py(), "queue", "Empty", ())),
         }
@@ -271,13 +278,17 @@ impl RawQueue {
 
     /// Take an item without waiting for one.
     fn get_nowait<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::get(slf, false, None)
+        Self::get(slf, Truth(false), None)
     }
 
     /// Take what lies there, `n` items at most; wait as `get` does for the first. If one of them can't be unpickled, its error
     /// has the others as `got`.
     #[pyo3(signature = (n = None, timeout = None))]
-    fn get_many<'py>(slf: &Bound<'py, Self>, n: Option<i64>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
+    fn get_many<'py>(
+        slf: &Bound<'py, Self>,
+        n: Option<i64>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
         Self::check_open(slf)?;
         let (this, py) = (slf.get(), slf.py());
         let most = match n {
@@ -303,10 +314,15 @@ impl RawQueue {
 
     /// Put all items, in their order, waiting for room if need be. queue.Full, with the number of those that were put, if
     /// there was none in time.
-    #[pyo3(signature = (items, block = true, timeout = None))]
-    fn put_many(slf: &Bound<'_, Self>, items: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) -> PyResult<()> {
+    #[pyo3(signature = (items, block = Truth(true), timeout = None), text_signature = "($self, items, block=True, timeout=None)")]
+    fn put_many(
+        slf: &Bound<'_, Self>,
+        items: &Bound<'_, PyAny>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         Self::check_open(slf)?;
-        let patience = Patience::new(block, timeout)?;
+        let patience = Patience::new(block.0, timeout)?;
         let this = slf.get();
         this.queue.check().or_raise(slf.py())?;
         // Of an iterator one by one: it may wait for what becomes of an item before it gives the next.
@@ -391,7 +407,7 @@ impl RawQueue {
 
     /// Wait until all items that were put are done with; false: the time was up.
     #[pyo3(name = "_wait_done", signature = (timeout = None))]
-    fn wait_done(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    fn wait_done(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let patience = Patience::new(true, timeout)?;
         while self.queue.unfinished() > 0 {
             if patience.is_over() {

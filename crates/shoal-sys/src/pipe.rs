@@ -1,9 +1,10 @@
 //! Pipes: what a process writes to its standard streams, read by another.
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 /// A pipe's two ends: one to read from without waiting, one to write to.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -35,6 +36,19 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Read> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Opens those of the three standard streams that are closed on `/dev/null`, for good and for children too.
+///
+/// Else the next descriptor that is made gets such a number, and who prints writes into it: into shared memory, say.
+pub fn hold_standard_streams() -> io::Result<()> {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if rustix::io::fcntl_getfd(stream) == Err(Errno::BADF) {
+            // It gets the lowest number that is free, which is this one.
+            let _ = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty())?.into_raw_fd();
+        }
+    }
+    Ok(())
 }
 
 /// Makes `fd` the standard output of this process and of those that it starts.
@@ -82,6 +96,7 @@ fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::process::testing::{alone, in_child};
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn what_is_written_is_read_and_then_nothing_and_then_the_end() {
@@ -94,6 +109,22 @@ mod tests {
         assert_eq!(&buffer[..5], b"words");
         drop(theirs);
         assert_eq!(read(&ours, &mut buffer).unwrap(), Read::End);
+    }
+
+    #[test]
+    fn closed_standard_streams_do_not_become_something_else() {
+        in_child(|| {
+            // SAFETY: the child uses neither after this, but for what is asked here.
+            unsafe { libc::close(0) };
+            // SAFETY: as above.
+            unsafe { libc::close(2) };
+            hold_standard_streams().unwrap();
+            let (ours, theirs) = pipe().unwrap();
+            write_to_stderr(b"nobody hears it").unwrap();
+            let mut buffer = [0; 8];
+            ours.as_raw_fd() > 2 && theirs.as_raw_fd() > 2 && read(&ours, &mut buffer).unwrap() == Read::Nothing
+        })
+        .assert_ok();
     }
 
     #[test]

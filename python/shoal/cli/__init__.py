@@ -1,9 +1,12 @@
 """The ``shoal`` command. Each subcommand is a module with ``add_parser``, and imports what it needs when it runs."""
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
 
 from . import bench, demo, doctor, run, top
+from .helptext import HelpText
 
 COMMANDS = (run, top, doctor, bench, demo)
 
@@ -34,13 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     import shoal
 
-    parser = argparse.ArgumentParser(
-        prog="shoal", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="shoal", description=DESCRIPTION, epilog=EPILOG, formatter_class=HelpText)
     parser.add_argument("--version", action="version", version=f"shoal {shoal.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] != ["run"]:  # a program has its streams to itself
+        _never_fail_to_print()
+    arguments = parser.parse_args(words)
     code: int = arguments.run(arguments)
     return code
+
+
+def _never_fail_to_print() -> None:
+    """Where the locale knows no µ, a figure has a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

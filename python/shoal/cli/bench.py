@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from .helptext import HelpText
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -61,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="shoal and other tools, compared on this machine",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpText,
     )
     parser.add_argument("--only", metavar="NAMES", type=_figures, help="groups or figures (their keys), by commas")
     parser.add_argument("--peers", metavar="TOOLS", type=_tools, help="tools, by commas; all that there are by default")

@@ -5,13 +5,25 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .helptext import HelpText
+
 if TYPE_CHECKING:
     from .ways import Job, Times
 
 DESCRIPTION = """\
 Computes per-pixel features of photographs into one shared array, then resets the features at millions of positions
 under a lock: with numpy alone, with multiprocessing as people write it, and with shoal. All three must give the same
-array. Exit code 0: they do; 1: they don't; 2: the arguments are wrong, or scikit-image is missing."""
+array."""
+EPILOG = """\
+exit status:
+  0  they do
+  1  they don't
+  2  wrong arguments, or scikit-image is missing (pip install 'shoal[demo]')
+
+examples:
+  shoal demo                 about a minute on two cores, most of it for multiprocessing
+  shoal demo --quick         some seconds
+  shoal demo --workers 4     with so many workers"""
 
 SIZE_MB, QUICK_SIZE_MB = 200, 5
 POSITIONS, QUICK_POSITIONS = 5_000_000, 200_000
@@ -19,7 +31,13 @@ POSITIONS, QUICK_POSITIONS = 5_000_000, 200_000
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds ``demo`` to the commands of ``shoal``."""
-    parser = subparsers.add_parser("demo", help="a real job, checked and timed", description=DESCRIPTION)
+    parser = subparsers.add_parser(
+        "demo",
+        help="a real job, checked and timed",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=HelpText,
+    )
     parser.add_argument("--size-mb", type=_positive, help=f"megabytes of the shared array, {SIZE_MB} by default")
     parser.add_argument("--positions", type=_positive, help=f"positions to reset, {POSITIONS:,} by default")
     parser.add_argument("--workers", type=_positive, help="worker processes, one for each core by default")

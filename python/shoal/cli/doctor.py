@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from .helptext import HelpText
 from .machine import Finding, Machine, examine
 
 DESCRIPTION = """\
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what this machine allows, and what to change",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpText,
     )
     parser.add_argument("--json", action="store_true", help="the findings as JSON: name, status, value, reason")
     parser.set_defaults(run=run)

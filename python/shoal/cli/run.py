@@ -13,9 +13,30 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType, ModuleType, TracebackType
 
+from .helptext import HelpText
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+DESCRIPTION = """\
+Runs a Python program as it is, as the interpreter would: the same arguments, tracebacks and exit codes. What it and
+its workers import is shoal's where shoal has it: pools, queues, locks, managers and shared memory of multiprocessing,
+ProcessPoolExecutor of concurrent.futures, and joblib's default backend.
+
+Options of `shoal run` stand before the program, those of the program behind it."""
+EPILOG = """\
+exit status:
+  that of the program; 2 if there is none to run
+
+examples:
+  shoal run train.py --epochs 3            a script, with an argument of its own
+  shoal run -m package.module              a module
+  shoal run -c 'import joblib; ...'        code
+  shoal run --stats train.py               and where the time of its workers went
+  shoal run --trace run.json train.py      and every task, for https://ui.perfetto.dev
+
+In a program that you may change, `import shoal` and `shoal.Pool()` do the same, and more."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -23,10 +44,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "run",
         help="run a program with shoal in the place of multiprocessing",
-        description="Run a Python program as it is, with shoal in the place of multiprocessing, of process executors "
-        "and of joblib's default backend.",
-        usage="shoal run [-h] [--stats] [--trace PATH] [--cluster ADDRESS] "
-        "(SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=HelpText,
+        usage="shoal run [-h] [--stats] [--trace PATH] [--cluster ADDRESS]\n"
+        "                 (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]",
     )
     parser.add_argument("--stats", action="store_true", help="at the end, print where the time of each worker went")
     parser.add_argument(

@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 from shoal._text import seconds, size, table
 
+from .helptext import HelpText
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what the pools of all your processes are at, live",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpText,
     )
     parser.add_argument("pids", metavar="PID", nargs="*", type=int, help="processes that have pools; all by default")
     parser.add_argument("--once", action="store_true", help="print one look and end")

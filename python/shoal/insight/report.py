@@ -83,13 +83,18 @@ class MapReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.function} on {self.items:,} items took {seconds(self.wall)}, of which {self.workers} workers spent "
+            f"{self.function} on {_count(self.items, 'item')} took {seconds(self.wall)}, of which "
+            f"{_count(self.workers, 'worker')} spent "
             f"{seconds(self.user)} in the function: {self.speedup:.2g} × as fast as one after the other."
         )
         return " ".join([head, *self.reasons])
 
     def _repr_html_(self) -> str:
         return html.paragraph(str(self))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def report(base: _engine.PoolBase) -> MapReport:
@@ -159,7 +164,8 @@ def _between(map: MapReport) -> tuple[float, str]:
     if sum(here.values()) > 0.5 * map.wall or map.waiting > map.idle:
         return lost, _client(map, what, here[what])
     if map.items < map.workers:
-        return lost, f"There were {map.items} items for {map.workers} workers."
+        were = "was 1 item" if map.items == 1 else f"were {map.items} items"
+        return lost, f"There {were} for {map.workers} workers."
     if map.longest_items == 1 or map.longest > map.wall / 2:
         one = "one item" if map.longest_items == 1 else f"one task of {map.longest_items:,} items"
         remedy = "begin with the long ones, or split them"

@@ -20,6 +20,7 @@ from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, Para
 from joblib.parallel import parallel_config, register_parallel_backend
 
 from shoal import _budget, _engine
+from shoal._launch import directory
 from shoal.pool import Pool
 
 __all__ = ["ShoalBackend"]
@@ -152,7 +153,7 @@ class _Wanted:
 
     def __init__(self, count: int, threads: int | None, options: dict[str, Any]) -> None:
         self.count, self.threads, self.options = count, threads, options
-        self._state = count, threads, os.getcwd(), list(sys.path), dict(os.environ)
+        self._state = count, threads, directory(), list(sys.path), dict(os.environ)
 
     def is_same(self, other: _Wanted) -> bool:
         """Whether workers for the one are right for the other."""

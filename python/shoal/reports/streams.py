@@ -31,8 +31,7 @@ def way_of(output: bool) -> str:
     """What becomes of what workers print, in the engine's words."""
     if not output:
         return "unheard"
-    at_terminal = sys.stdout is None or (_is_own(sys.stdout, 1) and sys.stdout.isatty())
-    return "shared" if at_terminal else "forwarded"
+    return "shared" if sys.stdout is not None and _is_own(sys.stdout, 1) and sys.stdout.isatty() else "forwarded"
 
 
 def listen() -> None:
@@ -45,7 +44,7 @@ def listen() -> None:
 
 def stderr_speaker() -> Callable[[bytes], bool] | None:
     """Who writes what workers write to their standard error; None if the engine does, to this process's own."""
-    return None if sys.stderr is None or _is_own(sys.stderr, 2) else _print_error
+    return None if _is_own(sys.stderr, 2) else _print_error
 
 
 def _is_own(stream: Any, fd: int) -> bool:
@@ -69,8 +68,8 @@ def _print_error(data: bytes) -> bool:
 
 def _write(stream: Any, fd: int, data: bytes) -> bool:
     """Write whole lines. False: it can't be done here."""
-    if stream is None:
-        return False
+    if stream is None:  # nobody hears what this process prints, either
+        return True
     try:
         if _is_own(stream, fd) and hasattr(stream, "buffer"):
             stream.flush()
@@ -105,15 +104,14 @@ def prepare() -> None:
     """In the zygote, once for all its workers: what they print goes out line by line, so who is killed has said it."""
     for fd, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
-        if old is not None:
-            raw = _noted[name] = _Noted(fd, "w", closefd=False)
-            raw.name = f"<{name}>"
-            new = io.TextIOWrapper(
-                io.BufferedWriter(raw), encoding=old.encoding, errors=old.errors, line_buffering=True
-            )
-            new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
-            setattr(sys, name, new)
-            setattr(sys, f"__{name}__", new)
+        # None: it was closed when this interpreter began. The engine has opened it since, on the null device.
+        encoding, errors = ("utf-8", "backslashreplace") if old is None else (old.encoding, old.errors)
+        raw = _noted[name] = _Noted(fd, "w", closefd=False)
+        raw.name = f"<{name}>"
+        new = io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)
+        new.mode = "w"  # type: ignore[misc]  # as the interpreter does with its own
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
 
 
 def settle(reporter: Reporter, way: str) -> None:

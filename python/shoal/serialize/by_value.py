@@ -6,6 +6,8 @@ cloudpickle sends lambdas, closures, and the functions and classes of `__main__`
   when a worker sends an instance back. cloudpickle then also writes the worker's copies of all methods and attributes
   over the original: a class attribute that changed in the meantime would fall back to an old value, and methods would
   see the worker's globals. So the home process ignores that part. Everyone else takes it, and so learns of changes.
+- A class with `__slots__` has them elsewhere, too. cloudpickle makes one that has a `__dict__`, so that instances which
+  were made or changed there would not fit the original.
 - Code says which file it is from.
 - Cached functions, cached properties, and type variables, which pickle sends by name or not at all, travel when they
   live in `__main__`.
@@ -17,6 +19,7 @@ Importing this module imports cloudpickle, about 20 ms: import it inside the fun
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 import sys
@@ -133,8 +136,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if is_class:
             if obj not in _abroad:
                 _at_home.add(obj)
-            return make, args, (setter, state, os.getpid()), None, None, _set_class_state
+            return make, _with_slots(obj, args), (setter, state, os.getpid()), None, None, _set_class_state
         return reduction
+
+
+def _with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments that cloudpickle makes an empty class of, with the slots that this one has."""
+    # Members are made in a way of their own; tuples have nothing in slots.
+    if "__slots__" not in vars(cls) or issubclass(cls, (enum.Enum, tuple)):
+        return args
+    constructor, name, bases, namespace, *rest = args
+    return constructor, name, bases, {**namespace, "__slots__": vars(cls)["__slots__"]}, *rest
 
 
 def _set_function_state(function: FunctionType, sent: tuple[Callable[[FunctionType, Any], Any], Any]) -> None:

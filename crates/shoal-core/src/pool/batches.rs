@@ -139,7 +139,8 @@ struct Out {
     watch: Watch,
     /// Given back.
     back: VecDeque<Piece>,
-    sent: HashMap<u64, Piece>,
+    /// With their numbers in the pool.
+    sent: HashMap<u64, (Piece, u64)>,
     /// Has ended, and was not asked for yet.
     ended: Vec<(Piece, Outcome)>,
     /// Whether somebody waits for the input.
@@ -171,9 +172,9 @@ impl Shared {
     fn submit(&self, out: &mut Out, kind: u16, message: &[u8], leases: Vec<Lease>, piece: Piece) {
         let reply = Reply::Inbox(self.inbox.clone(), out.tag);
         match self.pool.submit_quietly(&self.function, kind, message, leases, reply) {
-            Ok(_) => {
+            Ok(number) => {
                 out.divisible += usize::from(piece.is_divisible());
-                out.sent.insert(out.tag, piece);
+                out.sent.insert(out.tag, (piece, number));
                 out.tag += 1;
                 out.quiet += 1;
             }
@@ -231,7 +232,7 @@ impl Shared {
     /// Sees what has ended, and what of it was not done.
     fn settle(&self, out: &mut Out) {
         for (tag, outcome) in self.inbox.take_all() {
-            let Some(piece) = out.sent.remove(&tag) else { continue };
+            let Some((piece, _)) = out.sent.remove(&tag) else { continue };
             out.divisible -= usize::from(piece.is_divisible());
             let (done, rest) = match &outcome {
                 // A worker that does nothing would go on for ever.
@@ -385,6 +386,18 @@ impl Batches {
     pub fn may_send(&self) -> bool {
         let out = self.0.lock();
         !out.back.is_empty() || out.open.is_some() || out.divisible > 0
+    }
+
+    /// Takes back what no worker has begun; lets go of what was not sent.
+    pub fn cancel(&self) {
+        let numbers: Vec<u64> = {
+            let mut out = self.0.lock();
+            out.back.clear();
+            out.open = None;
+            out.sent.values().map(|(_, number)| *number).collect()
+        };
+        // Told to the inbox: whoever asks what has ended must not be waited for here.
+        numbers.into_iter().for_each(|number| _ = self.0.pool.cancel(number));
     }
 
     /// Why nothing more can be sent, once; what was still to be sent is let go of.

@@ -66,10 +66,12 @@ impl IMapIterator {
         }
     }
 
-    /// Read no more of the input and let go of all results. What workers are at, they end.
+    /// Read no more of the input, take back what no worker has begun, and let go of all results. What workers are at,
+    /// they end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
+            py.detach(|| state.batches.cancel());
             drop(state.close());
         }
         Ok(())

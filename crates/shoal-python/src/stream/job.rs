@@ -42,6 +42,7 @@ impl Kept {
         loop {
             if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
                 self.state.end(py, Some(cancelled(py, &self.state.named.label.name)));
+                py.detach(|| self.state.batches.cancel());
             }
             self.state.pump(py);
             self.state.interrupted()?;
@@ -107,8 +108,8 @@ impl StreamJob {
         }
     }
 
-    /// Have whoever runs it, or does so next, read no more of the input: then `result` raises CancelledError. What was
-    /// sent is waited for as ever.
+    /// Have whoever runs it, or does so next, read no more of the input and take back what no worker has taken: then
+    /// `result` raises CancelledError. What workers are at is waited for as ever.
     fn stop(&self, py: Python<'_>) {
         self.stopped.store(true, Ordering::SeqCst);
         Inside::detach(py, || self.pool.wake());

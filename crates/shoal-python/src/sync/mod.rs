@@ -13,7 +13,7 @@ mod rlock;
 mod semaphore;
 mod stand_in;
 mod tally;
-mod wait;
+pub(crate) mod wait;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
