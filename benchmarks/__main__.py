@@ -11,7 +11,7 @@ from shoal.bench.harness import Comparison, Program, sample_here
 from shoal.bench.peers import PEERS
 from shoal.bench.report import as_json, header, machine, table
 
-from . import ROOT, balance, bars, executors, idle, many, memory, nodes, nodes_shared, objects, stream
+from . import ROOT, balance, bars, executors, idle, many, memory, nodes, nodes_shared, objects, stream, tracing
 
 GROUPS = groups.GROUPS | {
     "many": many.MEASUREMENTS,
@@ -22,6 +22,7 @@ GROUPS = groups.GROUPS | {
     "objects": objects.MEASUREMENTS,
     "memory": memory.MEASUREMENTS,
     "bars": bars.MEASUREMENTS,
+    "tracing": tracing.MEASUREMENTS,
     "nodes": nodes.MEASUREMENTS,
     "nodes-shared": nodes_shared.MEASUREMENTS,
 }

@@ -1,6 +1,7 @@
 """The model: nodes with many cores, fed by one hub that handles a batch of tasks at a time.
 
-    node: ask for a batch ──▶ hub: one at a time, first come first served ──▶ node: its cores take the tasks in order
+    node: ask for a batch ──▶ hub: one at a time, first come first served ──▶ node: its process passes on a batch at a
+    time, its cores take the tasks in order
 
 The hub is whatever sees every task: Dask's scheduler when tasks are submitted to it one by one, or the client of a pool
 when a batch is one message. A node asks for its next batch when half of one has been started, so that it has work while
@@ -53,21 +54,25 @@ class Cluster:
         nodes: how many.
         cores: of each.
         dispatch: seconds that a core spends on a task besides its own.
+        batch: seconds that a node's own process spends on a batch, which it passes to its cores.
+        task: likewise on each of its tasks.
     """
 
     nodes: int
     cores: int
     dispatch: float
+    batch: float = 0.0
+    task: float = 0.0
 
 
 def ceiling(hub: Hub, cluster: Cluster, duration: float, size: int) -> float:
-    """The utilisation that the hub's own rate allows, were everything else perfect; at most what dispatch leaves."""
+    """The utilisation that hub and nodes allow, were everything else perfect; at most what dispatch leaves."""
     wanted = cluster.nodes * cluster.cores / (duration + cluster.dispatch)
-    given = size / hub.time(size)
+    given = size / max(hub.time(size), (cluster.batch + size * cluster.task) / cluster.nodes)
     return duration / (duration + cluster.dispatch) * min(1.0, given / wanted)
 
 
-def utilisation(hub: Hub, cluster: Cluster, duration: float, size: int, seed: int = 0) -> float:
+def utilisation(hub: Hub, cluster: Cluster, duration: float, size: int, seed: int = 0, rounds: int = ROUNDS) -> float:
     """The part of the cores' time that goes into tasks, in the steady state.
 
     Args:
@@ -76,23 +81,25 @@ def utilisation(hub: Hub, cluster: Cluster, duration: float, size: int, seed: in
         duration: the mean of a task, in seconds; its distribution is exponential.
         size: tasks in a batch.
         seed: of the random numbers.
+        rounds: batches that each node works through, or as many tasks as it has cores if those are more.
     """
     rng = np.random.default_rng(seed)
     pieces = min(size, PIECES * cluster.cores)
     per_piece = size / pieces
     # A node holds what its cores run, a tenth of that in reserve (as Dask's workers do), and the batch it asks for.
     held = max(2, -(-11 * cluster.cores // (10 * size)) + 1)
-    rounds = ROUNDS * max(1, -(-cluster.cores // size))
+    rounds *= max(1, -(-cluster.cores // size))
     cores = [[0.0] * cluster.cores for _ in range(cluster.nodes)]
     asked = [(0.0, node) for _ in range(held) for node in range(cluster.nodes)]
     received = [0] * cluster.nodes
+    passing, passed = cluster.batch + size * cluster.task, [0.0] * cluster.nodes
     hub_free, cost, began, busy = 0.0, hub.time(size), [0.0] * cluster.nodes, [0.0] * cluster.nodes
     ended = [0.0] * cluster.nodes
     heapq.heapify(asked)
     while asked:
         moment, node = heapq.heappop(asked)
         hub_free = max(hub_free, moment + hub.latency) + cost
-        arrival = hub_free + hub.latency
+        arrival = passed[node] = max(passed[node], hub_free + hub.latency) + passing
         work = rng.gamma(per_piece, duration, pieces)
         free, half = cores[node], 0.0
         for piece in range(pieces):

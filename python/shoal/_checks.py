@@ -15,16 +15,27 @@ if TYPE_CHECKING:
 MOST_WORKERS = 500
 
 
+def integer(
+    value: object, name: str, least: int, *, most: int | None = None, what: str = "an integer", right: str = ""
+) -> int:
+    """`value` as an int, from `least` to `most`; or an error that says that it must be `what`, and `right`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
+    number = int(value.__index__())
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} must be {right or f'{least} or more'}, not {number}")
+    return number
+
+
+def _integer_or_none(value: object, name: str) -> int | None:
+    return None if value is None else integer(value, name, 1, what="an integer or None")
+
+
 def processes(value: object, name: str = "processes") -> int:
     """How many workers: by default as many as there are CPUs for this process."""
     if value is None:
         return min(_budget.cpu_count(), MOST_WORKERS)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
-    count = int(value.__index__())
-    if not 1 <= count <= MOST_WORKERS:
-        raise ValueError(f"{name} must be 1 to {MOST_WORKERS}, not {count}")
-    return count
+    return integer(value, name, 1, most=MOST_WORKERS, what="an integer or None", right=f"1 to {MOST_WORKERS}")
 
 
 def initializer(function: object, initargs: Iterable[Any]) -> tuple[object, tuple[Any, ...]] | None:
@@ -62,25 +73,15 @@ def iterable(value: object, name: str = "iterable") -> None:
 
 def maxtasksperchild(value: object, name: str = "maxtasksperchild") -> int | None:
     """After how many tasks a worker is replaced; None for never."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    return _integer_or_none(value, name)
 
 
 def memory_limit(value: object, name: str = "memory_limit") -> int | None:
     """A limit of memory in bytes; None for none."""
     if value is None:
         return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a number of bytes or None, not {type(value).__name__}")
-    limit = int(value.__index__())
-    if not 1 <= limit < 2**63:
-        raise ValueError(f"{name} must be 1 byte or more, and less than 2**63, not {limit}")
-    return limit
+    right = "1 byte or more, and less than 2**63"
+    return integer(value, name, 1, most=2**63 - 1, what="a number of bytes or None", right=right)
 
 
 def period(value: object, name: str) -> float | None:
@@ -97,37 +98,20 @@ def period(value: object, name: str) -> float | None:
 
 def chunksize(value: object, name: str = "chunksize") -> int:
     """Items a task."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        several = "; for several iterables use starmap and zip" if hasattr(value, "__iter__") else ""
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}{several}")
-    size = int(value.__index__())
-    if size < 1:
-        raise ValueError(f"{name} must be 1 or more, not {size}")
-    return size
+    if hasattr(value, "__iter__") and not hasattr(value, "__index__"):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an integer, not {kind}; for several iterables use starmap and zip")
+    return integer(value, name, 1)
 
 
 def buffersize(value: object) -> int | None:
     """Items that are sent or whose results wait; None for as many as it turns out best."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"buffersize must be an integer or None, not {type(value).__name__}")
-    size = int(value.__index__())
-    if size < 1:
-        raise ValueError(f"buffersize must be None or 1 or more, not {size}")
-    return size
+    return _integer_or_none(value, "buffersize")
 
 
 def threads(value: object) -> int | None:
     """How many threads libraries have in a worker; None for their share of the CPUs."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"threads_per_worker must be an integer or None, not {type(value).__name__}")
-    count = int(value.__index__())
-    if count < 1:
-        raise ValueError(f"threads_per_worker must be 1 or more, not {count}")
-    return count
+    return _integer_or_none(value, "threads_per_worker")
 
 
 def callbacks(callback: object, error_callback: object) -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 NAMES = ("timeout", "retries", "retry_on", "retry_delay", "priority")
-MOST_RETRIES = 2**31
 
 # What an argument is called that other tools, or other calls, call so.
 _ELSEWHERE = {
@@ -64,10 +63,14 @@ class Terms:
         check_names(options)
         self.options = dict(options)
         limit = _checks.period(options.get("timeout"), "timeout")
-        retries = _retries(options.get("retries", 0))
+        retries = _checks.integer(
+            options.get("retries", 0), "retries", 0, most=2**31 - 1, right="0 or more, and less than 2**31"
+        )
         reasons = _reasons(options.get("retry_on", ()))
         delay = _delay(options.get("retry_delay", 0))
-        priority = _priority(options.get("priority", 0))
+        priority = _checks.integer(
+            options.get("priority", 0), "priority", -(2**31), most=2**31 - 1, right="a 32-bit number"
+        )
         # An item of a map with a limit or tries of its own is a task of its own.
         self.alone = limit is not None or retries > 0
         self.engine: _engine.Terms | None = None
@@ -89,30 +92,12 @@ def _delay(value: object) -> float:
     return seconds
 
 
-def _retries(value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"retries must be an integer, not {type(value).__name__}")
-    count = int(value.__index__())
-    if not 0 <= count < MOST_RETRIES:
-        raise ValueError(f"retries must be 0 or more, and less than 2**31, not {count}")
-    return count
-
-
 def _reasons(value: object) -> tuple[type[BaseException], ...]:
     reasons = value if isinstance(value, tuple) else (value,)
     for reason in reasons:
         if not (isinstance(reason, type) and issubclass(reason, BaseException)):
             raise TypeError(f"retry_on must be an exception class or a tuple of them, not {reason!r}")
     return reasons
-
-
-def _priority(value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"priority must be an integer, not {type(value).__name__}")
-    number = int(value.__index__())
-    if not -(2**31) <= number < 2**31:
-        raise ValueError(f"priority must be a 32-bit number, not {number}")
-    return number
 
 
 def _sorted_out(reasons: tuple[type[BaseException], ...]) -> tuple[bool, bytes]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 screen: Address | None = None
 
 
+# Its place in its pool; None in a zygote.
+number: int | None = None
+
 # The pid of the first process of the family that this worker belongs to; see `shoal.multiprocessing.ledger`.
 family: int | None = None
 
@@ -54,7 +57,8 @@ def work(seat: _engine.Seat) -> NoReturn:
 
 def _serve(worker: _engine.Seated) -> int:
     setup: Any = worker.setup()
-    global family, screen
+    global family, number, screen
+    number = worker.number
     directory, path, argv, environment, share, cpus, most, most_memory, told, family, screen, client = setup
     if cpus:
         os.sched_setaffinity(0, cpus[worker.number % len(cpus)])

@@ -12,6 +12,7 @@ all is concatenated at the end.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from shoal.maps import Maps, finish
 from shoal.results import closed
 from shoal.serialize.exceptions import add_note
 
-__all__ = ["by_reference", "map_blocks"]
+__all__ = ["NOTHING", "Run", "by_reference", "call", "is_cut", "is_disturbed", "map_blocks", "part", "put", "settle"]
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 Span = tuple[int, int]
@@ -46,27 +47,25 @@ def map_blocks(
     axis: int,
     chunks: int | Sequence[int] | None,
     out: Array | None,
+    kind: type[Run] | None = None,
 ) -> Any:
-    """What `Pool.map_array` does."""
+    """What `Pool.map_array` does; on other machines, by another kind of `Run`."""
+    kind = kind or Run
     if not callable(func):
         raise TypeError(f"func must be callable, not {type(func).__name__}")
     if not pool._base.is_open:
         raise closed()
     first = _checked_array(a, "a")
     # Sequences and scalars are passed as they are; arrays are cut.
-    rest = [
-        _checked_array(other, f"others[{i}]") if isinstance(other, numpy.ndarray) and other.ndim else other
-        for i, other in enumerate(others)
-    ]
+    rest = [_checked_array(other, f"others[{i}]") if is_cut(other) else other for i, other in enumerate(others)]
     length = _length(first, "a", axis)
-    cut = [first, *(other for other in rest if isinstance(other, numpy.ndarray) and other.ndim)]
+    cut = [first, *filter(is_cut, rest)]
     for i, other in enumerate(rest):
-        if isinstance(other, numpy.ndarray) and other.ndim:
+        if is_cut(other):
             _check_alike(other, f"others[{i}]", axis, length)
     spans = _spans(length, chunks, pool._base.size, sum(array.nbytes for array in cut))
-    place = None if out is None else _checked_out(out, axis, length)
-    args = tuple(_shared(arg, place) if isinstance(arg, numpy.ndarray) and arg.ndim else arg for arg in (first, *rest))
-    run = _Run(pool, func, args, axis, spans)
+    place = None if out is None else kind.output(_checked_out(out, axis, length))
+    run = kind(pool, func, tuple(kind.input(arg, place) if is_cut(arg) else arg for arg in (first, *rest)), axis, spans)
     if place is None or out is None:
         return run.into_new()
     run.into(place)
@@ -80,17 +79,36 @@ def by_reference(array: object) -> bool:
     return isinstance(array, SharedArray) and array._block is not None
 
 
-class _Run:
+def is_cut(arg: object) -> bool:
+    """Whether blocks are cut from an argument; others are passed as they are."""
+    return isinstance(arg, numpy.ndarray) and arg.ndim > 0
+
+
+class Run:
     """One call: the blocks on their way to the workers, and the results on their way into the output."""
+
+    @staticmethod
+    def output(out: Array) -> Array:
+        """Where workers write: `out` itself if it travels by reference, else an array of its shape."""
+        return out if by_reference(out) else empty(out.shape, out.dtype, "F" if out.flags.fnc else "C")
+
+    @staticmethod
+    def input(a: Array, place: Array | None) -> Array:
+        """The array in shared memory, where it is cut without copies; `place` is what will be written to meanwhile."""
+        return array(a) if not by_reference(a) or is_disturbed(a, place) else a
 
     def __init__(
         self, pool: Maps, func: Callable[..., Any], args: tuple[Any, ...], axis: int, spans: list[Span]
     ) -> None:
         self.pool, self.func, self.args, self.axis, self.spans = pool, func, args, axis, spans
-        # Where each block finds its random numbers.
-        self.places = None if pool._seeds is None else list(itertools.islice(pool._seeds.places(), len(spans)))
 
-    def into(self, place: SharedArray) -> None:
+    @functools.cached_property
+    def places(self) -> list[bytes] | None:
+        """Where each block finds its random numbers."""
+        seeds = self.pool._seeds
+        return None if seeds is None else list(itertools.islice(seeds.places(), len(self.spans)))
+
+    def into(self, place: Array) -> None:
         """All results written into an output that is there already."""
         job = self._start(place, 0, must_fit=True)
         finish(job)
@@ -127,8 +145,8 @@ class _Run:
         rest: Any = None
         if not errors:
             ((tag, model),) = pieces.items()
-            if model is not _NOTHING and len(self.spans) > 1:
-                place = self._output(model, self.spans[tag])
+            if model is not NOTHING and len(self.spans) > 1:
+                place = self.output_like(model, self.spans[tag])
             rest = self._start(place, ahead, must_fit=False)
         # While the workers go on with the rest, what came ahead is put into its place here.
         settled: set[int] = set()
@@ -142,13 +160,13 @@ class _Run:
             if place is not None:
                 for tag in pieces.keys() - settled:
                     settled.add(tag)
-                    pieces[tag] = _settle(pieces[tag], place, self.axis, self.spans[tag])
+                    pieces[tag] = settle(pieces[tag], place, self.axis, self.spans[tag])
         if errors:
             raise errors[min(errors)]
         results = [pieces[tag] for tag in range(ahead)]
         if rest is not None:
             results += rest.result()
-        return self._together(results, place)
+        return self.together(results, place)
 
     def _told(self, on_block: _OnBlock, first: int) -> tuple[Any, list[Any]]:
         """What to call with each of which items, for the blocks from `first` on."""
@@ -157,13 +175,13 @@ class _Run:
             return on_block, spans
         return seeds.item(on_block), list(zip(spans, self.places[first:], strict=True))
 
-    def _start(self, place: SharedArray | None, first: int, must_fit: bool) -> Any:
+    def _start(self, place: Array | None, first: int, must_fit: bool) -> Any:
         told, items = self._told(_OnBlock(self.func, self.args, self.axis, place, must_fit), first)
         job: Any = self.pool._map_job(told, items, None, None, False, {})
         job.start(False)
         return job
 
-    def _output(self, model: Array, span: Span) -> SharedArray | None:
+    def output_like(self, model: Array, span: Span) -> SharedArray | None:
         """Where results like this one go; None if they don't have the lengths of their blocks."""
         axis = normalize_axis_index(self.axis, model.ndim)
         if model.shape[axis] != span[1] - span[0]:
@@ -171,15 +189,15 @@ class _Run:
         shape = (*model.shape[:axis], self.spans[-1][1], *model.shape[axis + 1 :])
         return empty(shape, model.dtype, "F" if model.flags.fnc else "C")
 
-    def _together(self, results: list[Any], place: SharedArray | None) -> SharedArray | None:
+    def together(self, results: list[Any], place: SharedArray | None) -> SharedArray | None:
         """The output, when all results are there; those that are not in their places are returned ones."""
-        if all(result is _NOTHING for result in results):
+        if all(result is NOTHING for result in results):
             return None
         if place is not None and all(result is _IN_PLACE for result in results):
             return place
         arrays: list[Array] = []
         for span, result in zip(self.spans, results, strict=True):
-            if result is _NOTHING:
+            if result is NOTHING:
                 raise TypeError(f"func returned None for block {_name(span, self.axis)}, and arrays for others")
             if result is _IN_PLACE:
                 assert place is not None
@@ -208,46 +226,54 @@ class _OnBlock:
     """What a worker does with a block. Unpickled once a call in each worker, however many blocks it gets."""
 
     def __init__(
-        self, func: Callable[..., Any], args: tuple[Any, ...], axis: int, place: SharedArray | None, must_fit: bool
+        self, func: Callable[..., Any], args: tuple[Any, ...], axis: int, place: Array | None, must_fit: bool
     ) -> None:
         self.func, self.args, self.axis, self.place, self.must_fit = func, args, axis, place, must_fit
 
     def __call__(self, span: Span) -> Any:
         """The result for this block, if it can't be written into its place."""
-        args = [
-            arg[_index(arg, self.axis, span)] if isinstance(arg, numpy.ndarray) and arg.ndim else arg
-            for arg in self.args
-        ]
-        try:
-            result = self.func(*args)
-        except BaseException as error:
-            add_note(error, f"raised for block {_name(span, self.axis)}")
-            raise
+        result = call(
+            self.func, [part(arg, self.axis, span) if is_cut(arg) else arg for arg in self.args], self.axis, span
+        )
         if self.must_fit:
-            self._put(result, span)
+            assert self.place is not None
+            put(result, self.place, self.axis, span)
             return _IN_PLACE
         if result is None:
-            return _NOTHING
-        result = _checked_result(result, self.axis, span)
-        return _settle(array(result) if self.place is None else result, self.place, self.axis, span)
+            return NOTHING
+        return settle(array(result) if self.place is None else result, self.place, self.axis, span)
 
-    def _put(self, result: Any, span: Span) -> None:
-        assert self.place is not None
-        if result is None:
-            raise TypeError(f"func returned None for block {_name(span, self.axis)}, and out is waiting for an array")
-        result = _checked_result(result, self.axis, span)
-        place = self.place[_index(self.place, self.axis, span)]
-        if result.shape != place.shape:
-            raise ValueError(
-                f"func returned shape {result.shape} for block {_name(span, self.axis)}, "
-                f"where out has room for {place.shape}"
-            )
-        try:
-            numpy.copyto(place, result, casting="same_kind")
-        except TypeError as error:
-            raise TypeError(
-                f"func returned {result.dtype} for block {_name(span, self.axis)}, and out is {place.dtype}"
-            ) from error
+
+def part(a: Any, axis: int, span: Span) -> Any:
+    """The block of an array."""
+    return a[_index(a, axis, span)]
+
+
+def call(func: Callable[..., Any], args: list[Any], axis: int, span: Span) -> Any:
+    """What `func` returns for the block, None or an array; its exceptions name the block."""
+    try:
+        result = func(*args)
+    except BaseException as error:
+        add_note(error, f"raised for block {_name(span, axis)}")
+        raise
+    return None if result is None else _checked_result(result, axis, span)
+
+
+def put(result: Array | None, out: Array, axis: int, span: Span) -> None:
+    """Write a result into an output that is there already."""
+    if result is None:
+        raise TypeError(f"func returned None for block {_name(span, axis)}, and out is waiting for an array")
+    place = part(out, axis, span)
+    if result.shape != place.shape:
+        raise ValueError(
+            f"func returned shape {result.shape} for block {_name(span, axis)}, where out has room for {place.shape}"
+        )
+    try:
+        numpy.copyto(place, result, casting="same_kind")
+    except TypeError as error:
+        raise TypeError(
+            f"func returned {result.dtype} for block {_name(span, axis)}, and out is {place.dtype}"
+        ) from error
 
 
 class _Mark:
@@ -261,10 +287,10 @@ class _Mark:
 
 
 _IN_PLACE = _Mark("_IN_PLACE")
-_NOTHING = _Mark("_NOTHING")
+NOTHING = _Mark("NOTHING")
 
 
-def _settle(result: Any, place: SharedArray | None, axis: int, span: Span) -> Any:
+def settle(result: Any, place: Array | None, axis: int, span: Span) -> Any:
     """Write a result into its place, if it has one there; else it stays what it is."""
     if place is None or not isinstance(result, numpy.ndarray) or result.ndim != place.ndim:
         return result
@@ -328,27 +354,19 @@ def _check_alike(other: Array, name: str, axis: int, length: int) -> None:
         )
 
 
-def _checked_out(out: Any, axis: int, length: int) -> SharedArray:
-    """Where workers write: `out` itself if it travels by reference, else an array of its shape."""
+def _checked_out(out: Any, axis: int, length: int) -> Array:
     if not isinstance(out, numpy.ndarray) or isinstance(out, numpy.ma.MaskedArray):
         raise TypeError(f"out must be an ndarray, not {type(out).__name__}")
     if not out.flags.writeable:
         raise ValueError("out must not be read-only")
     if not -out.ndim <= axis < out.ndim or out.shape[axis] != length:
         raise ValueError(f"out has shape {out.shape}, but must have {length} along axis {axis}, as a has")
-    if isinstance(out, SharedArray) and by_reference(out):
-        return out
-    return empty(out.shape, _checked_array(out, "out").dtype, "F" if out.flags.fnc else "C")
+    return _checked_array(out, "out")
 
 
-def _shared(a: Array, place: SharedArray | None) -> SharedArray:
-    """The array in shared memory, where it may be cut without copies; `place` is what will be written to meanwhile."""
-    if not isinstance(a, SharedArray) or not by_reference(a):
-        return array(a)
-    if place is not None and numpy.may_share_memory(a, place) and not _same_layout(a, place):
-        # Written to under the hands of those who read other blocks: numpy copies in such cases, too.
-        return array(a)
-    return a
+def is_disturbed(a: Array, place: Array | None) -> bool:
+    """Whether results written to `place` would change blocks of `a` that others still read. numpy copies then, too."""
+    return place is not None and numpy.may_share_memory(a, place) and not _same_layout(a, place)
 
 
 def _same_layout(a: Array, b: Array) -> bool:

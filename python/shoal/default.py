@@ -10,6 +10,7 @@ import os
 import threading
 
 from shoal import _checks
+from shoal import pool as pools
 from shoal.pool import Pool
 
 TYPE_CHECKING = False
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["default_pool", "map", "warm_pool"]
 
-# By their number of workers. One that ended in whatever way is replaced when it is asked for again.
-_pools: dict[int, Pool] = {}
+# By their number of workers, and whether they are on this machine though others are not. One that ended in whatever way
+# is replaced when it is asked for again.
+_pools: dict[tuple[int, bool], Pool] = {}
 _lock = threading.Lock()
 
 
@@ -46,14 +48,20 @@ def default_pool() -> Pool:
     return warm_pool(None)
 
 
-def warm_pool(workers: int | None) -> Pool:
-    """The pool of this process with so many workers, which is kept for the next time; None for `default_pool`."""
+def warm_pool(workers: int | None, here: bool = False) -> Pool:
+    """The pool of this process with so many workers, which is kept for the next time; None for `default_pool`.
+
+    Args:
+        workers: how many.
+        here: whether it is to be on this machine also in a program whose pools run on a cluster.
+    """
     if workers is None:
         workers = _checks.processes(None)
+    here = here and pools.default_cluster is not None
     with _lock:
-        pool = _pools.get(workers)
+        pool = _pools.get((workers, here))
         if pool is None or not pool._base.is_open:
-            pool = _pools[workers] = Pool(workers)
+            pool = _pools[workers, here] = Pool(workers, cluster=None) if here else Pool(workers)
         return pool
 
 

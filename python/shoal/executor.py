@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal import _checks
 from shoal._terms import check_names
+from shoal._text import name_of, running
 from shoal.pool import Pool, Worker
 
 if TYPE_CHECKING:
@@ -194,7 +195,9 @@ class Executor(futures.Executor):
         if chunksize == 1:
             return _results(self, fn, calls, buffersize, until)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        lists = _results(self, functools.partial(_call_each, fn), zip(chunks, strict=True), buffersize, until)
+        each = functools.partial(_call_each, fn)
+        each.__qualname__ = name_of(fn)  # type: ignore[attr-defined]  # what the worker is said to be at
+        lists = _results(self, each, zip(chunks, strict=True), buffersize, until)
         return _chained(lists)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -244,6 +247,10 @@ class Executor(futures.Executor):
     def workers(self) -> tuple[Worker, ...]:
         """The workers, as they are at this moment; those that are starting are waited for."""
         return self._pool.workers
+
+    def __repr__(self) -> str:
+        pool = self._pool
+        return f"<shoal.Executor state={pool._state} max_workers={self._max_workers}{running(*pool._running())}>"
 
     def _repr_html_(self) -> str:
         return self._pool._as_html("shoal.Executor")

@@ -51,7 +51,8 @@ class ParallelLoop:
         whole = _range(indices)
         if not whole:
             return
-        pool = warm_pool(self._workers)
+        # Its kernels write into the memory of this machine.
+        pool = warm_pool(self._workers, here=True)
         pieces = _pieces(whole, self._chunks, pool._base.size)
         read_only: dict[int, _ReadOnly] = {}
         sent = _Piece(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from shoal import _budget, _checks, _engine, _launch
 from shoal._engine import AsyncResult, IMapIterator, Worker
 from shoal._terms import Terms
+from shoal._text import running
 from shoal.maps import Maps
 from shoal.reports import levels
 from shoal.reports.client import listen, notice
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 
     from shoal._terms import TaskOptions
     from shoal.aio import AsyncMethods
+    from shoal.cluster.traces import ClusterRecorder
     from shoal.futures import Future
     from shoal.insight.report import MapReport
     from shoal.insight.stats import PoolStats
-    from shoal.insight.trace import Trace
+    from shoal.insight.trace import Recorder, Trace
     from shoal.random import Seed, Seeds
+    from shoal.reports.client import Settings
 
     R = TypeVar("R")
 
@@ -142,7 +145,7 @@ class Pool(Maps):
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         share = _budget.share(count, _checks.threads(threads_per_worker))
-        told = listen(logs, warnings, output)
+        told = self._listen(logs, warnings, output)
         setup = _launch.setup(
             share,
             _cpus(affinity),
@@ -168,7 +171,9 @@ class Pool(Maps):
         self._streams: weakref.WeakSet[IMapIterator[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         modules = _launch.preloaded(_checks.modules(preload), share)
-        self._base = _engine.PoolBase(count, program, args, envs, modules, setup, start, limit, limits, told[-1])
+        self._base = _engine.PoolBase(
+            count, program, args, envs, modules, setup, start, limit, limits, told[-1], self._speaker
+        )
         register(self)
         levels.watch(_levels_changed)
 
@@ -468,7 +473,7 @@ class Pool(Maps):
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        return f"<shoal.Pool state={self._state} pool_size={self._base.size}>"
+        return f"<shoal.Pool state={self._state} pool_size={self._base.size}{running(*self._running())}>"
 
     def _repr_html_(self) -> str:
         return self._as_html("shoal.Pool")
@@ -477,6 +482,21 @@ class Pool(Maps):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    # Who hears what workers say, if not this process.
+    _speaker: Callable[[str, bytes], bool] | None = None
+
+    def _listen(self, logs: bool, warnings: bool, output: bool) -> Settings:
+        return listen(logs, warnings, output)
+
+    def _recorder(self, most: int) -> Recorder | ClusterRecorder | None:
+        """What records the tasks of this pool from now on; None if they can't be."""
+        from shoal.insight.trace import Recorder
+
+        return Recorder(self._base, f"shoal.Pool of {self._base.size}", most)
+
+    def _leave_notice(self, told: bytes) -> None:
+        self._base.leave_notice(told)
 
     @property
     def _processes(self) -> int:
@@ -491,6 +511,11 @@ class Pool(Maps):
         from shoal.insight import html
 
         return html.pool(name, self._state, self.stats())
+
+    def _running(self) -> tuple[list[str], int]:
+        """The functions that run, "" for one whose name is not known; and how many tasks are queued."""
+        tasks = _engine.pool_running(self._base)
+        return [task[0] or "" for task in tasks if task is not None], _engine.pool_depth(self._base)[0]
 
     def _has_tasks(self) -> bool:
         return _engine.pool_depth(self._base)[1] > 0
@@ -543,8 +568,8 @@ def _levels_changed() -> None:
     """Loggers of this process have other levels: its workers are told."""
     told = notice()
     for pool in list(_pools):
-        if pool._owner == os.getpid() and isinstance(pool._base, _engine.PoolBase):
-            pool._base.leave_notice(told)
+        if pool._owner == os.getpid():
+            pool._leave_notice(told)
 
 
 @atexit.register

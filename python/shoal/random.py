@@ -18,6 +18,7 @@ import os
 import threading
 
 from shoal import _engine
+from shoal._text import name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Seeded:
         self.function = function
         self.seed = seed
         # As it is called in messages.
-        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
+        self.__qualname__ = name_of(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         *arguments, place = args

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from shoal._text import name_of
+
 if TYPE_CHECKING:
     from shoal.threads import Inbox, Task, ThreadPool
 
@@ -36,6 +38,7 @@ class Stream:
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         # Not this object's own: tasks don't keep it.
         self._pool, self._each = pool, functools.partial(_each, func, star)
+        self._each.__qualname__ = name_of(func)  # type: ignore[attr-defined]  # it has a __dict__
         self._items: Iterator[Any] | None = iter(items)
         self._chunksize = chunksize
         self._window: float = buffersize or _PIECES * pool._base.size * chunksize
@@ -182,7 +185,7 @@ def _each(func: Callable[..., Any], star: bool, piece: list[Any]) -> list[tuple[
             results.append(("result", func(*item) if star else func(item)))
         except StopIteration as error:
             # An iterator takes it for its end.
-            stopped = RuntimeError(f"{getattr(func, '__qualname__', func)} raised StopIteration")
+            stopped = RuntimeError(f"{name_of(func)} raised StopIteration")
             stopped.__cause__ = error
             results.append(("error", stopped))
         except BaseException as error:

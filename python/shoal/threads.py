@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal import _checks, _engine
-from shoal._terms import Terms, check_names
+from shoal._terms import NAMES, Terms, check_names
+from shoal._text import name_of
 from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.maps import AT_HAND
 from shoal.pool import Pool, _seeds, register
@@ -36,6 +37,8 @@ class ThreadWorker:
         number: its place in the pool, from 0.
         pid: this process.
         state: "idle", "busy" or "gone".
+        task: what the function is called that it is at; "" if it was cut off, None if it is at none.
+        task_seconds: for how long.
         tasks: tasks ended at this place.
         busy: seconds spent on them.
     """
@@ -43,8 +46,24 @@ class ThreadWorker:
     number: int
     pid: int
     state: str
+    task: str | None
+    task_seconds: float
     tasks: int
     busy: float
+
+
+# What pools of processes take besides: what says nothing, and why all else means nothing to threads.
+_FOR_PROCESSES: dict[str, tuple[tuple[object, ...], str]] = {
+    "memory_limit": ((None,), "threads have the memory of this one"),
+    "threads_per_worker": ((None,), "threads have the libraries of this one"),
+    **dict.fromkeys(
+        ("worker_memory_limit", "maxmemoryperchild", "idle_timeout", "affinity"),
+        ((None,), "threads come and go with this one"),
+    ),
+    "unresponsive_after": ((None, 30.0), "threads come and go with this one"),
+    **dict.fromkeys(("logs", "warnings", "output"), ((True,), "what threads say is said by this one")),
+    **dict.fromkeys(NAMES, ((), "what a thread is at can't be stopped")),
+}
 
 
 class ThreadPool(Pool):
@@ -59,38 +78,18 @@ class ThreadPool(Pool):
         context: object = None,
         *,
         preload: Iterable[str] = (),
-        memory_limit: int | None = None,
         seed: Any = None,
-        threads_per_worker: int | None = None,
-        worker_memory_limit: int | None = None,
-        maxmemoryperchild: int | None = None,
-        idle_timeout: float | None = None,
-        affinity: object = None,
-        unresponsive_after: float | None = 30.0,
-        logs: bool = True,
-        warnings: bool = True,
-        output: bool = True,
         kind: str = "thread",
-        **options: Any,
+        cluster: object = None,
+        node_timeout: float | None = None,
+        **others: Any,
     ) -> None:
+        if node_timeout is not None:
+            raise ValueError("node_timeout is for a pool on a cluster")
         count = _checks.processes(processes)
         start = _checks.initializer(initializer, initargs)
         most = _checks.maxtasksperchild(maxtasksperchild)
-        if memory_limit is not None:
-            raise ValueError("memory_limit is for processes: threads have the memory of this one")
-        if threads_per_worker is not None:
-            raise ValueError("threads_per_worker is for processes: threads have the libraries of this one")
-        _for_processes(
-            worker_memory_limit=worker_memory_limit,
-            maxmemoryperchild=maxmemoryperchild,
-            idle_timeout=idle_timeout,
-            affinity=affinity,
-            unresponsive_after=None if unresponsive_after == 30.0 else unresponsive_after,
-        )
-        _no_terms(options)
-        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
-            if wanted is not True:
-                raise ValueError(f"{name} is for processes: what threads say is said by this one")
+        _refuse(others)
         for module in _checks.modules(preload):
             __import__(module)
         self._owner = os.getpid()
@@ -106,12 +105,15 @@ class ThreadPool(Pool):
         self._began = time.monotonic()
         register(self)
 
+    def _recorder(self, most: int) -> None:
+        return None
+
+    def _leave_notice(self, told: bytes) -> None:
+        pass  # the levels of this process are theirs
+
     def stats(self) -> PoolStats:
         passed = time.monotonic() - self._began
-        workers = [
-            WorkerStats(thread.number, os.getpid(), thread.state, thread.tasks, thread.busy, idle=passed - thread.busy)
-            for thread in self.workers
-        ]
+        workers = [WorkerStats(**vars(thread), idle=passed - thread.busy) for thread in self.workers]
         queued = len(self._base._queue)  # type: ignore[attr-defined]
         return PoolStats(tuple(workers), queued, queued + sum(worker.state == "busy" for worker in workers))
 
@@ -122,7 +124,7 @@ class ThreadPool(Pool):
         raise NotImplementedError("a pool of threads keeps no account of its maps: one of processes does")
 
     def _terms_with(self, options: Mapping[str, Any]) -> Terms:
-        _no_terms(options)
+        _refuse(options)
         return self._terms
 
     def options(self, *, seed: Any = None, **options: Any) -> Any:
@@ -132,6 +134,9 @@ class ThreadPool(Pool):
     def _has_tasks(self) -> bool:
         threads: Any = self._base
         return bool(threads._queue) or any(threads._at)
+
+    def _running(self) -> tuple[list[str], int]:
+        return [thread.task for thread in self.workers if thread.task is not None], len(self._base._queue)  # type: ignore[attr-defined]
 
     def _inbox(self) -> Any:
         return Inbox()
@@ -177,16 +182,13 @@ class ThreadPool(Pool):
         return Job(self, func, iterable, size, _checks.buffersize(buffersize), at_hand, star)
 
 
-def _for_processes(**limits: object) -> None:
-    for name, value in limits.items():
-        if value is not None:
-            raise ValueError(f"{name} is for processes: threads come and go with this one")
-
-
-def _no_terms(options: Mapping[str, Any]) -> None:
-    check_names(options)
-    if options:
-        raise ValueError(f"{next(iter(options))} is for processes: what a thread is at can't be stopped")
+def _refuse(others: Mapping[str, Any]) -> None:
+    """What is for processes is an error, unless it is what is usual."""
+    check_names(name for name in others if name not in _FOR_PROCESSES)
+    for name, value in others.items():
+        usual, why = _FOR_PROCESSES[name]
+        if not any(value is fine or (isinstance(value, (int, float)) and value == fine) for fine in usual):
+            raise ValueError(f"{name} is for processes: {why}")
 
 
 class Task:
@@ -199,12 +201,18 @@ class Task:
         self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = (func, args, kwargs or {})
         # "queued", "running", "ended", "cancelled" or "cut off": changed under the lock of `Threads`.
         self._state = "queued"
+        self._began = 0.0
         self._value: Any = None
         self._error: BaseException | None = None
         self._watching: tuple[Inbox, int] | None = None
         # Held until it has ended.
         self._latch = threading.Lock()
         self._latch.acquire()
+
+    @property
+    def name(self) -> str:
+        """What its function is called; "" once it has ended or was cut off."""
+        return name_of(self._call[0]) if self._call is not None else ""
 
     def get(self, timeout: float | None = None) -> Any:
         """The result, when it arrives; the task's exception if it raised one."""
@@ -336,13 +344,12 @@ class Threads:
                 broken = error
         left = 1 if broken is not None else self._most
         while left != 0 and (task := self._next(number)) is not None:
-            started = time.perf_counter()
             value, raised = (None, broken) if broken is not None else task._run()
             with self.changed:
                 # Counted when anybody hears of its end.
                 self._at[number] = None
                 tasks, busy = self._counts[number]
-                self._counts[number] = tasks + 1, busy + time.perf_counter() - started
+                self._counts[number] = tasks + 1, busy + time.perf_counter() - task._began
                 if task._state == "running":
                     task._end("ended", value, raised)
             del task, value, raised
@@ -361,7 +368,7 @@ class Threads:
                 while self._queue:
                     task = self._queue.popleft()
                     if task._state == "queued":
-                        task._state = "running"
+                        task._state, task._began = "running", time.perf_counter()
                         self._at[number] = task
                         return task
                 if self._state != "open":
@@ -420,8 +427,12 @@ class Threads:
     @property
     def workers(self) -> Sequence[ThreadWorker]:
         """The threads, as they are at this moment."""
+        now, me = time.perf_counter(), os.getpid()
         with self.changed:
+            places = list(zip(self._threads, self._at, self._counts, strict=True))
             return tuple(
-                ThreadWorker(number, os.getpid(), "gone" if thread is None else "busy" if at else "idle", *counts)
-                for number, (thread, at, counts) in enumerate(zip(self._threads, self._at, self._counts, strict=True))
+                ThreadWorker(number, me, "gone" if thread is None else "idle", None, 0.0, *counts)
+                if task is None
+                else ThreadWorker(number, me, "busy", task.name, max(now - task._began, 0.0), *counts)
+                for number, (thread, task, counts) in enumerate(places)
             )

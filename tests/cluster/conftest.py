@@ -40,3 +40,23 @@ def pool(cluster: Any) -> Iterator[shoal.Pool]:
     with shoal.Pool(1, cluster=cluster) as pool:
         yield pool
     pool.join()
+
+
+@pytest.fixture
+def crossed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of the frames that have been sent to nodes, a number for each."""
+    from shoal.cluster import dask
+
+    seen: list[int] = []
+    send = dask._Wire.send
+
+    def counting(self: Any, *items: Any, then: Any = None) -> None:
+        for name, *content in items:
+            frames = {"function": lambda c: c[3], "blob": lambda c: [c[1]]}.get(name, lambda _: [])(content)
+            if name == "tasks":
+                frames = [frame for task in content[0] for frame in task[4] if not isinstance(frame, int)]
+            seen.extend(memoryview(frame).nbytes for frame in frames)
+        send(self, *items, then=then)
+
+    monkeypatch.setattr(dask._Wire, "send", counting)
+    return seen

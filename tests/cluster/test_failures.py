@@ -35,11 +35,8 @@ def two(scheduler: Machines) -> Iterator[tuple[Machines, dict[str, str]]]:
     yield scheduler, addresses
     for name in list(scheduler.processes):
         if name != "scheduler":
-            process = scheduler.processes[name]
-            process.send_signal(signal.SIGCONT)
             scheduler.kill(name)
-            del scheduler.processes[name]
-    assert eventually(lambda: not scheduler._known())
+    assert eventually(lambda: not scheduler.known())
 
 
 def begun(folder: Path, name: str, gate: Path) -> str:
@@ -195,6 +192,16 @@ def test_the_end_of_the_scheduler_is_an_error_at_once(tmp_path: Path) -> None:
             result.get()
         with pytest.raises(shoal.ShoalError, match="is gone"):
             pool.apply(abs, (1,))
+
+
+def test_a_frozen_scheduler_is_given_up(tmp_path: Path) -> None:
+    with machines(tmp_path, "a") as cluster, shoal.Pool(1, cluster=cluster.address, node_timeout=4) as pool:
+        result = pool.apply_async(tasks.wait_for, (tmp_path / "never",))
+        cluster.processes["scheduler"].send_signal(signal.SIGSTOP)
+        # It accepts connections, as the kernel does that for it, and says nothing on them.
+        with pytest.raises(shoal.ShoalError, match=f"scheduler at {cluster.address} is gone: it does not answer"):
+            result.get()
+        cluster.processes["scheduler"].send_signal(signal.SIGCONT)
 
 
 @pytest.mark.slow

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 import shoal
 from shoal.cluster.balance import shares
 from shoal.cluster.nodes import Nodes
+from shoal.cluster.pieces import Pieces
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
 from shoal.serialize import dump_exception
+
+# Of a task: its worker, and nanoseconds on the clock of its node.
+TIMES = (0, 0, 10_000_000, 0, 0)
 
 
 class Link:
@@ -46,10 +50,10 @@ class Link:
         self.say("took", list(numbers))
 
     def end(self, number: int, value: Any = None) -> None:
-        self.say("done", [(number, VALUE, pickle.dumps(value), [], 0.01)])
+        self.say("done", [(number, VALUE, pickle.dumps(value), [], TIMES)])
 
     def fail(self, number: int, error: BaseException) -> None:
-        self.say("done", [(number, ERROR, dump_exception(error), [], 0.01)])
+        self.say("done", [(number, ERROR, dump_exception(error), [], TIMES)])
 
     def lose(self) -> None:
         self._engine.nodes.lost(self, "its connection is gone")
@@ -145,6 +149,25 @@ def test_of_a_lost_node_what_it_took_has_failed_and_the_rest_goes_to_others_firs
     assert caught.value.node == "a"
     other = engine.add("b", workers=4)
     assert other.tasks == [task.number for task in tasks[1:]]
+
+
+@pytest.mark.parametrize(("workers", "milliseconds"), [(2, 2), (1000, 100)])
+def test_a_piece_of_a_map_takes_longer_the_more_workers_one_client_feeds(
+    engine: Engine, workers: int, milliseconds: int
+) -> None:
+    link = engine.add("a", workers)
+    pieces = Pieces(engine.nodes, engine.nodes.prepare(abs), range(10**9), None, star=False, together=True)
+    ended = 0
+    for _ in range(10):
+        pieces.pump(float("inf"), float("inf"))
+        sent = [task for name, *content in link.items if name == "tasks" for task in content[0]][ended:]
+        ended += len(sent)
+        sizes = [len(pickle.loads(data)) for _, _, _, data, *_ in sent]
+        for (number, *_), size in zip(sent, sizes, strict=True):
+            # Each item takes 0.1 ms.
+            link.say("done", [(number, VALUE, pickle.dumps([0] * size), [], (0, 0, size * 100_000, 0, 0))])
+        assert pieces.fetch(0)
+    assert set(sizes) == {milliseconds * 10}
 
 
 def test_what_a_lost_node_took_is_tried_again_if_it_may_be(engine: Engine) -> None:

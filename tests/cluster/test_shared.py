@@ -146,7 +146,7 @@ def test_a_reentrant_lock_is_the_threads_that_took_it(pool: shoal.Pool) -> None:
         return tuple(seen)
 
     lock = shoal.RLock()
-    assert pool.apply(work, (lock,)) == (False, "<RLock(MainProcess, 2)>")
+    assert pool.apply(work, (lock,)) == (False, "<RLock(shoal-worker-0, 2)>")
     assert not lock.locked()
 
 
@@ -265,7 +265,7 @@ def test_a_fork_of_a_worker_is_a_process_of_its_own(pool: shoal.Pool) -> None:
         child.join()
         return [held, lock.acquire(block=False)]
 
-    assert pool.apply(work) == ["<RLock(MainProcess, 1)>", False]
+    assert pool.apply(work) == ["<RLock(shoal-worker-0, 1)>", False]
     assert [items.get(), items.get()] == ["a worker", (False, "<RLock(SomeOtherProcess, nonzero)>")]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -99,26 +102,6 @@ def test_items_that_have_an_array_in_common_see_nothing_of_each_other(pool: shoa
     assert array[0] == 0
 
 
-@pytest.fixture
-def crossed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of the frames that have been sent to nodes, a number for each."""
-    from shoal.cluster import dask
-
-    seen: list[int] = []
-    send = dask._Wire.send
-
-    def counting(self: Any, *items: Any, then: Any = None) -> None:
-        for name, *content in items:
-            frames = {"function": lambda c: c[3], "blob": lambda c: [c[1]]}.get(name, lambda _: [])(content)
-            if name == "tasks":
-                frames = [frame for task in content[0] for frame in task[4] if not isinstance(frame, int)]
-            seen.extend(memoryview(frame).nbytes for frame in frames)
-        send(self, *items, then=then)
-
-    monkeypatch.setattr(dask._Wire, "send", counting)
-    return seen
-
-
 def test_what_a_task_prints_appears_here(pool: shoal.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     def speak(word: str) -> None:
         print(word)
@@ -157,15 +140,18 @@ def test_an_executor_runs_on_a_cluster(cluster: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_program_runs_on_a_cluster_as_it_is(cluster: Any) -> None:
+def test_a_program_runs_on_a_cluster_as_it_is(cluster: Any, tmp_path: Path) -> None:
     program = """
         import multiprocessing, os
         if __name__ == "__main__":
             with multiprocessing.Pool(7) as pool:
                 print(pool.map(abs, range(-3, 3)), len(pool.workers))
     """
-    done = _shoal_run(cluster.scheduler_address, textwrap.dedent(program))
+    trace = tmp_path / "run.json"
+    done = _shoal_run(cluster.scheduler_address, textwrap.dedent(program), "--stats", "--trace", str(trace))
     assert done.stdout == "[3, 2, 1, 0, 1, 2] 2\n", done.stderr
+    assert re.search(r"shoal: pool 1 of 2 workers\nnode +worker +pid .*\ntcp://", done.stderr)
+    assert sum(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"]) >= 1
 
 
 def test_a_cluster_that_is_not_there_is_an_error_before_the_program_runs() -> None:
@@ -175,9 +161,9 @@ def test_a_cluster_that_is_not_there_is_an_error_before_the_program_runs() -> No
     assert "argument --cluster: there is no Dask scheduler at tcp://127.0.0.1:1" in refused.stderr
 
 
-def _shoal_run(address: str, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def _shoal_run(address: str, code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "shoal", "run", "--cluster", address, "-c", code],
+        [sys.executable, "-m", "shoal", "run", *options, "--cluster", address, "-c", code],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

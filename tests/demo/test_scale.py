@@ -19,6 +19,15 @@ def test_a_hub_that_is_too_slow_gives_what_its_rate_allows(size: int) -> None:
     assert utilisation(slow, TEN, duration=1.0, size=size) == pytest.approx(most, rel=0.1)
 
 
+@pytest.mark.parametrize("size", [1, 64])
+def test_nodes_that_pass_tasks_on_too_slowly_give_what_their_rate_allows(size: int) -> None:
+    slow = Cluster(nodes=10, cores=8, dispatch=0.0, batch=0.3, task=0.3)
+    free = Hub("free", 0.0, 0.0, 0.0)
+    most = ceiling(free, slow, duration=1.0, size=size)
+    assert 0.2 < most < 0.5
+    assert utilisation(free, slow, duration=1.0, size=size) == pytest.approx(most, rel=0.15)
+
+
 def test_what_cores_spend_on_dispatch_is_not_used() -> None:
     half = Cluster(nodes=10, cores=8, dispatch=1.0)
     assert utilisation(Hub("free", 0.0, 0.0, 0.0), half, duration=1.0, size=64) == pytest.approx(0.5, abs=0.02)

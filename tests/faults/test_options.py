@@ -139,7 +139,7 @@ def test_asyncio_has_them_too(pool: shoal.Pool, tmp_path: Path) -> None:
 
 
 def test_threads_have_none_of_them_as_they_cannot_be_stopped() -> None:
-    for option in ({"timeout": 3}, {"worker_memory_limit": 1 << 30}, {"idle_timeout": 3}, {"affinity": "spread"}):
+    for option in ({"timeout": 3}, {"worker_memory_limit": 1 << 30}, {"idle_timeout": 30}, {"affinity": "spread"}):
         with pytest.raises(ValueError, match=f"{next(iter(option))} is for processes"):
             shoal.Pool(1, kind="thread", **option)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=f"{next(iter(option))} is for processes"):
@@ -150,3 +150,12 @@ def test_threads_have_none_of_them_as_they_cannot_be_stopped() -> None:
         with pytest.raises(ValueError, match="retries is for processes"):
             pool.map(square, [3], retries=3)
         assert pool.apply(square, (3,)) == 9
+
+
+def test_what_says_nothing_is_no_error_for_threads_but_a_slip_is() -> None:
+    with shoal.Pool(1, kind="thread", memory_limit=None, unresponsive_after=30, logs=True, cluster=None) as pool:
+        assert pool.apply(square, (3,)) == 9
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tiemout'"):
+        shoal.Pool(1, kind="thread", tiemout=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="node_timeout is for a pool on a cluster"):
+        shoal.Pool(1, kind="thread", node_timeout=3)

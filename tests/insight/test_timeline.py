@@ -1,6 +1,8 @@
 """`shoal.timeline`: a trace as a picture."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 import shoal
 from tests.conftest import Run
 
-pytest.importorskip("matplotlib")
+to_hex = pytest.importorskip("matplotlib.colors").to_hex
 
 
 def test_a_trace_is_drawn_as_png_or_svg(pool: shoal.Pool, tmp_path: Path) -> None:
@@ -23,6 +25,38 @@ def test_a_trace_is_drawn_as_png_or_svg(pool: shoal.Pool, tmp_path: Path) -> Non
     assert [label.get_text().partition(",")[0] for label in tasks.get_yticklabels()] == ["worker 0", "worker 1"]
     assert {text.get_text() for text in tasks.get_legend().get_texts()} == {"abs", "len"}
     assert below.get_xlabel() == "seconds"
+
+
+def memory() -> None:
+    """A function that is called as a counter of the file is."""
+
+
+def test_functions_may_be_called_what_they_like(pool: shoal.Pool) -> None:
+    with pool.trace() as trace:
+        pool.apply(memory)
+    tasks = shoal.timeline(trace).axes[0]
+    assert [text.get_text() for text in tasks.get_legend().get_texts()] == ["memory"]
+
+
+def test_a_task_that_is_too_narrow_for_an_edge_is_seen_all_the_same(pool: shoal.Pool) -> None:
+    with pool.trace() as trace:
+        pool.apply(time.sleep, (1,))
+        pool.apply(abs, (-1,))
+    tasks = shoal.timeline(trace).axes[0]
+    drawn = {(to_hex(bars.get_facecolor()[0]), to_hex(bars.get_edgecolor()[0])) for bars in tasks.collections if bars}
+    long, short = (to_hex(line.get_color()) for line in tasks.get_legend().get_lines())
+    assert {(long, "#ffffff"), (short, short)} <= drawn
+
+
+def test_deaths_are_marked_and_the_mark_is_explained(pool: shoal.Pool) -> None:
+    with pool.trace() as trace:
+        with pytest.raises(shoal.WorkerDied):
+            pool.apply(os._exit, (3,))
+        pool.apply(abs, (-1,))
+    tasks = shoal.timeline(trace).axes[0]
+    legend = [text.get_text() for text in tasks.get_legend().get_texts()]
+    assert set(legend) == {"_exit", "abs", "its worker died"}
+    assert [len(line.get_xdata()) for line in tasks.lines if line.get_marker() == "x"] == [1]
 
 
 def test_nothing_and_what_is_no_trace_are_refused(pool: shoal.Pool, tmp_path: Path) -> None:

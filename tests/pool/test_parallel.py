@@ -86,6 +86,18 @@ def test_it_runs_in_as_many_workers_as_asked_for() -> None:
     assert all(len(set(out[i : i + 10].tolist())) == 1 for i in range(0, 1000, 10))
 
 
+def test_it_runs_here_in_a_program_whose_pools_run_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.pool.default_cluster", "tcp://127.0.0.1:1")
+    out = shoal.zeros(10, dtype=int)
+
+    @shoal.parallel
+    def count(start: int, stop: int, out: Any) -> None:
+        out[start:stop] = range(start, stop)
+
+    count(10, out)
+    assert out.tolist() == list(range(10))
+
+
 def test_methods_loop_too() -> None:
     model = Model()
     model.fill(10, 5)

@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use shoal_core::memory::heap::{BlockId, Lease};
 use shoal_core::pool::account::{Sampler, Spent, weighted};
+use shoal_core::pool::client::WorkerInfo;
+use shoal_core::pool::current::AtTask;
 use shoal_core::pool::trace::Record;
 use shoal_sys::clock;
 
@@ -24,14 +26,29 @@ pub fn parts(spent: &Spent) -> Parts {
     (tasks, busy, decoding, encoding, sending, idle, waiting)
 }
 
-/// A worker's number, process and state, and where its time went since the pool began.
-type WorkerParts = (u16, Option<u32>, &'static str, Parts);
+/// What a worker is at: the function's name, if it is known, and for how many nanoseconds.
+pub type TaskParts = Option<(Option<String>, u64)>;
+
+/// For Python.
+pub fn task_parts(task: Option<AtTask>) -> TaskParts {
+    task.map(|task| (task.function, task.nanos))
+}
+
+/// A worker's number, process and state, what it is at, and where its time went since the pool began.
+type WorkerParts = (u16, Option<u32>, &'static str, TaskParts, Parts);
 
 /// The workers, as they are at this moment; see `shoal.insight.stats`.
 #[pyfunction]
 pub fn pool_spent(base: &PoolBase) -> Vec<WorkerParts> {
-    let workers = base.pool.workers().into_iter();
-    workers.map(|worker| (worker.number, worker.pid, name_of(worker.state), parts(&worker.spent))).collect()
+    let of_worker =
+        |WorkerInfo { number, pid, state, task, spent }| (number, pid, name_of(state), task_parts(task), parts(&spent));
+    base.pool.workers().into_iter().map(of_worker).collect()
+}
+
+/// What each worker is at; see [`TaskParts`].
+#[pyfunction]
+pub fn pool_running(base: &PoolBase) -> Vec<TaskParts> {
+    base.pool.running().into_iter().map(task_parts).collect()
 }
 
 /// Tasks not taken, and tasks not ended.
@@ -54,7 +71,7 @@ type Recorded<'py> = (Bound<'py, PyBytes>, HashMap<u32, String>, u64);
 pub fn stop_trace<'py>(py: Python<'py>, base: &PoolBase) -> Option<Recorded<'py>> {
     let (bytes, names, left_out) = Inside::detach(py, || {
         let trace = base.pool.stop_trace()?;
-        let bytes: Vec<u8> = trace.records().flat_map(packed).collect();
+        let bytes = trace.records().map(|record| packed(&record)).collect::<Vec<_>>().into_flattened();
         let names = trace.names.into_iter().map(|(id, name)| (id, name.into())).collect();
         Some((bytes, names, trace.left_out))
     })?;
@@ -150,6 +167,11 @@ impl Watch {
                 self.bytes += lease.len();
             }
         }
+    }
+
+    /// So many items were not done, and are sent once more.
+    pub fn came_back(&mut self, items: usize) {
+        self.items -= items as u64;
     }
 
     /// A piece has taken its worker so long.

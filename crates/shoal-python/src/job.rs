@@ -147,9 +147,9 @@ impl State {
                 Ok(kind | call::APART)
             })
         });
-        self.watch.sent(chunk.len(), payload.len(), &leases);
         match kind {
             Ok(kind) => {
+                self.watch.sent(chunk.len(), payload.len(), &leases);
                 // A function that may hold state has a number of this map's own: each worker unpickles it once a map.
                 let tag = self.tag;
                 let reply = Reply::Inbox(self.inbox.clone(), tag);
@@ -211,6 +211,7 @@ impl State {
         let middle = chunk.start + done;
         self.chunks.measured(done, *nanos);
         self.chunks.give_back(middle..chunk.end);
+        self.watch.came_back(chunk.end - middle);
         results.set_slice(chunk.start, middle, &value)
     }
 

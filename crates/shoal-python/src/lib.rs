@@ -112,6 +112,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::Inbox>()?;
     module.add_class::<pool::Prepared>()?;
     module.add_class::<copies::Copies>()?;
+    module.add_class::<message::Common>()?;
     module.add_class::<terms::Terms>()?;
     module.add_class::<job::Job>()?;
     module.add_class::<stream::IMapIterator>()?;
@@ -131,6 +132,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sync::add(module)?;
     module.add_function(wrap_pyfunction!(watch::when_readable, module)?)?;
     module.add_function(wrap_pyfunction!(watch::speak_through, module)?)?;
+    module.add_function(wrap_pyfunction!(watch::say, module)?)?;
     module.add_function(wrap_pyfunction!(pool::pass_words_on, module)?)?;
     module.add_function(wrap_pyfunction!(message::reduce_buffer, module)?)?;
     module.add_function(wrap_pyfunction!(message::keep_buffer, module)?)?;
@@ -141,6 +143,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wait_for_threads, module)?)?;
     module.add_function(wrap_pyfunction!(memory_usage, module)?)?;
     module.add_function(wrap_pyfunction!(limit_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(insight::pool_running, module)?)?;
     module.add_function(wrap_pyfunction!(insight::pool_spent, module)?)?;
     module.add_function(wrap_pyfunction!(insight::pool_depth, module)?)?;
     module.add_function(wrap_pyfunction!(insight::start_trace, module)?)?;

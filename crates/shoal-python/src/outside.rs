@@ -10,7 +10,7 @@ use shoal_core::pool::outside::Outside;
 use shoal_sys::memory::open_of_another;
 
 use crate::errors::OrRaise;
-use crate::insight::{Parts, parts};
+use crate::insight::{Parts, TaskParts, parts, task_parts};
 
 /// A pool of another process, by the path `/proc/<pid>/fd/<number>` of its segment.
 #[pyclass(frozen, module = "shoal._engine")]
@@ -18,7 +18,7 @@ pub struct PoolOutside(Outside);
 
 /// A worker: pid, whether it is ready, whether it has left; the function's name and for how many nanoseconds it has been
 /// at it; its account.
-type WorkerParts = (u32, bool, bool, Option<(Option<String>, u64)>, Parts);
+type WorkerParts = (u32, bool, bool, TaskParts, Parts);
 
 /// A pool: client, domain, whether it goes on, tasks not taken, workers.
 type PoolParts = (u32, u64, bool, u64, Vec<WorkerParts>);
@@ -39,10 +39,10 @@ impl PoolOutside {
     /// What it is at.
     fn look(&self) -> PoolParts {
         let look = self.0.look();
-        let workers = look.workers.into_iter().map(|worker| {
-            let task = worker.task.map(|task| (task.function, task.nanos));
-            (worker.pid, worker.ready, worker.left, task, parts(&worker.spent))
-        });
+        let workers = look
+            .workers
+            .into_iter()
+            .map(|worker| (worker.pid, worker.ready, worker.left, task_parts(worker.task), parts(&worker.spent)));
         (look.client, look.domain, look.open, look.queued, workers.collect())
     }
 }

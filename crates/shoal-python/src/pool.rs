@@ -24,11 +24,13 @@ use crate::in_flight;
 use crate::inside::Inside;
 use crate::insight::LastMap;
 use crate::terms::Terms;
+use crate::watch;
 use crate::wire::{self, Writer};
 
 pub use self::functions::{Label, Named, Prepared};
 pub use self::outcome::{cancelled, load, resolve};
 pub use self::results::{AsyncResult, Inbox};
+use self::wait::hear_all;
 pub use self::wait::{hear_first, pass_words_on, speaking, wait};
 pub use self::workers::{WorkerState, name_of};
 
@@ -52,6 +54,11 @@ impl PoolBase {
         self.functions.named(&self.pool, function)
     }
 
+    /// How arguments are written: into this process's memory, and never to give away what lies there.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer::Task(&self.pool)
+    }
+
     fn send(
         &self,
         function: &Bound<'_, PyAny>,
@@ -62,9 +69,8 @@ impl PoolBase {
     ) -> PyResult<(Arc<Named>, u64)> {
         let named = self.functions.named_on(&self.pool, function, terms)?;
         let mut payload = Vec::with_capacity(64);
-        let writer = Writer::Task(&self.pool);
         let (kind, leases) =
-            in_flight::noting(|| wire::encode_call(&writer, &named.label.name, args, kwargs, &mut payload));
+            in_flight::noting(|| wire::encode_call(&self.writer(), &named.label.name, args, kwargs, &mut payload));
         let kind = kind? | named.flags;
         let number = self.pool.submit(&named.function, kind, &payload, leases, reply).or_raise(function.py())?;
         Ok((named, number))
@@ -74,7 +80,7 @@ impl PoolBase {
 #[pymethods]
 impl PoolBase {
     #[new]
-    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output))]
+    #[pyo3(signature = (workers, program, args, envs, preload, setup, initializer, memory_limit, limits, output, speaker = None))]
     #[allow(clippy::too_many_arguments, reason = "they are the interpreter's to give")]
     fn new(
         py: Python<'_>,
@@ -88,6 +94,7 @@ impl PoolBase {
         memory_limit: Option<u64>,
         limits: (Option<u64>, Option<f64>, Option<f64>),
         output: &str,
+        speaker: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let _inside = Inside::enter(py);
         let output = match output {
@@ -114,7 +121,8 @@ impl PoolBase {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let (private_memory, idle, answer) = limits;
         let limits = Limits { private_memory, idle: idle.map(seconds), answer: answer.map(seconds) };
-        let config = Config { workers, launch, preload, setup, memory_limit, limits, output };
+        let speakers = speaker.map(|speaker| watch::speakers(py, &speaker));
+        let config = Config { workers, launch, preload, setup, memory_limit, limits, output, speakers };
         let pool = py.detach(|| Pool::new(&config)).or_raise(py)?;
         Ok(PoolBase {
             pool: Arc::new(pool),
@@ -152,6 +160,12 @@ impl PoolBase {
         self.pool.leave_notice(notice)
     }
 
+    /// Whether there is more to come than was submitted: then a worker without a task is waiting, else it is idle. Each True
+    /// is to be followed by a False.
+    fn expect_more(&self, py: Python<'_>, more: bool) {
+        Inside::detach(py, || if more { self.pool.feed(0) } else { self.pool.fed() });
+    }
+
     /// Take back all tasks that no worker has taken yet.
     fn cancel_queued(&self, py: Python<'_>) {
         Inside::detach(py, || self.pool.cancel_queued());
@@ -172,7 +186,7 @@ impl PoolBase {
     #[pyo3(signature = (timeout = None))]
     fn wait_over(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let over = wait(py, &self.pool, Tone::Completion, || self.pool.is_over(), timeout)?;
-        pass_words_on(py);
+        hear_all(py, &self.pool);
         Ok(over)
     }
 

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use shoal_core::domain::host::Host;
-use shoal_core::domain::voice::{Speaker, Stream};
+use shoal_core::domain::voice::{Speaker, Speakers, Stream};
 
 use crate::errors::OrRaise;
 use crate::inside::Inside;
@@ -48,24 +48,57 @@ fn call(function: Py<PyAny>) {
 #[pyfunction]
 #[pyo3(signature = (stream, function))]
 pub fn speak_through(py: Python<'_>, stream: &str, function: Option<Py<PyAny>>) -> PyResult<()> {
-    let stream = match stream {
-        "stdout" => Stream::Out,
-        "stderr" => Stream::Err,
-        "reports" => Stream::Report,
-        _ => return Err(PyValueError::new_err(format!("stream must be stdout, stderr or reports, not {stream:?}"))),
-    };
-    let speaker = function.map(|function| -> Speaker {
-        Arc::new(move |bytes: &[u8]| speaking(|| speak(&function, bytes)).unwrap_or(false))
-    });
+    let stream = stream_of(stream)?;
+    let speaker = function.map(|function| speaker(function, |py, function, bytes| function.call1(py, (bytes,))));
     Host::current().or_raise(py)?.speak_through(stream, speaker);
     Ok(())
 }
 
+/// Have `bytes` passed on as if a worker had said them on `stream`: behind all that was heard before, and without waiting
+/// for it.
+#[pyfunction]
+pub fn say(py: Python<'_>, stream: &str, bytes: &[u8]) -> PyResult<()> {
+    let stream = stream_of(stream)?;
+    Host::current().or_raise(py)?.say(stream, bytes.to_vec());
+    Ok(())
+}
+
+/// The names of streams, by their numbers.
+const NAMES: [&str; 3] = ["stdout", "stderr", "reports"];
+
+fn stream_of(name: &str) -> PyResult<Stream> {
+    match name {
+        "stdout" => Ok(Stream::Out),
+        "stderr" => Ok(Stream::Err),
+        "reports" => Ok(Stream::Report),
+        _ => Err(PyValueError::new_err(format!("stream must be stdout, stderr or reports, not {name:?}"))),
+    }
+}
+
+/// A pool's own: all that its workers say goes to `function(stream, bytes)`.
+pub fn speakers(py: Python<'_>, function: &Py<PyAny>) -> Speakers {
+    Speakers(NAMES.map(|name| {
+        let function = function.clone_ref(py);
+        Some(speaker(function, move |py, function, bytes| function.call1(py, (name, bytes))))
+    }))
+}
+
+fn speaker(
+    function: Py<PyAny>,
+    call: impl for<'py> Fn(Python<'py>, &Py<PyAny>, Bound<'py, PyBytes>) -> PyResult<Py<PyAny>> + Send + Sync + 'static,
+) -> Speaker {
+    Arc::new(move |bytes: &[u8]| speaking(|| speak(&function, bytes, &call)).unwrap_or(false))
+}
+
 /// `None` of an interpreter that is ending.
-fn speak(function: &Py<PyAny>, bytes: &[u8]) -> Option<bool> {
+fn speak(
+    function: &Py<PyAny>,
+    bytes: &[u8],
+    call: impl for<'py> Fn(Python<'py>, &Py<PyAny>, Bound<'py, PyBytes>) -> PyResult<Py<PyAny>>,
+) -> Option<bool> {
     Python::try_attach(|py| {
         let _inside = Inside::enter_unless_ending(py)?;
-        let could = function.call1(py, (PyBytes::new(py, bytes),)).and_then(|could| could.is_truthy(py));
+        let could = call(py, function, PyBytes::new(py, bytes)).and_then(|could| could.is_truthy(py));
         Some(could.unwrap_or_else(|error| {
             error.write_unraisable(py, Some(function.bind(py)));
             false

@@ -183,10 +183,16 @@ pub fn decode<'py>(py: Python<'py>, bytes: &[u8], reader: &Reader<'_>) -> PyResu
     })
 }
 
-/// How a function is called in messages.
+/// How a function is called in messages; a `functools.partial` as what it calls.
 pub fn name_of(function: &Bound<'_, PyAny>) -> String {
-    let named = function.getattr("__qualname__").or_else(|_| function.get_type().getattr("__qualname__"));
-    named.and_then(|name| name.extract()).unwrap_or_else(|_| "function".to_owned())
+    let of_its_own = |thing: &Bound<'_, PyAny>| thing.getattr("__qualname__")?.extract::<String>();
+    if let Ok(name) = of_its_own(function) {
+        return name;
+    }
+    let kind = of_its_own(function.get_type().as_any()).unwrap_or_else(|_| "function".to_owned());
+    // One made of another one has that one's function: there is no more than one to look into.
+    let within = (kind == "partial").then(|| function.getattr("func").and_then(|func| of_its_own(&func)));
+    within.and_then(Result::ok).unwrap_or(kind)
 }
 
 /// The arguments of a call, and how the worker reads them.

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import asdict
 
-from shoal._text import seconds, size, table
+from shoal._text import at, size, table
 
 from .helptext import HelpText
 
@@ -172,8 +172,7 @@ def _row(worker: WorkerSeen) -> tuple[str, ...]:
         str(worker.number),
         str(worker.pid),
         worker.state,
-        "" if worker.task is None else worker.task or "?",
-        "" if worker.task is None else seconds(worker.task_seconds),
+        *at(worker.task, worker.task_seconds),
         f"{worker.used:.0%}",
         f"{worker.cpu:.0%}",
         size(worker.private_bytes),

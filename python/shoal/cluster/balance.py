@@ -49,8 +49,8 @@ class NodeWorker:
 class Linked:
     """What is known of a linked node. All of it changes under the lock of `Nodes`."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
+    def __init__(self, link: Link, number: int) -> None:
+        self.link, self.number = link, number
         # The numbers of blobs, and minus those of functions, that it has.
         self.known: set[int] = set()
         # Tasks that are there, in the order in which they were sent, and those of them that were taken.
@@ -60,6 +60,9 @@ class Linked:
         self.rate = Rate()
         # Whether it was asked to give tasks back, and has not answered.
         self.asked = False
+        # Bytes of what it said of which it was not told yet that they are passed on.
+        self.unheard = 0
+        self.is_lost = False
 
     @property
     def room(self) -> int:

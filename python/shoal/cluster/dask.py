@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import dask
 import distributed
+from dask.utils import parse_timedelta
 from distributed.comm import CommClosedError, connect
 from distributed.protocol import ToPickle
 
@@ -37,6 +39,12 @@ PATIENCE = 5.0
 
 # Seconds to find the scheduler again, when it is lost.
 RECONNECT = 1.0
+
+# Of its time limit a node is heard of in each of so many parts.
+PERIODS = 4
+
+# Seconds that one who accepts a connection may take to answer.
+ANSWER = 5.0
 
 
 def dask_engine(cluster: object, node_timeout: float) -> DaskEngine:
@@ -70,7 +78,12 @@ class DaskEngine:
         self._looking, self._gone = asyncio.Lock(), False
         # Nodes that are linked, or are not to be tried (again).
         self._known: set[str] = set()
+        # Those of which it was told that they can't be reached.
+        self._unreached: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those of links that nobody was told of yet.
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._patience = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"), default="seconds")
 
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
@@ -106,7 +119,7 @@ class DaskEngine:
 
     async def _begin(self) -> None:
         try:
-            self._scheduler = await connect(self.name, **self._client.connection_args)
+            self._scheduler = await self._reached(self.name, self._patience)
             links = self._link_new(await self._workers())
         except OSError as error:
             self._finish()
@@ -136,6 +149,8 @@ class DaskEngine:
             except TimeoutError:
                 if not await self._look():
                     break
+        for beginning in self._beginning:
+            beginning.cancel()
         # Links end by themselves when their nodes have ended, or are lost.
         while links := [task for task in self._tasks if task is not asyncio.current_task()]:
             await asyncio.wait(links)
@@ -153,13 +168,14 @@ class DaskEngine:
             try:
                 workers = await asyncio.wait_for(self._workers(), self._timeout)
             except OSError:
-                self._scheduler = await connect(self.name, timeout=RECONNECT, **self._client.connection_args)
-                workers = await self._workers()
+                self._scheduler = await self._reached(self.name, RECONNECT)
+                workers = await asyncio.wait_for(self._workers(), self._timeout)
         except (OSError, TimeoutError) as error:
             self._gone = True
-            self._listener.ended(ShoalError(f"the Dask scheduler at {self.name} is gone: {error}"))
+            reason = str(error) or "it does not answer"
+            self._listener.ended(ShoalError(f"the Dask scheduler at {self.name} is gone: {reason}"))
             return False
-        self._known &= workers.keys()
+        self._known.intersection_update(workers)
         self._link_new(workers)
         return True
 
@@ -188,60 +204,89 @@ class DaskEngine:
 
     async def _link(self, address: str, neighbours: int, up: asyncio.Future[None]) -> None:
         """A link from its beginning to its end."""
+        beginning: Any = asyncio.current_task()
+        self._beginning.add(beginning)
         try:
-            comm = await connect(address, **self._client.connection_args)
-        except OSError as error:
-            # It may be on its way in or out: if it stays there, it is tried again.
-            self._loop.call_later(PATIENCE, self._known.discard, address)
-            self._refused_at_first(address, error, up)
-            return
-        try:
-            workers = await self._greet(comm, neighbours)
-        except OSError:
-            comm.abort()
-            self._loop.call_later(PATIENCE, self._known.discard, address)
+            link = None if self._stopped.is_set() else await self._begun(address, neighbours)
+            if link is not None:
+                self._listener.linked(link)
+        finally:
+            self._beginning.discard(beginning)
             up.set_result(None)
+        if link is None:
             return
-        except Exception as error:
-            comm.abort()
-            self._listener.refused(address, error)
-            up.set_result(None)
-            return
-        link = _Wire(comm, self._loop, address, workers)
-        self._listener.linked(link)
-        up.set_result(None)
         reason = "its messages can't be read"
         try:
             reason = await self._read(link)
         finally:
-            self._loop.call_later(PATIENCE, self._known.discard, address)
+            self._try_later(address)
             # With the scheduler its workers end, too: that is to be told, and not the end of each.
             if not self._stopped.is_set():
                 await self._look()
             self._listener.lost(link, reason)
 
-    def _refused_at_first(self, address: str, error: Exception, up: asyncio.Future[None]) -> None:
-        message = f"node {address} can't be reached from here: {error}"
-        self._listener.refused(address, ShoalError(message))
-        up.set_result(None)
+    async def _begun(self, address: str, neighbours: int) -> _Wire | None:
+        """A new link; None if there is none, for now or at all."""
+        try:
+            comm = await self._reached(address, self._patience)
+        except OSError as error:
+            self._unreachable(address, error)
+            return None
+        link = None
+        try:
+            link = await self._greet(comm, address, neighbours)
+            self._unreached.discard(address)
+        except (TimeoutError, _Silent) as error:
+            self._unreachable(address, error)
+        except OSError:
+            self._try_later(address)
+        except Exception as error:
+            self._listener.refused(address, error)
+        finally:
+            if link is None:
+                comm.abort()
+        return link
 
-    async def _greet(self, comm: Any, neighbours: int) -> int:
-        """Make the Dask worker at the other end a node; how many workers it has."""
+    def _try_later(self, address: str) -> None:
+        """It may be on its way in or out: if it stays there, it is tried again."""
+        self._loop.call_later(PATIENCE, self._known.discard, address)
+
+    def _unreachable(self, address: str, error: Exception) -> None:
+        """The same, and it is told; once."""
+        self._try_later(address)
+        if address not in self._unreached:
+            self._unreached.add(address)
+            reason = str(error) or "it does not answer"
+            self._listener.refused(address, ShoalError(f"node {address} can't be reached from here: {reason}"))
+
+    async def _reached(self, address: str, seconds: float) -> Any:
+        """A comm to who is at an address. Dask itself would wait for ever for the first words of one that is frozen."""
+        connecting = connect(address, timeout=seconds, **self._client.connection_args)
+        return await asyncio.wait_for(connecting, seconds + ANSWER)
+
+    async def _greet(self, comm: Any, address: str, neighbours: int) -> _Wire:
+        """Make the Dask worker at the other end a node."""
         await comm.write({"op": "run", "function": pickle.dumps(install), "wait": True, "reply": True})
-        reply: Any = await comm.read()
+        reply: Any = await asyncio.wait_for(comm.read(), self._patience)
         if reply["status"] != "OK":
             raise ShoalError(f"shoal can't be used on node {comm.peer_address}: {reply['text']}")
         greeting = shoal.__version__, self._options, neighbours, self._timeout
         await comm.write({"op": OP, "greeting": ToPickle(greeting), "reply": False})
-        answer, content = _opened(await comm.read())
-        if answer == "refused":
-            raise pickle.loads(content)
-        workers: int = content
-        return workers
+        link = _Wire(comm, self._loop, address)
+        # Its pool may take its time to start, but it is to be heard of.
+        beats = self._spawn(link.beat(self._timeout / PERIODS))
+        try:
+            await link.begin()
+        except BaseException:
+            link.end()
+            raise
+        finally:
+            beats.cancel()
+        return link
 
     async def _read(self, link: _Wire) -> str:
         """Hand on what a node sends, until the link ends; why it did."""
-        beats = self._spawn(link.beat(self._timeout / 4))
+        beats = self._spawn(link.beat(self._timeout / PERIODS))
         try:
             while True:
                 try:
@@ -253,6 +298,8 @@ class DaskEngine:
                 if items and items[0] == ("gone",):
                     return "it has ended its pool"
                 self._listener.received(link, items)
+                # They may be large, and the next may be long in coming.
+                del items
         finally:
             beats.cancel()
             link.end()
@@ -265,13 +312,17 @@ class _Silent(Exception):
 class _Wire:
     """A comm as both of its ends use it: items are sent in order, all that have gathered at a time."""
 
-    def __init__(self, comm: Any, loop: asyncio.AbstractEventLoop, node: str, workers: int) -> None:
-        self.node, self.workers = node, workers
+    def __init__(self, comm: Any, loop: asyncio.AbstractEventLoop, node: str) -> None:
+        self.node, self.workers = node, 0
         self._comm, self._loop = comm, loop
         self._outgoing: deque[tuple[tuple[Item, ...], Callable[[], object] | None]] = deque()
         self._called = self._closing = False
         self._wake = asyncio.Event()
         self._silent = 0
+        # Told whether nothing has come for so long that the other end may soon give this one up.
+        self.on_quiet: Callable[[bool], object] | None = None
+        # What came before it was known that the node is ready.
+        self._early: list[Item] = []
         self._sender = loop.create_task(self._write())
 
     def send(self, *items: Item, then: Callable[[], object] | None = None) -> None:
@@ -323,6 +374,20 @@ class _Wire:
             except Exception as error:  # tornado's, which says that the stream is closed
                 raise CommClosedError(str(error)) from error
 
+    async def begin(self) -> None:
+        """In the client: wait until the node has its pool.
+
+        Raises:
+            Exception: what it says that it can't.
+        """
+        early: list[Item] = []
+        while (answer := next((item for item in early if item[0] in ("ready", "refused")), None)) is None:
+            early += await self.read()
+        if answer[0] == "refused":
+            raise pickle.loads(answer[1])
+        early.remove(answer)
+        self._early, self.workers = early, answer[1]
+
     async def read(self) -> list[Item]:
         """The next items from the other end.
 
@@ -330,6 +395,9 @@ class _Wire:
             CommClosedError: there are no more.
             _Silent: `beat` has ended the link.
         """
+        if self._early:
+            early, self._early = self._early, []
+            return early
         try:
             message = await self._comm.read()
         except CommClosedError:
@@ -337,10 +405,12 @@ class _Wire:
                 raise _Silent from None
             raise
         self._silent = 0
+        if self.on_quiet is not None:
+            self.on_quiet(False)
         items: list[Item] = _opened(message)[1]
         return items
 
-    async def beat(self, period: float, patience: int = 4) -> None:
+    async def beat(self, period: float, patience: int = PERIODS) -> None:
         """Send something now and then, and end the link when nothing has come for `patience` periods.
 
         Periods are counted, not seconds: a process that was stopped itself waits for them anew.
@@ -348,6 +418,8 @@ class _Wire:
         while True:
             await asyncio.sleep(period)
             self._silent += 1
+            if self.on_quiet is not None and self._silent > PERIODS // 2:
+                self.on_quiet(True)
             if self._silent > patience:
                 self._silent = -1
                 self._comm.abort()
@@ -385,29 +457,33 @@ async def serve(comm: Any, greeting: Any) -> None:
     """On a Dask worker: be a node for the client at the other end, until that says goodbye or is gone."""
     version, options, neighbours, timeout = _opened(greeting)
     loop = asyncio.get_running_loop()
+    wire = _Wire(comm, loop, comm.local_address)
+    beats = loop.create_task(wire.beat(timeout / PERIODS, patience=1 << 62))
     try:
         if version != shoal.__version__:
             raise ShoalError(f"node {comm.local_address} has shoal {shoal.__version__}, and the client has {version}")
-        wire = _Wire(comm, loop, comm.local_address, 0)
         node = await loop.run_in_executor(None, functools.partial(Node, options, neighbours, wire.send))
     except Exception as error:
-        await comm.write(ToPickle(("refused", pickle.dumps(error))))
+        wire.send(("refused", pickle.dumps(error)))
+        await wire.drain()
+        wire.end_sending()
+        beats.cancel()
         return
-    beats = None
+    wire.on_quiet = node.hold
     try:
-        await comm.write(ToPickle(("ready", node.workers)))
-        beats = loop.create_task(wire.beat(timeout / 4, patience=1 << 62))
+        wire.send(("ready", node.workers))
         while True:
             items = await wire.read()
             goodbye = ("bye",) in items
             node.receive([item for item in items if item != ("bye",)])
+            # They may be large, and the next may be long in coming.
+            del items
             if goodbye:
                 break
     except CommClosedError:
         pass
     finally:
-        if beats is not None:
-            beats.cancel()
+        beats.cancel()
         await asyncio.shield(loop.run_in_executor(None, node.close))
         if not comm.closed():
             await wire.drain()

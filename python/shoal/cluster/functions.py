@@ -14,7 +14,7 @@ from typing import Any
 from shoal.cluster.wire import pack
 from shoal.serialize import Snapshot, stable
 
-__all__ = ["Function", "Functions"]
+__all__ = ["Function", "Functions", "name_of", "packed_call"]
 
 # So many are kept for the next call.
 _MOST = 256
@@ -77,3 +77,19 @@ def name_of(func: Any) -> str:
     """What errors call a function."""
     name: str = getattr(func, "__qualname__", None) or type(func).__qualname__
     return name
+
+
+def packed_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], along: bool) -> tuple[bytes, list[Any]]:
+    """The arguments of a call, packed; with the function, if that travels along."""
+    try:
+        return pack((func, args, kwargs) if along else (args, kwargs))
+    except Exception as error:
+        # Once more, part by part: the error is to name which.
+        name = func.name if isinstance(func, Function) else name_of(func)
+        if along:
+            pack(func, name)
+        for index, argument in enumerate(args):
+            pack(argument, f"argument {index} of {name}")
+        for key, argument in kwargs.items():
+            pack(argument, f"argument {key} of {name}")
+        raise error

@@ -13,26 +13,31 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from shoal import _budget, _engine
 from shoal._terms import Terms
 from shoal.cluster.balance import Rate
-from shoal.cluster.common import LEAST
 from shoal.cluster.engine import Item
 from shoal.cluster.shared.refs import take_role
 from shoal.cluster.shared.relay import Relay
 from shoal.cluster.shared.ways import Way
+from shoal.cluster.spent import Spent
 from shoal.cluster.target import FAILED, Target
 from shoal.cluster.wire import size, unpack
-from shoal.cluster.words import listen, speak
+from shoal.cluster.words import Speaker
+from shoal.insight.trace import MemoryWatch, workers_of
 from shoal.pool import Pool
-from shoal.queues import Queue
 from shoal.serialize import dump_exception
 from shoal.serialize.inherited import run_initializer
+
+if TYPE_CHECKING:
+    from shoal.insight.stats import WorkerSpent
+    from shoal.reports.client import Settings
 
 __all__ = ["Node"]
 
@@ -59,10 +64,10 @@ class Node:
 
     def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
         self._send = send
-        self._words: Queue[tuple[int, str]] = Queue()
+        self._speaker = Speaker(send)
         self._relay = Relay(send, self._has)
         try:
-            self._pool = _made(pickle.loads(options), neighbours, self._words, self._relay)
+            self._pool = _made(pickle.loads(options), neighbours, self._speaker, self._relay)
         except BaseException:
             self._relay.close()
             raise
@@ -76,17 +81,20 @@ class Node:
         self._running: dict[int, _engine.AsyncResult[Any]] = {}
         # By function and terms.
         self._prepared: dict[tuple[int, float | None, int], _engine.Prepared] = {}
-        # Arrays that tasks have in common, and their copies in shared memory, by the numbers of what a task has.
-        self._blobs: dict[int, Any] = {}
-        self._copies: dict[frozenset[int], _engine.Copies] = {}
+        # Arrays that tasks have in common.
+        self._blobs: dict[int, _engine.Common | Exception] = {}
+        self._around = Spent()
+        self._memory: MemoryWatch | None = None
+        # Whether the client has more to do than was sent.
+        self._more = False
         self._rate = Rate()
         self._unsent = 0
+        self._held = False
         self._received: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._open = True
         self._threads = [
             threading.Thread(target=self._feed, name="shoal-node-feed", daemon=True),
             threading.Thread(target=self._collect, name="shoal-node-collect", daemon=True),
-            threading.Thread(target=listen, args=(self._words, self._pass_on), name="shoal-node-words", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -104,22 +112,31 @@ class Node:
             else:
                 self._received.put(item)
 
+    def hold(self, held: bool) -> None:
+        """Whether to take nothing for now: the client may have given this node up, and its tasks to others."""
+        if held == self._held:
+            return
+        with self._lock:
+            self._held = held
+            taken = self._take()
+        self._say(taken)
+
     def close(self) -> None:
         """End the pool and whatever it is at; returns when its workers have ended."""
         self._open = False
         self._received.put(None)
+        if self._memory is not None:
+            self._send(("memory", *self._tell_memory()))
         self._pool.terminate()
+        self._speaker.end()
         self._pool.join()
-        self._words.shutdown()
         self._relay.close()
         for thread in self._threads:
             thread.join()
+        self._send(("spent", self._around.rows(self._base)))
 
     def _has(self, pid: int) -> bool:
         return any(worker.pid == pid for worker in self._base.workers)
-
-    def _pass_on(self, words: list[tuple[int, str]]) -> None:
-        self._send(("said", words))
 
     # ---- what the client wants ---------------------------------------------------------------------------------------
 
@@ -127,6 +144,8 @@ class Node:
         while (item := self._received.get()) is not None:
             name, *content = item
             getattr(self, f"_on_{name}")(*content)
+            # It may be large, and the next may be long in coming.
+            del item, content
 
     def _on_function(self, number: int, name: str, data: bytes | None, frames: list[Any]) -> None:
         arrays = [numpy.frombuffer(frame, numpy.uint8) for frame in frames]
@@ -136,7 +155,11 @@ class Node:
             self._targets[number] = error
 
     def _on_blob(self, number: int, frame: Any) -> None:
-        self._blobs[number] = numpy.frombuffer(frame, numpy.uint8)
+        # In shared memory from here on: what was received is not kept.
+        try:
+            self._blobs[number] = _engine.Common(self._base, frame)
+        except Exception as error:  # there is no room for it: its tasks say so
+            self._blobs[number] = error
 
     def _on_drop(self, number: int) -> None:
         if number < 0:
@@ -145,8 +168,6 @@ class Node:
             self._targets.pop(-number, None)
             return
         self._blobs.pop(number, None)
-        for numbers in [numbers for numbers in self._copies if number in numbers]:
-            del self._copies[numbers]
 
     def _on_tasks(self, tasks: list[Item]) -> None:
         with self._lock:
@@ -164,6 +185,17 @@ class Node:
             while self._backlog and len(given) < most:
                 given.append(self._backlog.popitem()[0])
         self._send(("gave", given))
+
+    def _on_more(self, more: bool) -> None:
+        if more != self._more:
+            self._more = more
+            self._base.expect_more(more)
+
+    def _on_notice(self, notice: bytes) -> None:
+        self._base.leave_notice(notice)
+
+    def _on_heard(self, count: int) -> None:
+        self._speaker.heard(count)
 
     def _on_ask(self, number: int, what: str, *arguments: Any) -> None:
         self._send(("told", number, getattr(self, f"_tell_{what}")(*arguments)))
@@ -187,13 +219,30 @@ class Node:
     def _tell_workers(self) -> list[tuple[int, int | None, str, int, float]]:
         return [(w.number, w.pid, w.state, w.tasks, w.busy) for w in self._base.workers]
 
+    def _tell_spent(self) -> tuple[list[WorkerSpent], int]:
+        """See `Spent.rows`; and how many tasks workers are at."""
+        queued, outstanding = _engine.pool_depth(self._base)
+        return self._around.rows(self._base), max(outstanding - queued, 0)
+
+    def _tell_time(self) -> int:
+        return time.monotonic_ns()
+
+    def _tell_watch_memory(self) -> None:
+        if self._memory is None:
+            self._memory = MemoryWatch(self._base)
+
+    def _tell_memory(self) -> tuple[dict[int, int | None], list[tuple[Any, ...]]]:
+        """The processes of workers, and what was seen of memory since `watch_memory`."""
+        memory, self._memory = self._memory, None
+        return workers_of(self._base), [tuple(sample) for sample in memory.end()] if memory is not None else []
+
     # ---- what the pool does ------------------------------------------------------------------------------------------
 
     def _take(self) -> list[Item]:
         """Under the lock: the tasks that the pool is to have next."""
         room = self._base.size + round(self._rate.value * SOON) - len(self._taken)
         taken: list[Item] = []
-        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT:
+        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT and not self._held:
             taken.append(self._backlog.pop(next(iter(self._backlog))))
         self._taken.update(task[0] for task in taken)
         return taken
@@ -228,7 +277,7 @@ class Node:
             try:
                 result: Any = self._submitted(target, kind, data, frames, (timeout, priority))
             except Exception as error:
-                failed.append((number, FAILED, dump_exception(error), [], 0.0))
+                failed.append((number, FAILED, dump_exception(error), [], None))
                 continue
             with self._lock:
                 self._running[number] = result
@@ -239,15 +288,16 @@ class Node:
 
     def _submitted(self, target: int, kind: int, data: bytes, frames: list[Any], terms: tuple[Any, Any]) -> Any:
         function = self._function(target, terms)
-        common = frozenset(frame for frame in frames if isinstance(frame, int))
-        arrays = [
-            self._blobs[frame] if isinstance(frame, int) else numpy.frombuffer(frame, numpy.uint8) for frame in frames
-        ]
-        if not common:
-            return self._base.submit_call(function, (kind, data, arrays))
-        # Copied into shared memory once, for all tasks that have the same ones.
-        copies = self._copies.setdefault(common, _engine.Copies(LEAST))
-        return copies.submit_call(self._base, function, (kind, data, arrays))
+        return self._base.submit_call(function, (kind, data, [self._array(frame) for frame in frames]))
+
+    def _array(self, frame: Any) -> Any:
+        """What arrives in a worker as an array of bytes: a frame, or one that was sent before, by its number."""
+        if not isinstance(frame, int):
+            return numpy.frombuffer(frame, numpy.uint8)
+        blob = self._blobs[frame]
+        if isinstance(blob, Exception):
+            raise blob
+        return blob
 
     def _function(self, target: int, terms: tuple[Any, Any]) -> Any:
         """What to call, on these terms."""
@@ -273,10 +323,11 @@ class Node:
             results = [(number, self._running.pop(number)) for number in ended]
         for number, result in results:
             try:
-                status, data, frames, seconds = result.get()
-                outcomes.append((number, status, data, [pickle.PickleBuffer(frame) for frame in frames], seconds))
+                status, data, frames, times = result.get()
+                outcomes.append((number, status, data, [pickle.PickleBuffer(frame) for frame in frames], times))
+                self._around.count(times)
             except BaseException as error:
-                outcomes.append((number, FAILED, dump_exception(error), [], 0.0))
+                outcomes.append((number, FAILED, dump_exception(error), [], None))
         with self._lock:
             self._taken.difference_update(outcome[0] for outcome in outcomes)
             self._rate.count(len(outcomes))
@@ -284,18 +335,31 @@ class Node:
         self._say(taken, outcomes)
 
 
-def _made(options: dict[str, Any], neighbours: int, words: Queue[tuple[int, str]], relay: Relay) -> Pool:
+class NodePool(Pool):
+    """The pool of a node: what its workers report, and to whom, is the client's affair."""
+
+    def __init__(self, told: Settings, speaker: Speaker, **options: Any) -> None:
+        self._told, self._speaker = told, speaker
+        super().__init__(**options)
+
+    def _listen(self, logs: bool, warnings: bool, output: bool) -> Settings:
+        return self._told
+
+    def _leave_notice(self, told: bytes) -> None:
+        pass  # of levels of this process, which are not the client's
+
+
+def _made(options: dict[str, Any], neighbours: int, speaker: Speaker, relay: Relay) -> Pool:
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
         arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
-    arguments.update(initializer=_initialize, initargs=(words, (relay.up, relay.home.name), arguments.pop("start")))
-    return Pool(**arguments, cluster=None)
+    arguments.update(initializer=_initialize, initargs=((relay.up, relay.home.name), arguments.pop("start")))
+    return NodePool(speaker=speaker, **arguments)
 
 
-def _initialize(words: Queue[tuple[int, str]], way: tuple[Any, bytes], start: tuple[bytes, list[Any]] | None) -> None:
-    """In a worker: what it prints goes to the client; then the user's initializer."""
-    speak(words)
+def _initialize(way: tuple[Any, bytes], start: tuple[bytes, list[Any]] | None) -> None:
+    """In a worker: where shared things are asked for; then the user's initializer."""
     take_role(Way(*way))
     if start is not None:
         run_initializer(lambda: unpack(*start))

@@ -7,7 +7,6 @@ more, a node with nothing to do gets what another has not taken. The protocol is
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import os
 import pickle
@@ -22,19 +21,24 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.balance import Linked, NodeWorker, shares
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
-from shoal.cluster.functions import Function, Functions, name_of
+from shoal.cluster.functions import Function, Functions, name_of, packed_call
+from shoal.cluster.questions import Question, Questions
 from shoal.cluster.shared.homes import Use, home
-from shoal.cluster.target import CALL, ERROR, FAILED, WITH
+from shoal.cluster.target import CALL, ERROR, FAILED, WITH, Times
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
-from shoal.cluster.wire import pack, size
-from shoal.cluster.words import Printer
+from shoal.cluster.waiting import Waiting
+from shoal.cluster.wire import size
+from shoal.cluster.words import Words
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
 from shoal.results import closed
 from shoal.serialize import load_exception
 
 if TYPE_CHECKING:
-    from shoal.cluster.maps import Pieces
+    from shoal.cluster.account import Account
+    from shoal.cluster.pieces import Pieces
+    from shoal.cluster.traces import ClusterRecorder
+    from shoal.insight.stats import WorkerSpent
 
 __all__ = ["Nodes"]
 
@@ -55,11 +59,7 @@ class Nodes:
         self._broken: Exception | None = None
         self._refusals: list[BaseException] = []
         self._nodes: dict[Link, Linked] = {}
-        # (-priority, order, task)
-        self._queue: list[tuple[int, int, Task]] = []
-        self._order = itertools.count()
-        # To the front of its priority go those that come back.
-        self._front = itertools.count(-1, -1)
+        self._queue = Waiting()
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count(1)
         # Maps that have more to submit.
@@ -68,10 +68,21 @@ class Nodes:
         # only writes it down. Likewise in `known` of a node.
         self.dropped: deque[int] = deque()
         self.functions = Functions(lambda number: self.dropped.append(-number))
-        self._printer = Printer()
+        self.words = Words()
+        # The number of the next node; the latest notice of what workers are to report, see `shoal.reports.levels`.
+        self._next = itertools.count()
+        self._notice: bytes | None = None
+        # Whether nodes believe that there is more to come.
+        self._more = False
+        self._questions = Questions()
+        # What workers of nodes that have ended their pools had spent.
+        self._past: list[tuple[Linked, list[WorkerSpent]]] = []
+        # While a record of tasks is wanted.
+        self.recorder: ClusterRecorder | None = None
+        # The account of the last map that is done.
+        self.last_map: Account | None = None
         self._home = home()
         self._use: Use | None = self._home.use()
-        self._answers: dict[int, tuple[Linked, list[Any], threading.Event]] = {}
         engine.start(self, pickle.dumps(options))
         if not self._nodes and self._refusals:
             self._stop()
@@ -95,24 +106,10 @@ class Nodes:
         else:
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         if function is None:
-            data, frames = self._packed(func, args, kwargs or {}, True)
+            data, frames = packed_call(func, args, kwargs or {}, True)
             return self.submit(Function(0, name_of(func), None, []), WITH, data, frames, terms)
-        data, frames = self._packed(func, args, kwargs or {}, False)
+        data, frames = packed_call(func, args, kwargs or {}, False)
         return self.submit(function, CALL, data, frames, terms)
-
-    def _packed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], along: bool) -> tuple[bytes, list[Any]]:
-        try:
-            return pack((func, args, kwargs) if along else (args, kwargs))
-        except Exception as error:
-            # Once more, part by part: the error is to name which.
-            name = func.name if isinstance(func, Function) else name_of(func)
-            if along:
-                pack(func, name)
-            for index, argument in enumerate(args):
-                pack(argument, f"argument {index} of {name}")
-            for key, argument in kwargs.items():
-                pack(argument, f"argument {key} of {name}")
-            raise error
 
     def prepare(self, func: Callable[..., Any] | Function, terms: Any = None) -> Function:
         """A function for many calls, packed once, as it is now."""
@@ -131,38 +128,24 @@ class Nodes:
         frames: list[Any],
         terms: Terms | None,
         on_end: Callable[[int, bytes], object] | None = None,
+        items: int = 0,
     ) -> Task:
-        """Submit what is packed already."""
-        return self._submit(function, kind, data, frames, terms, on_end)
+        """Submit a task.
 
-    def submit_more(
-        self,
-        function: Function,
-        kind: int,
-        data: bytes,
-        frames: list[Any],
-        terms: Terms | None,
-        on_end: Callable[[int, bytes], object] | None,
-    ) -> Task:
-        """The same for what is in `feeding`, which goes on when the pool takes nothing new."""
-        return self._submit(function, kind, data, frames, terms, on_end, ("open", "closed"))
-
-    def _submit(
-        self,
-        function: Function,
-        kind: int,
-        data: bytes,
-        frames: list[Any],
-        terms: Terms | None,
-        on_end: Callable[[int, bytes], object] | None,
-        states: tuple[str, ...] = ("open",),
-    ) -> Task:
+        Args:
+            function, kind, data, frames: see `Target`.
+            terms: on which it is done.
+            on_end: told how it ended, under the lock.
+            items: how many it has of a map, which goes on submitting when the pool takes nothing new; 0 for a call.
+        """
         nbytes = size(data, frames)
         with self.changed:
-            self._check(states)
-            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end)
+            self._check(("open", "closed") if items else ("open",))
+            task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, max(items, 1))
+            if self.recorder is not None:
+                task.submitted = time.monotonic_ns()
             self._tasks[task.number] = task
-            self._push(task)
+            self._queue.push(task)
             self._pump()
         return task
 
@@ -170,20 +153,31 @@ class Nodes:
         """It has no more to submit."""
         with self.changed:
             self.feeding.discard(pieces)
+            self._tell_more()
             self._settle()
+
+    def leave_notice(self, notice: bytes) -> None:
+        """See `PoolBase`. Not under the lock, as logging's may be held: who is linked meanwhile finds the notice."""
+        self._notice = notice
+        for link in list(self._nodes):
+            link.send(("notice", notice))
+
+    def map_ended(self, account: Account) -> None:
+        """A map is done, and this the account of it."""
+        with self.changed:
+            account.ended({link.node: link.workers for link in self._nodes})
+        self.last_map = account
 
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
         with self.changed:
-            nodes = list(self._nodes.values())
-            for _, _, task in self._queue:
-                if task.state == "queued":
-                    self._forget(task)
-                    task.end_cancelled()
+            for task in list(self._queue):
+                self._forget(task)
+                task.end_cancelled()
             self._queue.clear()
             self._settle()
-        for node in nodes:
-            for number in self._ask(node, "untaken") or ():
+        for asked in self.ask_all("untaken"):
+            for number in asked.answer or ():
                 with self.changed:
                     if (untaken := self._tasks.get(number)) is not None:
                         self._forget(untaken)
@@ -204,7 +198,8 @@ class Nodes:
             if task.state == "taken" and not running:
                 return False
             node = self._nodes[task.link]
-        if not self._ask(node, "cancel", task.number, running):
+        (asked,) = self._questions.ask([node], "cancel", task.number, running)
+        if not asked.answer:
             return False
         with self.changed:
             if task.ready():
@@ -252,11 +247,21 @@ class Nodes:
     @property
     def workers(self) -> tuple[NodeWorker, ...]:
         """The workers of all nodes, as they are at this moment."""
+        questions = self.ask_all("workers")
+        return tuple(NodeWorker(asked.node.link.node, *worker) for asked in questions for worker in asked.answer or ())
+
+    def ask_all(self, what: str, *arguments: Any) -> list[Question]:
+        """Ask all nodes at once, in the order of their addresses, and wait for their answers."""
         with self.changed:
             nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
-        return tuple(
-            NodeWorker(node.link.node, *worker) for node in nodes for worker in self._ask(node, "workers") or ()
-        )
+        return self._questions.ask(nodes, what, *arguments)
+
+    def spent(self) -> tuple[list[tuple[str, list[WorkerSpent]]], int]:
+        """What the workers of each node have spent, ended ones too; and how many tasks are with workers."""
+        answers = [(asked.node, *asked.answer) for asked in self.ask_all("spent") if asked.answer is not None]
+        rows = [*self._past, *((node, rows) for node, rows, _ in answers)]
+        rows.sort(key=lambda each: each[0].link.node)
+        return [(node.link.node, of_node) for node, of_node in rows], sum(running for *_, running in answers)
 
     @property
     def appetite(self) -> int:
@@ -268,7 +273,7 @@ class Nodes:
     def depth(self) -> tuple[int, int]:
         """How many tasks wait here, and how many have not ended."""
         with self.changed:
-            return sum(task.state == "queued" for _, _, task in self._queue), len(self._tasks)
+            return sum(1 for _ in self._queue), len(self._tasks)
 
     # ---- what the engine tells ---------------------------------------------------------------------------------------
 
@@ -278,7 +283,13 @@ class Nodes:
             if self._state in ("terminated", "over"):
                 link.close()
                 return
-            self._nodes[link] = Linked(link)
+            self._nodes[link] = Linked(link, next(self._next))
+            if self._notice is not None:
+                link.send(("notice", self._notice))
+            if self._more:
+                link.send(("more", True))
+            if self.recorder is not None:
+                self.recorder.joined(self._nodes[link])
             self._pump()
             self.changed.notify_all()
 
@@ -310,18 +321,17 @@ class Nodes:
             if node is None:
                 return
             self._home.lost(link)
-            for number, (asked, _, event) in list(self._answers.items()):
-                if asked is node:
-                    del self._answers[number]
-                    event.set()
+            self._questions.lost(node)
             if self._state not in ("terminated", "over"):
                 back = []
                 for task in node.out.values():
                     if task.number in node.taken:
+                        if self.recorder is not None:
+                            self.recorder.lost(task, node)
                         self._die(task, WorkerDied(0, None, cause=reason, node=link.node))
                     else:
                         back.append(task)
-                self._return(back)
+                self._queue.push_front(back)
             self._pump()
             self._settle()
 
@@ -342,11 +352,13 @@ class Nodes:
                 node.out[number].state = "taken"
 
     def _on_done(self, node: Linked, outcomes: list[Item]) -> None:
-        for number, status, data, frames, seconds in outcomes:
+        for number, status, data, frames, times in outcomes:
             task = node.remove(number)
             if task is None:
                 continue
-            task.seconds = seconds
+            task.times, task.where = None if times is None else Times(*times), node.link.node
+            if self.recorder is not None:
+                self.recorder.ended(task, node, status, size(data, frames))
             error: BaseException | None = None
             if status == FAILED:
                 error = load_exception(data)
@@ -373,31 +385,23 @@ class Nodes:
         for number in numbers:
             if (task := node.remove(number)) is not None:
                 back.append(task)
-        self._return(back)
+        self._queue.push_front(back)
 
-    def _on_said(self, node: Linked, words: list[tuple[int, str]]) -> None:
-        self._printer.say(words)
+    def _on_said(self, node: Linked, stream: str, said: bytes) -> None:
+        self.words.take(node, stream, said)
+
+    def _on_memory(self, node: Linked, workers: dict[int, int | None], samples: list[Any]) -> None:
+        if self.recorder is not None:
+            self.recorder.memory(node, workers, samples)
+
+    def _on_spent(self, node: Linked, rows: list[WorkerSpent]) -> None:
+        self._past.append((node, rows))
 
     def _on_shared(self, node: Linked, *message: Any) -> None:
         self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message)
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
-        if (waiting := self._answers.pop(number, None)) is not None:
-            waiting[1].append(answer)
-            waiting[2].set()
-
-    def _ask(self, node: Linked, what: str, *arguments: Any) -> Any:
-        """A question to a node, answered; None if it is lost meanwhile."""
-        event = threading.Event()
-        answer: list[Any] = []
-        with self.changed:
-            if node.link not in self._nodes:
-                return None
-            number = next(self._numbers)
-            self._answers[number] = node, answer, event
-            node.link.send(("ask", number, what, *arguments))
-        event.wait()
-        return answer[0] if answer else None
+        self._questions.told(number, answer)
 
     # ---- inside, under the lock --------------------------------------------------------------------------------------
 
@@ -406,16 +410,6 @@ class Nodes:
             raise type(self._broken)(*self._broken.args)
         if self._state not in states or self._owner != os.getpid():
             raise closed()
-
-    def _push(self, task: Task, front: bool = False) -> None:
-        task.state, task.link = "queued", None
-        priority = task.terms.priority if task.terms is not None else 0
-        heapq.heappush(self._queue, (-priority, next(self._front if front else self._order), task))
-
-    def _return(self, tasks: list[Task]) -> None:
-        """These go to another node, and before all that came later."""
-        for task in reversed(tasks):
-            self._push(task, front=True)
 
     def _forget(self, task: Task) -> None:
         self._tasks.pop(task.number, None)
@@ -443,21 +437,30 @@ class Nodes:
         task.tries += 1
         task.state, task.link = "queued", None
         if not pause:
-            self._push(task)
+            self._queue.push(task)
             return
 
         def later() -> None:
             with self.changed:
                 if task.state == "queued":
-                    self._push(task)
+                    self._queue.push(task)
                     self._pump()
 
         self._engine.later(pause, later)
 
     def _pump(self) -> None:
-        """Send what nodes want."""
-        while self._queue and self._queue[0][2].state != "queued":
-            heapq.heappop(self._queue)
+        """Send what nodes want, and tell them whether there is more."""
+        self._deliver()
+        self._tell_more()
+
+    def _tell_more(self) -> None:
+        more = bool(self._queue) or any(pieces.is_reading for pieces in list(self.feeding))
+        if more != self._more:
+            self._more = more
+            for link in self._nodes:
+                link.send(("more", more))
+
+    def _deliver(self) -> None:
         dropped = []
         while self.dropped:
             dropped.append(self.dropped.popleft())
@@ -472,20 +475,12 @@ class Nodes:
             return
         # First a task for each worker, then some to go on with.
         first = shares(len(self._queue), [node.link.workers - len(node.out) for node in nodes])
-        chosen = [self._pop(share) for share in first]
+        chosen = [self._queue.pop(share) for share in first]
         rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
         for tasks, share in zip(chosen, shares(len(self._queue), rooms), strict=True):
-            tasks += self._pop(share)
+            tasks += self._queue.pop(share)
         for node, tasks in zip(nodes, chosen, strict=True):
             node.deliver(tasks)
-
-    def _pop(self, most: int) -> list[Task]:
-        tasks: list[Task] = []
-        while len(tasks) < most and self._queue:
-            task = heapq.heappop(self._queue)[2]
-            if task.state == "queued":
-                tasks.append(task)
-        return tasks
 
     def _level(self) -> None:
         """Nothing waits here: a node that has nothing to do gets what another has not taken."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from shoal import _checks, pool
+from shoal import _checks, _engine, pool
 from shoal.affinity import cpus_of_workers
 from shoal.cluster.engine import engine_of
 from shoal.cluster.functions import Function
@@ -20,11 +21,17 @@ from shoal.cluster.maps import Job, Stream
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.progress import taken_apart
 from shoal.cluster.shared.homes import home
+from shoal.cluster.spent import of_nodes
 from shoal.cluster.terms import Terms
+from shoal.cluster.traces import ClusterRecorder
 from shoal.cluster.wire import pack
 from shoal.insight import html
-from shoal.insight.stats import PoolStats, WorkerStats
-from shoal.pool import Pool, _seeds, register
+from shoal.insight.report import MapReport
+from shoal.insight.stats import PoolStats
+from shoal.pool import Pool, _levels_changed, _seeds, register
+from shoal.progress.door import door
+from shoal.reports import levels
+from shoal.reports.client import listen
 from shoal.results import closed
 from shoal.threads import Inbox
 
@@ -64,10 +71,10 @@ class ClusterPool(Pool):
     ) -> None:
         if kind != "process":
             raise ValueError(f"kind must be 'process' on a cluster, not {kind!r}")
-        for name, wanted in (("logs", logs), ("warnings", warnings), ("output", output)):
-            if wanted is not True:
-                raise ValueError(f"{name} is for pools of one machine: on a cluster it can't be switched off")
         terms = Terms(options)
+        # Whoever passes on what nodes say looks there whether bars are in the way.
+        door()
+        told = listen(logs, warnings, output)
         use = home().use()
         start = _checks.initializer(initializer, initargs)
         if affinity is not None:
@@ -84,6 +91,8 @@ class ClusterPool(Pool):
             "idle_timeout": _checks.period(idle_timeout, "idle_timeout"),
             "affinity": affinity,
             "unresponsive_after": _checks.period(unresponsive_after, "unresponsive_after"),
+            # What this process's workers are told, but that none of those there has its terminal.
+            "told": (*told[:-1], "forwarded" if output else "unheard"),
         }
         self._owner = os.getpid()
         self._root = None
@@ -101,6 +110,7 @@ class ClusterPool(Pool):
         self._name = engine.name
         self._base = Nodes(engine, arguments)  # type: ignore[assignment]
         register(self)
+        levels.watch(_levels_changed)
         del use  # it is the nodes' by now
 
     def terminate(self) -> None:
@@ -108,32 +118,53 @@ class ClusterPool(Pool):
         self._base.terminate_now()
         # The nodes' pools are to be gone when this process is, or goes on.
         self._base.wait_over(_PARTING)
+        _engine.pass_words_on()
 
     def stats(self) -> PoolStats:
-        """Tasks and seconds of each worker of each node, numbered one after the other."""
         nodes: Any = self._base
-        queued, unfinished = nodes.depth
-        workers = [
-            WorkerStats(number, worker.pid or 0, worker.state, worker.tasks, worker.busy)
-            for number, worker in enumerate(nodes.workers)
-        ]
-        return PoolStats(tuple(workers), queued, unfinished)
+        return of_nodes(nodes)
 
-    def trace(self, path: str | os.PathLike[str] | None = None, *, most: int = 0) -> Any:
-        raise NotImplementedError("a pool on a cluster keeps no record of its tasks: one on this machine does")
+    def explain(self) -> MapReport:
+        nodes: Any = self._base
+        account = nodes.last_map
+        if account is None:
+            raise ValueError("no map of this pool is done yet")
+        # A worker's time counts from when it was there.
+        asked = time.monotonic_ns()
+        ready = {
+            (node, number): asked - busy - sum(between)
+            for node, rows in nodes.spent()[0]
+            for number, pid, _, _, (_, busy, _, _, *between) in rows
+            if pid is not None
+        }
+        report: MapReport = account.report(ready)
+        return report
 
-    def explain(self) -> Any:
-        raise NotImplementedError("a pool on a cluster keeps no account of its maps: one on this machine does")
+    def map_array(
+        self,
+        func: Callable[..., Any],
+        a: Any,
+        *others: Any,
+        axis: int = 0,
+        chunks: int | Sequence[int] | None = None,
+        out: Any = None,
+    ) -> Any:
+        from shoal.blocks import map_blocks
+        from shoal.cluster.blocks import FarRun
 
-    def map_array(self, func: Callable[..., Any], a: Any, *others: Any, **options: Any) -> Any:
-        raise NotImplementedError(
-            "map_array writes into shared memory, which a cluster does not have: use map with the blocks of the array"
-        )
+        return map_blocks(self, func, a, others, axis, chunks, out, FarRun)
 
     def __repr__(self) -> str:
         return super().__repr__()[:-1] + f" cluster={self._name}>"
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _recorder(self, most: int) -> ClusterRecorder:
+        nodes: Any = self._base
+        return ClusterRecorder(nodes, f"shoal.Pool of {nodes.size}", most)
+
+    def _leave_notice(self, told: bytes) -> None:
+        self._base.leave_notice(told)
 
     def _as_html(self, name: str) -> str:
         nodes: Any = self._base
@@ -145,6 +176,10 @@ class ClusterPool(Pool):
         from shoal.cluster.progress import ClusterWatch
 
         return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
+
+    def _running(self) -> tuple[list[str], int]:
+        # Only their nodes know.
+        return [], 0
 
     def _inbox(self) -> Any:
         return Inbox()

@@ -7,9 +7,10 @@ return is unpacked by the client that wants it.
 from __future__ import annotations
 
 import pickle
-import time
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from time import monotonic_ns as now
+from typing import Any, NamedTuple
 
 from shoal.cluster.shared.ways import settle
 from shoal.cluster.wire import Frame, pack, unpack
@@ -27,6 +28,7 @@ __all__ = [
     "WHOLE",
     "WITH",
     "Target",
+    "Times",
     "pack_each",
 ]
 
@@ -42,7 +44,30 @@ WHOLE = 16
 # whether it was returned, and a pickle. FAILED: what the node's pool raised, such as a worker's death.
 VALUE, ERROR, RESULTS, FAILED = range(4)
 
-Outcome = tuple[int, bytes, list[Any], float]
+# The last one is a `Times`, as the plain tuple that messages are made of.
+Outcome = tuple[int, bytes, list[Any], tuple[int, int, int, int, int]]
+
+
+class Times(NamedTuple):
+    """When a task was done, on its node's clock, in nanoseconds; how much of that went to what is around the function.
+
+    Attributes:
+        worker: who did it, by its place in the node's pool.
+        began, ended: from when to when.
+        unpacking: of that, reading functions and arguments.
+        packing: of that, writing results.
+    """
+
+    worker: int
+    began: int
+    ended: int
+    unpacking: int
+    packing: int
+
+    @property
+    def busy(self) -> int:
+        """How long it took."""
+        return self.ended - self.began
 
 
 class Target:
@@ -64,23 +89,29 @@ class Target:
 
     def __call__(self, kind: int, data: Frame, frames: list[Any]) -> Outcome:
         """Do a task."""
-        started, name = time.perf_counter(), self.__qualname__
+        clock, name = _Clock(), self.__qualname__
+        began = now()
         try:
             if self._function is None and self._data is not None:
                 self._function = unpack(self._data, self._frames)
+                clock.unpacking = now() - began
             what = kind & 7
             if what in (SLICE, EACH):
-                status, packed, beside = self._map(kind, _items(what, data, frames))
+                status, packed, beside = self._map(kind, _items(what, data, frames, clock), clock)
             else:
                 function, args, kwargs = self._call(what, data, frames)
+                clock.unpacking = now() - began
                 status, name = VALUE, getattr(function, "__qualname__", name)
-                packed, beside = pack(function(*args, **kwargs), f"the result of {name}", _as_it_is)
+                value = function(*args, **kwargs)
+                returned = now()
+                packed, beside = pack(value, f"the result of {name}", _as_it_is)
+                clock.packing = now() - returned
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
         settle()
-        return status, packed, beside, time.perf_counter() - started
+        return status, packed, beside, (_worker(), began, now(), clock.unpacking, clock.packing)
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:
         if what == WITH:
@@ -88,7 +119,7 @@ class Target:
             return called
         return self._function, *unpack(data, frames)
 
-    def _map(self, kind: int, items: Iterator[Any]) -> tuple[int, bytes, list[Any]]:
+    def _map(self, kind: int, items: Iterator[Callable[[], Any]], clock: _Clock) -> tuple[int, bytes, list[Any]]:
         function, star = self._function, kind & STAR
         assert function is not None
         results: list[tuple[bool, Any]] = []
@@ -107,6 +138,12 @@ class Target:
                 results.append((False, error))
             if kind & WHOLE and not results[-1][0]:
                 return ERROR, dump_exception(results[-1][1]), []
+        began = now()
+        packed = self._packed(kind, results)
+        clock.packing = now() - began
+        return packed
+
+    def _packed(self, kind: int, results: list[tuple[bool, Any]]) -> tuple[int, bytes, list[Any]]:
         if kind & 7 == SLICE and all(ok for ok, _ in results):
             try:
                 return VALUE, *pack([value for _, value in results], "the results", _as_it_is)
@@ -115,17 +152,44 @@ class Target:
         return RESULTS, *_packed_each(results, self.__qualname__)
 
 
-def _items(what: int, data: Frame, frames: list[Any]) -> Iterator[Callable[[], Any]]:
+class _Clock:
+    """Nanoseconds of a task that are not the function's."""
+
+    __slots__ = ("packing", "unpacking")
+
+    def __init__(self) -> None:
+        self.unpacking = self.packing = 0
+
+    def unpack(self, data: Frame, frames: list[Any]) -> Any:
+        began = now()
+        try:
+            return unpack(data, frames)
+        finally:
+            self.unpacking += now() - began
+
+
+_number: int | None = None
+
+
+def _worker() -> int:
+    """The number of this worker; 0 in a process that is none."""
+    global _number
+    if _number is None:
+        _number = getattr(sys.modules.get("shoal._worker"), "number", None) or 0
+    return _number
+
+
+def _items(what: int, data: Frame, frames: list[Any], clock: _Clock) -> Iterator[Callable[[], Any]]:
     """What gives each item: one that can't be unpacked fails in its place."""
     if what == SLICE:
-        for item in unpack(data, frames):
+        for item in clock.unpack(data, frames):
             yield lambda item=item: item  # type: ignore[misc]
-    else:
-        at = 0
-        for packed, count in pickle.loads(data):
-            beside = frames[at : at + count]
-            at += count
-            yield lambda packed=packed, beside=beside: unpack(packed, beside)  # type: ignore[misc]
+        return
+    at = 0
+    for packed, count in pickle.loads(data):
+        beside = frames[at : at + count]
+        at += count
+        yield lambda packed=packed, beside=beside: clock.unpack(packed, beside)  # type: ignore[misc]
 
 
 def _packed_each(results: list[tuple[bool, Any]], name: str) -> tuple[bytes, list[Any]]:

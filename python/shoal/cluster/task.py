@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.cluster.engine import Link
     from shoal.cluster.functions import Function
     from shoal.cluster.nodes import Nodes
+    from shoal.cluster.target import Times
     from shoal.cluster.terms import Terms
     from shoal.threads import Inbox
 
@@ -42,6 +43,7 @@ class Task:
         "deaths",
         "frames",
         "function",
+        "items",
         "kind",
         "link",
         "nbytes",
@@ -49,10 +51,12 @@ class Task:
         "number",
         "on_end",
         "result_bytes",
-        "seconds",
         "state",
+        "submitted",
         "terms",
+        "times",
         "tries",
+        "where",
     )
 
     def __init__(
@@ -66,17 +70,22 @@ class Task:
         nbytes: int,
         terms: Terms | None,
         on_end: Callable[[int, bytes], object] | None = None,
+        items: int = 1,
     ) -> None:
         self.nodes, self.number, self.function, self.kind = nodes, number, function, kind
         self.data, self.frames, self.nbytes, self.terms = data, frames, nbytes, terms
         # Told what came of it: status and data, as they arrived.
         self.on_end = on_end
+        # How many items of a map it has; when it was submitted, if anybody wants to know, else 0.
+        self.items, self.submitted = items, 0
         # All of these change under the lock of `Nodes`.
         self.state = "queued"
         self.link: Link | None = None
         self.tries = 1
         self.deaths: list[str] = []
-        self.seconds = 0.0
+        # When and by whom it was done, on the clock of its node; and that.
+        self.times: Times | None = None
+        self.where = ""
         self.result_bytes = 0
         self._outcome: tuple[int, Any, Any] | None = None
         self._value: tuple[BaseException | None, Any] | None = None
@@ -92,6 +101,7 @@ class Task:
             from multiprocessing import TimeoutError
 
             raise TimeoutError
+        self.nodes.words.hear_first()
         error, value = self._read()
         try:
             if error is not None:
@@ -137,6 +147,11 @@ class Task:
         """Take the task back, unless a worker has taken it or it has ended: then False. If `running`, also one that a
         worker runs: that is ended and replaced."""
         return self.nodes.cancel(self, running)
+
+    @property
+    def called(self) -> str:
+        """The name of its function."""
+        return self.function.name
 
     def cancelled(self) -> bool:
         """Whether the task was taken back."""

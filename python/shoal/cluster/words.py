@@ -1,108 +1,87 @@
-"""What tasks print: line by line from a node's workers to the client, whose own stdout and stderr it appears on.
+"""What a node's workers say: lines, log records and warnings, on their way to the client.
 
-    worker: sys.stdout ──▶ a shoal.SimpleQueue of the node ──▶ message to the client ──▶ its sys.stdout
+    workers ══▶ voice of the node's pool ─▶ Speaker ══ said ══▶ Words ─▶ the client's voice: streams, handlers, filters
+                                               ▲                             │
+                                               └══ heard, so many bytes ◀════┘
 
-What is written past Python, to the descriptors, stays where the Dask worker's own output goes. So does stderr as well:
-the error of a worker's death quotes it from there.
+The client passes it on as what its own workers say (`shoal.reports`). A node says no more than 1 MiB that the client
+has not passed on; with more its workers wait, as for a slow terminal. A result is sent behind what its task has said,
+and whoever takes it waits, as on one machine, until that is passed on.
 """
 
 from __future__ import annotations
 
-import io
-import queue
-import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from shoal.progress.door import above_bars, door
+from shoal import _engine
+from shoal.reports import client
 
-__all__ = ["Printer", "listen", "speak"]
+if TYPE_CHECKING:
+    from shoal.cluster.balance import Linked
 
-# Characters that a line may have before it is passed on in parts.
-_LONGEST = 64 << 10
+__all__ = ["Speaker", "Words"]
+
+# Bytes that a node says without having heard that they were passed on; and after how many it is told.
+MOST = 1 << 20
+STEP = 64 << 10
 
 
-class _Lines(io.TextIOBase):
-    """A text stream whose lines go to a queue."""
+class Speaker:
+    """On a node: hears its pool's workers. Called by a thread of the engine that is there for this pool alone.
 
-    encoding = "utf-8"
+    Args:
+        send: sends items to the client.
+    """
 
-    def __init__(self, number: int, original: Any, words: Any) -> None:
-        self._number, self._original, self._words = number, original, words
-        self._open = ""
-        self._lock = threading.Lock()
+    def __init__(self, send: Callable[..., None]) -> None:
+        self._send = send
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._over = False
 
-    def write(self, text: str) -> int:
-        """As of any text stream."""
-        if self._number == 2 and self._original is not None:
-            self._original.write(text)
-        with self._lock:
-            lines, newline, self._open = (self._open + text).rpartition("\n")
-            if len(self._open) > _LONGEST:
-                lines, newline, self._open = lines + newline + self._open, "", ""
-        if lines or newline:
-            self._words.put((self._number, lines + newline))
-        return len(text)
-
-    def flush(self) -> None:
-        """As of any text stream: also what is no whole line yet."""
-        with self._lock:
-            text, self._open = self._open, ""
-        if text:
-            self._words.put((self._number, text))
-        if self._original is not None:
-            self._original.flush()
-
-    def writable(self) -> bool:
-        """As of any text stream."""
+    def __call__(self, stream: str, said: bytes) -> bool:
+        """Send this; waits while the client has too much to pass on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way <= MOST or self._over)
+            self._under_way += len(said)
+        self._send(("said", stream, said))
         return True
 
-    def fileno(self) -> int:
-        """The descriptor, for what writes past Python."""
-        return int(self._original.fileno())
+    def heard(self, count: int) -> None:
+        """The client has passed on so many bytes."""
+        with self._changed:
+            self._under_way -= count
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Wait for the client no more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
 
-def speak(words: Any) -> None:
-    """In a worker: have what is printed go to this queue."""
-    sys.stdout = _Lines(1, sys.stdout, words)
-    sys.stderr = _Lines(2, sys.stderr, words)
-
-
-def listen(words: Any, told: Callable[[list[tuple[int, str]]], object]) -> None:
-    """On a node: tell what comes to the queue, until it is shut down."""
-    from shoal.queues import ShutDown
-
-    while True:
-        try:
-            told(words.get_many())
-        except ShutDown:
-            return
-
-
-class Printer:
-    """In the client: prints, in a thread of its own, as the program's stdout may take its time."""
+class Words:
+    """In the client: passes on what nodes send."""
 
     def __init__(self) -> None:
-        self._words: queue.SimpleQueue[list[tuple[int, str]]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._started = False
+        # How often something came, and how often that was when all of it had been passed on.
+        self._came = self._passed_on = 0
 
-    def say(self, words: list[tuple[int, str]]) -> None:
-        """Print this; does not wait."""
-        self._words.put(words)
-        with self._lock:
-            if not self._started:
-                self._started = True
-                threading.Thread(target=self._print, name="shoal-words", daemon=True).start()
+    def take(self, node: Linked, stream: str, said: bytes) -> None:
+        """A node has sent this. Does not wait; under the lock of `Nodes`."""
+        link = node.link
+        client.pass_on(stream, said, node=link.node, taskId=f"{node.number}.")
+        self._came += 1
+        node.unheard += len(said)
+        if node.unheard >= STEP:
+            count, node.unheard = node.unheard, 0
+            client.afterwards(lambda: link.send(("heard", count)))
 
-    def _print(self) -> None:
-        while True:
-            for number, text in self._words.get():
-                stream = sys.stdout if number == 1 else sys.stderr
-                if stream is not None:
-                    if "shoal.progress.screen" in sys.modules:
-                        door()  # it knows whether there are bars
-                    with above_bars():
-                        stream.write(text)
-                        stream.flush()
+    def hear_first(self) -> None:
+        """Before a result is handed over: what came before it is passed on. Not for ever, should nobody read it."""
+        came = self._came
+        if came != self._passed_on:
+            _engine.pass_words_on()
+            self._passed_on = came

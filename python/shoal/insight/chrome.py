@@ -10,6 +10,8 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 
+from shoal._text import seconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
@@ -25,22 +27,25 @@ _POINTS = 2_000
 def write(file: TextIO, pools: Iterable[PoolTrace], began: int) -> None:
     """Writes the trace; times count from `began`."""
     file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
+    pools = list(pools)
+    spans = sum(len(pool.tasks) for pool in pools) <= _MOST_SPANS
     left_out = 0
     first = True
     for number, pool in enumerate(pools, start=1):
         left_out += pool.left_out
-        for event in _events(number, pool, began):
+        for event in _events(number, pool, began, spans):
             file.write(event if first else f",\n{event}")
             first = False
     file.write(f'\n],"otherData":{{"tool":"shoal","tasks left out":"{left_out}"}}}}\n')
 
 
-def _events(process: int, pool: PoolTrace, began: int) -> Iterator[str]:
+def _events(process: int, pool: PoolTrace, began: int, spans: bool) -> Iterator[str]:
     yield _named("process_name", process, 0, pool.title)
+    if pool.error:
+        yield _labelled(process, f"clock ±{seconds(pool.error)}")
     for worker, pid in pool.workers.items():
         yield _named("thread_name", process, worker + 1, f"worker {worker}" + (f", process {pid}" if pid else ""))
     names = {task.function: json.dumps(task.function) for task in pool.tasks}
-    spans = len(pool.tasks) <= _MOST_SPANS
     for number, task in enumerate(pool.tasks):
         submitted, started, ended, received = (_micros(moment, began) for moment in task[:4])
         lasted, waited, back = (
@@ -90,6 +95,10 @@ def _micros(moment: int, began: int) -> str:
 
 def _named(what: str, process: int, thread: int, name: str) -> str:
     return json.dumps({"ph": "M", "name": what, "pid": process, "tid": thread, "args": {"name": name}})
+
+
+def _labelled(process: int, label: str) -> str:
+    return json.dumps({"ph": "M", "name": "process_labels", "pid": process, "tid": 0, "args": {"labels": label}})
 
 
 def _counted(name: str, process: int, moment: str, values: dict[str, int]) -> str:

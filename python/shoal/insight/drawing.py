@@ -24,12 +24,15 @@ __all__ = ["timeline"]
 # Inches: of the picture, of a worker's track in it, and the most that all tracks take.
 _WIDTH, _TRACK, _TALLEST = 11.0, 0.32, 12.0
 _AROUND = 2.6
-# Tasks on a track that can be told apart.
-_SEPARATE = 500
 # Functions that have a colour of their own; the others share one.
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 _OTHER = "#bbbbbb"
 _DIED = "#000000"
+_LEGEND: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": "small", "frameon": False}
+# Of what lies below, which is nobody's colour above.
+_QUEUED, _MEMORY = "#555555", "#882255"
+# The part of the picture's width that a task takes at least if it has an edge: a narrower one would be all edge.
+_EDGED = 1 / 250
 
 
 class _Bar(NamedTuple):
@@ -83,24 +86,27 @@ def timeline(trace: Trace | str | os.PathLike[str], path: str | os.PathLike[str]
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     tasks, below = figure.subplots(2, 1, sharex=True, height_ratios=[max(height - _AROUND, 0.6), 1.1])
     colours = _colours(bars)
-    # Where there are many, there would be nothing but edges.
-    edge = 0.5 if len(bars) < _SEPARATE * len(order) else 0
+    # What is narrow has an edge of its own colour, or nobody would see it.
+    edged = _EDGED * (max(bar.begin + bar.length for bar in bars) - min(bar.begin for bar in bars))
     for name in dict.fromkeys((*colours, "")):
+        colour = colours.get(name, _OTHER)
         of_name = [bar for bar in bars if (bar.name if bar.name in colours else "") == name]
         for track, place in order.items():
-            spans = [(bar.begin, bar.length) for bar in of_name if bar.track == track]
-            tasks.broken_barh(
-                spans, (place - 0.4, 0.8), facecolor=colours.get(name, _OTHER), edgecolor="white", linewidth=edge
-            )
-    for bar in bars:
-        if bar.end == "died":
-            tasks.plot(bar.begin + bar.length, order[bar.track], marker="x", color=_DIED)
+            on_track = [bar for bar in of_name if bar.track == track]
+            for edge, wide in ((colour, False), ("white", True)):
+                spans = [(bar.begin, bar.length) for bar in on_track if (bar.length > edged) == wide]
+                tasks.broken_barh(spans, (place - 0.4, 0.8), facecolor=colour, edgecolor=edge, linewidth=0.5)
     tasks.set_yticks(list(order.values()), [tracks[track] for track in order], fontsize="small")
     tasks.invert_yaxis()
     tasks.set_title(_title(bars, len(order)), loc="left", fontsize="medium")
-    for name, colour in colours.items():
-        tasks.plot([], [], color=colour, linewidth=6, label=name)
-    tasks.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
+    named = {name: tasks.plot([], [], color=colour, linewidth=6)[0] for name, colour in colours.items()}
+    if died := [bar for bar in bars if bar.end == "died"]:
+        ends, tracks_of = [bar.begin + bar.length for bar in died], [order[bar.track] for bar in died]
+        named["its worker died"] = tasks.plot(ends, tracks_of, linestyle="", marker="x", color=_DIED)[0]
+    # Named afterwards: matplotlib leaves out what begins with an underscore.
+    legend = tasks.legend([*named.values()], [*map(str, range(len(named)))], **_LEGEND)
+    for text, name in zip(legend.get_texts(), named, strict=True):
+        text.set_text(name)
     _counters(below, events)
     below.set_xlabel("seconds")
     if path is not None:
@@ -126,14 +132,15 @@ def _events(trace: Trace | str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _counters(axes: Axes, events: list[dict[str, Any]]) -> None:
     """How many tasks waited, and memory, on two scales."""
-    depth = [(event["ts"] / 1e6, event["args"]["tasks"]) for event in events if event["name"] == "queue depth"]
-    axes.step([at for at, _ in depth], [tasks for _, tasks in depth], where="post", color=_COLOURS[0], linewidth=1)
-    axes.set_ylabel("queued", color=_COLOURS[0])
+    counters = [event for event in events if event["ph"] == "C"]
+    depth = [(event["ts"] / 1e6, event["args"]["tasks"]) for event in counters if event["name"] == "queue depth"]
+    axes.step([at for at, _ in depth], [tasks for _, tasks in depth], where="post", color=_QUEUED, linewidth=1)
+    axes.set_ylabel("queued", color=_QUEUED)
     axes.set_ylim(bottom=0)
-    memory = [(event["ts"] / 1e6, sum(event["args"].values()) / 1e6) for event in events if event["name"] == "memory"]
+    memory = [(event["ts"] / 1e6, sum(event["args"].values()) / 1e6) for event in counters if event["name"] == "memory"]
     other = axes.twinx()
-    other.plot([at for at, _ in memory], [held for _, held in memory], color=_COLOURS[1], linewidth=1)
-    other.set_ylabel("memory, MB", color=_COLOURS[1])
+    other.plot([at for at, _ in memory], [held for _, held in memory], color=_MEMORY, linewidth=1)
+    other.set_ylabel("memory, MB", color=_MEMORY)
     other.set_ylim(bottom=0)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from shoal._text import size
+from shoal._text import at, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["array", "cluster", "paragraph", "pool", "table"]
 
 _STATES = {"RUN": "running", "CLOSE": "closed", "TERMINATE": "terminated"}
+_OF_WORKERS = ("busy", "unresponsive", "stopped", "idle", "resting", "starting", "gone")
 # Workers of a pool that have a line of their own.
 _WORKERS = 8
 # Items of an array that are shown, and the bytes of one that is worth a look.
@@ -38,22 +39,16 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> s
 def pool(name: str, state: str, stats: PoolStats) -> str:
     """A pool or an executor: what it and its first workers are at."""
     count = Counter(worker.state for worker in stats.workers)
-    of_them = ", ".join(f"{count[state]} {state}" for state in ("busy", "idle", "starting", "gone") if count[state])
+    of_them = ", ".join(f"{count[state]} {state}" for state in _OF_WORKERS if count[state])
     under_way = stats.outstanding - stats.queued
     caption = _summary(name, state, of_them, stats.queued, under_way)
-    head = ("worker", "pid", "state", "tasks", "used")
-    rows = [
-        (
-            str(each.number),
-            "-" if each.pid is None else str(each.pid),
-            each.state,
-            f"{each.tasks:,}",
-            f"{each.used:.0%}",
-        )
+    head = ("worker", "pid", "state", "task", "for", "tasks", "used")
+    rows: list[tuple[str, ...]] = [
+        (*each._place, *at(each.task, each.task_seconds), f"{each.tasks:,}", f"{each.used:.0%}")
         for each in stats.workers[:_WORKERS]
     ]
     if (more := stats.workers[_WORKERS:]) != ():
-        rows.append((f"{len(more)} more", "", "", f"{sum(each.tasks for each in more):,}", ""))
+        rows.append((f"{len(more)} more", *[""] * 4, f"{sum(each.tasks for each in more):,}", ""))
     return table(caption, head, rows)
 
 
@@ -63,7 +58,9 @@ def cluster(name: str, state: str, where: str, queued: int, unfinished: int) -> 
 
 
 def _summary(name: str, state: str, workers: str, queued: int, under_way: int) -> str:
-    return f"{name}, {_STATES[state]}: {workers}; {queued:,} tasks queued, {under_way:,} under way"
+    # In a fork of the client there are none to tell of.
+    who = f": {workers}" if workers else ""
+    return f"{name}, {_STATES[state]}{who}; {queued:,} tasks queued, {under_way:,} under way"
 
 
 def array(shown: SharedArray) -> str:

@@ -8,7 +8,11 @@ from shoal import _engine
 from shoal._text import seconds, table
 from shoal.insight import html
 
-__all__ = ["PoolStats", "WorkerStats"]
+__all__ = ["PoolStats", "WorkerSpent", "WorkerStats", "of_pool", "worker_stats"]
+
+# A worker as it comes from the engine: number, pid, state; what it is at, and since how many nanoseconds; tasks, and
+# nanoseconds: busy, decoding, encoding, sending, idle, waiting.
+WorkerSpent = tuple[int, int | None, str, tuple[str | None, int] | None, tuple[int, ...]]
 
 _HEAD = ("worker", "pid", "state", "tasks", "user", "unpickling", "pickling", "transport", "waiting", "idle", "used")
 
@@ -20,9 +24,9 @@ class WorkerStats:
     Times are seconds. What the worker is at just now counts up to now.
 
     Attributes:
-        number: the place, from 0.
+        number: the place, from 0; on a cluster, in the pool of its node.
         pid: its process; None while it is starting, or when it is gone.
-        state: "starting", "idle", "busy" or "gone".
+        state: as of `Worker`.
         tasks: how many it has ended. With chunks, a task has many items.
         busy: from taking a task to its end.
         unpickling: of that, reading functions and arguments.
@@ -30,6 +34,9 @@ class WorkerStats:
         transport: between two tasks that followed each other: sending the result, taking the next task.
         waiting: without a task while the client had more to send: it was reading its input, or pickling it.
         idle: without a task, and none was to come.
+        task: what the function is called that it is at; "" if that is not known, None if it is at none.
+        task_seconds: for how long.
+        node: on a cluster, the address of its node; else None.
     """
 
     number: int
@@ -42,6 +49,9 @@ class WorkerStats:
     transport: float = 0.0
     waiting: float = 0.0
     idle: float = 0.0
+    task: str | None = None
+    task_seconds: float = 0.0
+    node: str | None = None
 
     @property
     def user(self) -> float:
@@ -53,6 +63,11 @@ class WorkerStats:
         """The share of its time that went to the functions themselves, 0 to 1; 0 for one that has not begun."""
         total = self.busy + self.transport + self.waiting + self.idle
         return self.user / total if total else 0.0
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        """The first cells of its line in a table."""
+        return str(self.number), "-" if self.pid is None else str(self.pid), self.state
 
 
 @dataclass(frozen=True)
@@ -74,12 +89,18 @@ class PoolStats:
         """Tasks ended, by all workers."""
         return sum(worker.tasks for worker in self.workers)
 
+    def _head(self) -> tuple[str, ...]:
+        return ("node", *_HEAD) if self._has_nodes else _HEAD
+
+    @property
+    def _has_nodes(self) -> bool:
+        return any(worker.node is not None for worker in self.workers)
+
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
             (
-                str(worker.number),
-                "-" if worker.pid is None else str(worker.pid),
-                worker.state,
+                *((worker.node or "",) if self._has_nodes else ()),
+                *worker._place,
                 f"{worker.tasks:,}",
                 *map(seconds, _times(worker)),
                 f"{worker.used:.0%}",
@@ -89,14 +110,22 @@ class PoolStats:
         if len(self.workers) > 1:
             sums = map(sum, zip(*map(_times, self.workers), strict=True))
             used = sum(worker.used for worker in self.workers) / len(self.workers)
-            rows.append(("all", "", "", f"{self.tasks:,}", *map(seconds, sums), f"{used:.0%}"))
+            rows.append(
+                (
+                    "all",
+                    *[""] * (len(self._head()) - len(_HEAD) + 2),
+                    f"{self.tasks:,}",
+                    *map(seconds, sums),
+                    f"{used:.0%}",
+                )
+            )
         return rows
 
     def __str__(self) -> str:
-        return f"{table(_HEAD, self._rows())}\n{self._queue()}"
+        return f"{table(self._head(), self._rows())}\n{self._queue()}"
 
     def _repr_html_(self) -> str:
-        return html.table(self._queue(), _HEAD, self._rows())
+        return html.table(self._queue(), self._head(), self._rows())
 
     def _queue(self) -> str:
         return f"{self.queued:,} tasks queued, {self.outstanding - self.queued:,} under way"
@@ -109,10 +138,14 @@ def _times(worker: WorkerStats) -> tuple[float, ...]:
 def of_pool(base: _engine.PoolBase) -> PoolStats:
     """The statistics of a pool at this moment."""
     queued, outstanding = _engine.pool_depth(base)
-    workers = []
-    for number, pid, state, (tasks, *nanos) in _engine.pool_spent(base):
-        busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
-        workers.append(
-            WorkerStats(number, pid, state, tasks, busy, decoding, encoding, sending, waiting=waiting, idle=idle)
-        )
-    return PoolStats(tuple(workers), queued, max(outstanding, queued))
+    workers = tuple(map(worker_stats, _engine.pool_spent(base)))
+    return PoolStats(workers, queued, max(outstanding, queued))
+
+
+def worker_stats(spent: WorkerSpent, node: str | None = None) -> WorkerStats:
+    """The statistics of a worker, of that node."""
+    number, pid, state, task, (tasks, *nanos) = spent
+    busy, decoding, encoding, sending, idle, waiting = (nano * 1e-9 for nano in nanos)
+    name, taken = (None, 0) if task is None else (task[0] or "", task[1])
+    parts = busy, decoding, encoding, sending, waiting, idle
+    return WorkerStats(number, pid, state, tasks, *parts, name, taken * 1e-9, node)

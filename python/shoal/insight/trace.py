@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shoal import _engine
+from shoal import _checks, _engine
 from shoal.insight import chrome
 
 TYPE_CHECKING = False
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from shoal.cluster.traces import ClusterRecorder
     from shoal.pool import Pool
 
-__all__ = ["PoolTrace", "Sample", "TaskRecord", "Trace", "trace_process"]
+__all__ = ["MemoryWatch", "PoolTrace", "Recorder", "Sample", "TaskRecord", "Trace", "trace_process", "workers_of"]
 
 # As crates/shoal-python/src/insight.rs packs a record.
 _RECORD = struct.Struct("<6Q2IHB5x")
 _ENDS = ("value", "exception", "died")
-# A record takes 64 bytes.
+# In the engine a record takes 32 bytes.
 MOST = 1_000_000
 # Seconds between two looks at memory.
 _PERIOD = 0.05
@@ -49,7 +50,7 @@ class TaskRecord(NamedTuple):
         bytes_out: of its result, likewise.
         function: its name.
         items: how many items of a map it did; 1 for a call.
-        worker: the number of its worker.
+        worker: the number of its worker, on a cluster in the pool of its node; -1 if nobody can tell.
         end: "value", "exception", or "died" if its worker did.
     """
 
@@ -75,13 +76,24 @@ class Sample(NamedTuple):
 
 @dataclass
 class PoolTrace:
-    """What was recorded of one pool."""
+    """What was recorded of one pool; of one on a cluster there is one for each node.
+
+    Attributes:
+        title: the pool, and its node.
+        tasks: in the order in which their ends were seen.
+        workers: the process of each worker, by its number.
+        samples: memory now and then.
+        left_out: tasks that were not recorded, because there were more than wanted.
+        error: by how many seconds `started`, `ended` and the times of samples may be wrong, as they are of another
+            machine's clock; 0 on this one, None if nobody knows.
+    """
 
     title: str
     tasks: list[TaskRecord]
     workers: dict[int, int | None]
     samples: list[Sample]
     left_out: int
+    error: float | None = 0.0
 
 
 class Trace:
@@ -95,22 +107,19 @@ class Trace:
     """
 
     def __init__(self, pool: Pool | None, path: str | os.PathLike[str] | None, most: int = MOST) -> None:
-        if isinstance(most, bool) or not isinstance(most, int):
-            raise TypeError(f"most must be an integer, not {type(most).__name__}")
-        if most < 1:
-            raise ValueError(f"most must be 1 or more, not {most}")
         # Wherever the program goes meanwhile.
         self.path = None if path is None else os.path.abspath(path)
         self.pools: list[PoolTrace] = []
-        self._most = most
+        self._most = _checks.integer(most, "most", 1)
         self._pool = pool
         self._began = 0
-        self._recorders: list[_Recorder] = []
+        self._recorders: list[Recorder | ClusterRecorder] = []
 
     @property
     def tasks(self) -> list[TaskRecord]:
         """The tasks, in the order in which their ends were seen."""
-        return [task for pool in self.pools for task in pool.tasks]
+        tasks = [task for pool in self.pools for task in pool.tasks]
+        return tasks if len(self.pools) < 2 else sorted(tasks, key=lambda task: task.received)
 
     def __enter__(self) -> Self:
         self._began = time.monotonic_ns()
@@ -125,16 +134,17 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.pools = [recorder.end() for recorder in self._recorders]
+        self.pools = [pool for recorder in self._recorders for pool in recorder.end()]
         self._recorders = []
         if self.path is not None:
             with open(self.path, "w", encoding="utf-8") as file:
                 chrome.write(file, self.pools, self._began)
 
     def _record(self, pool: Pool) -> None:
+        recorder = pool._recorder(self._most)
         # Those of threads keep no record.
-        if isinstance(pool._base, _engine.PoolBase):
-            self._recorders.append(_Recorder(pool, self._most))
+        if recorder is not None:
+            self._recorders.append(recorder)
 
     def __repr__(self) -> str:
         return f"<shoal trace of {len(self.tasks)} tasks{f', in {self.path}' if self.path else ''}>"
@@ -161,23 +171,47 @@ def trace_process(path: str | os.PathLike[str], most: int = MOST) -> Iterator[Tr
             pools._watchers.remove(trace._record)
 
 
-class _Recorder:
-    """The record of one pool in the making, with a thread that looks at memory now and then."""
+class MemoryWatch:
+    """A thread that looks at memory now and then: shared, and private to each worker of a pool."""
 
-    def __init__(self, pool: Pool, most: int) -> None:
-        # The engine's part: a pool that is forgotten meanwhile ends, its record does not.
-        self._base = pool._base
-        self._title = f"{pool!r}"
+    def __init__(self, base: _engine.PoolBase) -> None:
+        self._base = base
         self._samples: list[Sample] = []
         self._over = threading.Event()
-        if not _engine.start_trace(self._base, most):
-            raise ValueError(f"{pool!r} is being traced already")
         self._thread = threading.Thread(target=self._look, name="shoal-trace", daemon=True)
         self._thread.start()
 
-    def end(self) -> PoolTrace:
+    def end(self) -> list[Sample]:
+        """End the thread; what it has seen."""
         self._over.set()
         self._thread.join()
+        return self._samples
+
+    def _look(self) -> None:
+        while True:
+            # Also at the end: a short record may have begun before there was a worker.
+            over = self._over.is_set()
+            pids = {number: pid for number, pid, *_ in _engine.pool_spent(self._base) if pid is not None}
+            private = {number: _private_memory(pid) for number, pid in pids.items()}
+            self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
+            if over:
+                return
+            self._over.wait(_PERIOD)
+
+
+class Recorder:
+    """The record of one pool of this machine in the making."""
+
+    def __init__(self, base: _engine.PoolBase, title: str, most: int) -> None:
+        # The engine's part: a pool that is forgotten meanwhile ends, its record does not.
+        self._base, self._title = base, title
+        if not _engine.start_trace(base, most):
+            raise ValueError(f"{title} is being traced already")
+        self._memory = MemoryWatch(base)
+
+    def end(self) -> list[PoolTrace]:
+        """End the record."""
+        samples = self._memory.end()
         recorded = _engine.stop_trace(self._base)
         # A fork of the client has no record.
         packed, names, left_out = recorded if recorded is not None else (b"", {}, 0)
@@ -187,19 +221,12 @@ class _Recorder:
         ):
             times = submitted, started, ended, received
             tasks.append(TaskRecord(*times, taken, given, names[function], items, worker, _ENDS[end]))
-        workers = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base)}
-        return PoolTrace(self._title, tasks, workers, self._samples, left_out)
+        return [PoolTrace(self._title, tasks, workers_of(self._base), samples, left_out)]
 
-    def _look(self) -> None:
-        while True:
-            # Also at the end: a short record may have begun before there was a worker.
-            over = self._over.is_set()
-            pids = {number: pid for number, pid, _, _ in _engine.pool_spent(self._base) if pid is not None}
-            private = {number: _private_memory(pid) for number, pid in pids.items()}
-            self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
-            if over:
-                return
-            self._over.wait(_PERIOD)
+
+def workers_of(base: _engine.PoolBase) -> dict[int, int | None]:
+    """The process of each worker, by its number."""
+    return {number: pid for number, pid, *_ in _engine.pool_spent(base)}
 
 
 def _private_memory(pid: int) -> int:

@@ -20,7 +20,8 @@ line.py         the way to the screen of another process
 output.py       what workers print while bars are shown
 ordinary.py     the bars of tqdm that workers make
 maps.py         the bars of `Pool.map(..., progress=True)`
-std.py, notebook.py, rich.py    bars of one kind, as in tqdm's modules of these names
+kinds.py        bars of one kind:
+std.py, notebook.py, rich.py    as in tqdm's modules of these names
 
 How it works is told in docs/design/progress.md. Importing this package imports nothing: workers need but a part of it.
 """

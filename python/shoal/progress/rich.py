@@ -1,29 +1,12 @@
 """Bars as those of `tqdm.rich`, that go anywhere."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from tqdm.rich import tqdm as _ordinary
-
-from shoal.progress.bar import Bar
-
-__all__ = ["tqdm", "trange"]
-
-T = TypeVar("T")
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    _Base = _ordinary
+    from shoal.progress.bar import tqdm, trange
 else:
-    _Base = {T: _ordinary}
+    from shoal.progress.kinds import of_kind
 
+    tqdm, trange = of_kind("rich")
 
-class tqdm(Bar[T], _Base[T]):
-    """A bar as `shoal.tqdm`, with the looks of `tqdm.rich`."""
-
-    kind = "rich"
-
-
-def trange(*args: int, **kwargs: Any) -> tqdm[int]:
-    """A shortcut for `tqdm(range(*args), **kwargs)`."""
-    return tqdm(range(*args), **kwargs)
+__all__ = ["tqdm", "trange"]

@@ -12,7 +12,7 @@ import os
 import sys
 
 from shoal._engine import speak_through
-from shoal.progress.door import existing_door
+from shoal.progress.door import above_bars, existing_door
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ def _is_own(stream: Any, fd: int) -> bool:
 
 
 def _print(data: bytes) -> bool:
-    return _write(sys.stdout, 1, data)
+    stdout = sys.stdout
+    if stdout is not None and _is_own(stdout, 1) and stdout.isatty():
+        # Of another machine, as workers of this one write to the terminal themselves. It may show bars.
+        with above_bars():
+            return _write(stdout, 1, data)
+    return _write(stdout, 1, data)
 
 
 def _print_error(data: bytes) -> bool:

@@ -188,6 +188,7 @@ fn on_all_cores(
         memory_limit: None,
         limits: Limits::default(),
         output: Output::Shared,
+        speakers: None,
     })?;
     let shared = Instant::now();
 

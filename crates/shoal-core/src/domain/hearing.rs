@@ -1,39 +1,14 @@
-//! What a host hears of its workers: what they write to their standard streams, and what they report.
+//! What a host hears of its workers: what they write to their standard streams, and what they report; and who passes it on.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_sys::pipe;
-use shoal_sys::socket::Seqpacket;
 
 use super::host::{Host, Output};
-use super::voice::{Speaker, Stream};
+use super::voice::{PoolVoice, Speaker, Speakers, Stream, Voice};
 use super::words::{Words, lock};
-use crate::pool::reporter::Parts;
-
-/// Reports read at a time.
-const MOST_REPORTS: usize = 1024;
-
-/// Where workers report.
-#[derive(Debug)]
-pub(super) struct Reports {
-    pub(super) ours: Arc<Seqpacket>,
-    /// Every worker has a copy.
-    pub(super) theirs: OwnedFd,
-    parts: Mutex<Parts>,
-}
-
-impl Reports {
-    pub(super) fn new() -> std::io::Result<Reports> {
-        let (ours, theirs) = Seqpacket::pair()?;
-        Ok(Reports { ours: Arc::new(ours), theirs: theirs.into_fd(), parts: Mutex::default() })
-    }
-
-    fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Host {
     /// Has what workers say spoken by `speaker`, which may wait. With `None` lines are written to this process's own
@@ -42,50 +17,63 @@ impl Host {
         self.voice.speak_through(stream, speaker);
     }
 
-    /// Writes a line to the standard error, without waiting for it.
-    pub(crate) fn say(self: &Arc<Host>, line: String) {
-        self.voice.say(Stream::Err, line.into_bytes(), self);
+    /// The voice of a new pool: one of its own, if it has speakers of its own.
+    pub(crate) fn voice_for(&self, speakers: Option<Speakers>) -> PoolVoice {
+        let Some(speakers) = speakers else { return PoolVoice { voice: self.voice.clone(), own: false } };
+        let voice = Arc::new(Voice::new(speakers));
+        let mut state = self.state();
+        state.voices.retain(|voice| voice.strong_count() > 0);
+        state.voices.push(Arc::downgrade(&voice));
+        PoolVoice { voice, own: true }
     }
 
-    /// Passes on what workers have said so far, and waits until it is spoken, for so long at most.
+    /// Says something as a worker would, on `stream`, without waiting until it is spoken.
+    pub fn say(self: &Arc<Host>, stream: Stream, bytes: Vec<u8>) {
+        self.voice.say(stream, bytes, self);
+    }
+
+    /// Writes a line to the standard error of a pool's workers, without waiting for it.
+    pub(crate) fn complain(self: &Arc<Host>, voice: &PoolVoice, line: String) {
+        voice.voice.say(Stream::Err, line.into_bytes(), self);
+    }
+
+    /// Passes on what workers have said so far, of pools without a voice of their own, and waits until it is spoken, for
+    /// so long at most.
     pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
-        let words: Vec<_> = self.state().seats.values().flat_map(|seat| seat.words.clone()).collect();
-        words.iter().for_each(|words| self.hear(words));
-        self.hear_reports();
-        self.voice.flush(timeout);
+        self.pass_on_by(&self.voice, timeout);
+    }
+
+    /// The same for a pool's workers.
+    pub(crate) fn pass_on_of(self: &Arc<Host>, voice: &PoolVoice, timeout: Duration) {
+        self.pass_on_by(&voice.voice, timeout);
+    }
+
+    fn pass_on_by(self: &Arc<Host>, voice: &Arc<Voice>, timeout: Duration) {
+        if !self.is_mine() {
+            // In a fork nobody is heard.
+            return;
+        }
+        let words: Vec<_> = {
+            let state = self.state();
+            let seats = state.seats.values().filter(|seat| Arc::ptr_eq(&seat.voice, voice));
+            seats.flat_map(|seat| seat.words.clone()).collect()
+        };
+        words.iter().for_each(|words| self.hear(words, voice));
+        self.hear_reports(voice);
+        voice.flush(timeout);
     }
 
     /// Reads what lies in a worker's pipe.
-    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>) {
+    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>, voice: &Arc<Voice>) {
         // Locked until it is queued: who reads next is to come behind.
         let mut words = lock(words);
-        self.voice.say(words.stream, words.listen(), self);
+        voice.say(words.stream, words.listen(), self);
     }
 
-    /// Reads what workers have reported.
-    pub(super) fn hear_reports(self: &Arc<Host>) {
-        let Some(reports) = self.state().reports.clone() else { return };
-        let mut parts = reports.parts();
-        // No more than a socket holds: who never stops is not to keep the supervisor. A packet that did not arrive whole is
-        // no worker's.
-        for _ in 0..MOST_REPORTS {
-            match reports.ours.try_recv() {
-                Ok(Some(packet)) => {
-                    if let Some(report) = parts.add(&packet.bytes) {
-                        self.voice.say(Stream::Report, report, self);
-                    }
-                }
-                Ok(None) => return,
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// A process is dead: what it had not reported to the end is forgotten.
-    pub(super) fn forget_reports(&self, pid: u32) {
-        if let Some(reports) = self.state().reports.clone() {
-            reports.parts().forget(pid);
+    /// Reads what those have reported who have this voice.
+    pub(super) fn hear_reports(self: &Arc<Host>, voice: &Arc<Voice>) {
+        if let Some(reports) = voice.reports() {
+            reports.hear(voice, self);
         }
     }
 }

@@ -15,11 +15,11 @@ use shoal_sys::random;
 use shoal_sys::socket::{Listener, Seqpacket};
 
 use super::guest::broker_name;
-use super::hearing::{Reports, streams};
+use super::hearing::streams;
 use super::registry::{Budget, Local, Registry};
 use super::state::{PoolLink, SeatLink, State, Watch};
 use super::supervisor;
-use super::voice::{Stream, Voice};
+use super::voice::{PoolVoice, Stream, Voice};
 use super::words::lock;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -76,8 +76,8 @@ pub struct Host {
     pub(super) roster: Arc<Roster>,
     pub(super) registry: Arc<Registry>,
     pub(super) notifier: Notifier,
-    /// Who passes on what workers say.
-    pub(super) voice: Voice,
+    /// Who passes on what workers say, of pools that have no voice of their own.
+    pub(super) voice: Arc<Voice>,
     state: Mutex<State>,
     /// Kills for want of memory that are known of.
     oom_kills: AtomicU64,
@@ -147,7 +147,7 @@ impl Host {
             roster,
             registry: Arc::new(registry),
             notifier,
-            voice: Voice::default(),
+            voice: Arc::default(),
             state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
             oom_kills: AtomicU64::new(oom::kills()),
             numbers: AtomicU32::new(1),
@@ -283,14 +283,11 @@ impl Host {
     }
 
     /// Asks for a worker. The answer comes to the pool, by the supervisor.
-    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output) -> Result<()> {
+    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output, voice: &PoolVoice) -> Result<()> {
         let mut state = self.state();
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
-        let reports = match &state.reports {
-            Some(reports) => reports.clone(),
-            None => state.reports.insert(Arc::new(Reports::new()?)).clone(),
-        };
+        let reports = voice.voice.expect_reports()?;
         let holder = self.claim()?.holder;
         crash::point("client: claimed");
         // With very many workers there are better uses for the descriptors: these keep the client's own standard error.
@@ -302,12 +299,13 @@ impl Host {
             pidfd: None,
             pid: 0,
             since: Instant::now(),
+            voice: voice.voice.clone(),
             words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
         };
         state.seats.insert(place, link);
         let told = state.tell_zygote(
             &ToZygote::Fork { place, holder, domain: self.address.domain, token: self.address.token },
-            &[theirs.as_fd(), pool, reports.theirs.as_fd()]
+            &[theirs.as_fd(), pool, reports.theirs()]
                 .into_iter()
                 .chain(self.roster.fds())
                 .chain(speakers.iter().map(OwnedFd::as_fd))
@@ -339,9 +337,9 @@ impl Host {
     /// Tells a worker to end, and to say before where it is, by [`LAST_WORD`]. `false`: nobody would hear it.
     pub(crate) fn ask_where(self: &Arc<Host>, place: Place) -> bool {
         // The standard error is the first of them.
-        let words = self.state().seats.get(&place).and_then(|seat| seat.words.first().cloned());
-        let Some(words) = words else { return false };
-        self.voice.say(Stream::Err, lock(&words).expect_answer(), self);
+        let seat = self.state().seats.get(&place).map(|seat| (seat.words.first().cloned(), seat.voice.clone()));
+        let Some((Some(words), voice)) = seat else { return false };
+        voice.say(Stream::Err, lock(&words).expect_answer(), self);
         self.signal(place, LAST_WORD).is_ok()
     }
 

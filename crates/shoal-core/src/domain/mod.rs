@@ -12,6 +12,7 @@ mod guests;
 mod hearing;
 pub mod host;
 pub(crate) mod registry;
+mod reports;
 pub mod stand_in;
 mod state;
 mod succession;

@@ -10,8 +10,8 @@ use shoal_sys::atfork;
 use shoal_sys::process;
 use shoal_sys::socket::{Listener, Seqpacket};
 
-use super::hearing::Reports;
 use super::host::Launch;
+use super::voice::Voice;
 use super::words::Words;
 use crate::error::{Error, Result};
 use crate::pool::client::Shared;
@@ -31,7 +31,8 @@ pub(super) struct State {
     pub(super) guests: HashMap<u64, GuestLink>,
     pub(super) pools: HashMap<u32, PoolLink>,
     pub(super) watches: HashMap<u64, Watch>,
-    pub(super) reports: Option<Arc<Reports>>,
+    /// Those that pools have for themselves.
+    pub(super) voices: Vec<Weak<Voice>>,
     /// Numbers that this process holds for others: see `stand_in`.
     pub(super) stand_ins: HashSet<u16>,
 }
@@ -74,6 +75,8 @@ pub(super) struct SeatLink {
     pub(super) pid: u32,
     /// When it was forked.
     pub(super) since: Instant,
+    /// Who passes on what it says.
+    pub(super) voice: Arc<Voice>,
     /// What it writes to its standard streams.
     pub(super) words: Vec<Arc<Mutex<Words>>>,
 }

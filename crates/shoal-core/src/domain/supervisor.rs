@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use shoal_sys::poll;
@@ -18,7 +18,7 @@ use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
 use super::host::Host;
 use super::registry::Budget;
 use super::state::Link;
-use super::voice::Stream;
+use super::voice::{Stream, Voice};
 use super::words;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -42,14 +42,15 @@ const TELL_OWNERS: Duration = Duration::from_secs(5);
 const AT_A_TIME: usize = 256;
 
 /// Who a packet came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Peer {
     Notifier,
     Listener,
     Zygote,
     Seat(Place),
     Words(Place, usize),
-    Reports,
+    /// Those who have this voice.
+    Reports(Arc<Voice>),
     /// What a guest says.
     Guest(u64),
     /// That its process has ended.
@@ -108,7 +109,7 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
     let fds: Vec<BorrowedFd<'_>> =
         std::iter::once(host.notifier.as_fd()).chain(watched.iter().map(|(_, fd)| fd.as_fd())).collect();
     let ready = poll::poll(&fds, timeout)?;
-    let peers = std::iter::once(Peer::Notifier).chain(watched.iter().map(|(peer, _)| *peer));
+    let peers = std::iter::once(Peer::Notifier).chain(watched.iter().map(|(peer, _)| peer.clone()));
     let mut outcome = Ok(());
     for (peer, _) in peers.zip(ready).filter(|(_, ready)| *ready) {
         let heard = match peer {
@@ -123,8 +124,8 @@ fn turn(host: &Arc<Host>, chores: &mut Chores) -> Result<()> {
                 hear(host, place, stream);
                 Ok(())
             }
-            Peer::Reports => {
-                host.hear_reports();
+            Peer::Reports(voice) => {
+                host.hear_reports(&voice);
                 Ok(())
             }
             Peer::Guest(number) => guest_spoke(host, number),
@@ -154,19 +155,22 @@ fn watched(host: &Host) -> Watched {
     if let Some(zygote) = &state.zygote {
         watched.push((Peer::Zygote, zygote.socket.clone()));
     }
-    let listens = !host.voice.is_behind();
     for (place, seat) in &state.seats {
         if let Some(control) = &seat.control {
             watched.push((Peer::Seat(*place), control.clone()));
         }
+        let listens = !seat.voice.is_behind();
         for (stream, words) in seat.words.iter().enumerate().filter(|_| listens) {
             if let Some(pipe) = words::lock(words).pipe() {
                 watched.push((Peer::Words(*place, stream), pipe));
             }
         }
     }
-    if let Some(reports) = state.reports.as_ref().filter(|_| listens) {
-        watched.push((Peer::Reports, reports.ours.clone()));
+    let voices = state.voices.iter().filter_map(Weak::upgrade).chain([host.voice.clone()]);
+    for voice in voices.filter(|voice| !voice.is_behind()) {
+        if let Some(reports) = voice.reports() {
+            watched.push((Peer::Reports(voice), reports.ours()));
+        }
     }
     for (number, guest) in &state.guests {
         watched.push(match &guest.link {
@@ -192,9 +196,9 @@ fn call(host: &Host, number: u64) {
 }
 
 fn hear(host: &Arc<Host>, place: Place, stream: usize) {
-    let words = host.state().seats.get(&place).and_then(|seat| seat.words.get(stream).cloned());
-    if let Some(words) = words {
-        host.hear(&words);
+    let seat = host.state().seats.get(&place).map(|seat| (seat.words.get(stream).cloned(), seat.voice.clone()));
+    if let Some((Some(words), voice)) = seat {
+        host.hear(&words, &voice);
     }
 }
 
@@ -300,16 +304,18 @@ fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
 
 /// Finds out what can be known of a death.
 fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
-    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone()));
-    let Some((since, words)) = seat else { return };
+    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone(), seat.voice.clone()));
+    let Some((since, words, voice)) = seat else { return };
     death.uptime = since.elapsed();
     // What it reported before its end, too, is passed on before anybody hears of that.
-    host.hear_reports();
-    host.forget_reports(death.pid);
+    host.hear_reports(&voice);
+    if let Some(reports) = voice.reports() {
+        reports.forget(death.pid);
+    }
     for words in words {
         let mut words = words::lock(&words);
         let left = words.end();
-        host.voice.say(words.stream, left.said, host);
+        voice.say(words.stream, left.said, host);
         if words.stream == Stream::Err {
             (death.words, death.answer) = (left.last, left.answer);
         }

@@ -2,6 +2,9 @@
 //!
 //! Whoever hears something never waits for it to be written: the supervisor has others to look after. So it is queued here,
 //! and `shoal-words`, a thread that comes with the first word, has it spoken by whoever registered for the stream.
+//!
+//! The host has one voice, for all pools but those that have one of their own: what their workers say is for somebody
+//! else, who may be slow to hear it, and others are not to wait for that.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,6 +13,7 @@ use std::time::{Duration, Instant};
 use shoal_sys::pipe;
 
 use super::host::Host;
+use super::reports::Reports;
 
 /// Bytes that may wait to be spoken.
 pub(super) const BEHIND: usize = 1 << 20;
@@ -28,17 +32,38 @@ pub enum Stream {
 /// Says bytes: lines, or one report. `false`: it could not.
 pub type Speaker = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
-/// See the module.
-#[derive(Default)]
-pub(super) struct Voice {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-    speakers: Mutex<[Option<Speaker>; 3]>,
+/// Who speaks, for each stream: standard output, standard error, reports.
+#[derive(Clone, Default)]
+pub struct Speakers(pub [Option<Speaker>; 3]);
+
+impl std::fmt::Debug for Speakers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(Option::is_some)).finish()
+    }
 }
 
-impl std::fmt::Debug for Voice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Voice").field("waiting", &self.waiting).finish_non_exhaustive()
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Voice {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    speakers: Mutex<Speakers>,
+    /// Where those report who have this voice, once there are any.
+    reports: Mutex<Option<Arc<Reports>>>,
+}
+
+/// The voice of a pool. One of its own ends with it.
+#[derive(Debug)]
+pub(crate) struct PoolVoice {
+    pub(super) voice: Arc<Voice>,
+    pub(super) own: bool,
+}
+
+impl Drop for PoolVoice {
+    fn drop(&mut self) {
+        if self.own {
+            self.voice.end();
+        }
     }
 }
 
@@ -50,22 +75,42 @@ struct Waiting {
     /// and bytes that have been spoken.
     gone: u64,
     has_thread: bool,
+    /// Its pool is gone.
+    over: bool,
 }
 
 impl Voice {
+    pub(super) fn new(speakers: Speakers) -> Voice {
+        Voice { speakers: Mutex::new(speakers), ..Voice::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn speakers(&self) -> MutexGuard<'_, [Option<Speaker>; 3]> {
+    fn speakers(&self) -> MutexGuard<'_, Speakers> {
         self.speakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where workers report, if any may.
+    pub(super) fn reports(&self) -> Option<Arc<Reports>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same for a new worker.
+    pub(super) fn expect_reports(&self) -> std::io::Result<Arc<Reports>> {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*reports {
+            Some(reports) => Ok(reports.clone()),
+            None => Ok(reports.insert(Arc::new(Reports::new()?)).clone()),
+        }
     }
 
     /// Has what comes on `stream` spoken by `speaker` from now on. With `None` lines are written to this process's own
     /// streams, and reports are dropped.
     pub(super) fn speak_through(&self, stream: Stream, speaker: Option<Speaker>) {
         // Dropped unlocked: what goes with it is not known here.
-        let former = std::mem::replace(&mut self.speakers()[stream as usize], speaker);
+        let former = std::mem::replace(&mut self.speakers().0[stream as usize], speaker);
         drop(former);
     }
 
@@ -76,7 +121,7 @@ impl Voice {
     }
 
     /// Has `bytes` spoken, without waiting for it.
-    pub(super) fn say(&self, stream: Stream, bytes: Vec<u8>, host: &Arc<Host>) {
+    pub(super) fn say(self: &Arc<Voice>, stream: Stream, bytes: Vec<u8>, host: &Arc<Host>) {
         if bytes.is_empty() {
             return;
         }
@@ -88,10 +133,10 @@ impl Voice {
             _ => waiting.said.push_back((stream, bytes)),
         }
         if !waiting.has_thread {
-            let speaker = host.clone();
+            let (voice, host) = (self.clone(), host.clone());
             let thread = std::thread::Builder::new().name("shoal-words".into());
             // Without a thread nothing is passed on before the next word comes.
-            waiting.has_thread = thread.spawn(move || speaker.voice.speak(&speaker)).is_ok();
+            waiting.has_thread = thread.spawn(move || voice.speak(&host)).is_ok();
         }
         drop(waiting);
         self.changed.notify_all();
@@ -101,11 +146,15 @@ impl Voice {
         let mut waiting = self.lock();
         loop {
             let Some((stream, bytes)) = waiting.said.pop_front() else {
+                if waiting.over {
+                    waiting.has_thread = false;
+                    return;
+                }
                 waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(waiting);
-            let speaker = self.speakers()[stream as usize].clone();
+            let speaker = self.speakers().0[stream as usize].clone();
             if !speaker.is_some_and(|speaker| speaker(&bytes)) {
                 // Nobody may be there to read it. There is no better place to say so.
                 let _ = match stream {
@@ -122,6 +171,12 @@ impl Voice {
                 host.look_again();
             }
         }
+    }
+
+    /// There is nothing more to come: its thread ends when all is spoken.
+    fn end(&self) {
+        self.lock().over = true;
+        self.changed.notify_all();
     }
 
     /// Waits until all that was said up to now is spoken, for so long at most.

@@ -34,6 +34,7 @@ use super::tasks::{Function, Remains};
 use super::trace::{Recorder, Trace};
 use crate::domain::host::{Host, Output};
 use crate::domain::registry::Budget;
+use crate::domain::voice::PoolVoice;
 use crate::error::{Error, Result};
 use crate::memory::heap::{Heap, Lease, PlainBlock};
 
@@ -60,6 +61,7 @@ pub struct Shared {
     memory: Arc<PoolMemory>,
     limits: Limits,
     output: Output,
+    pub(super) voice: PoolVoice,
     /// What of `Control::said` was passed on.
     heard: AtomicU64,
     /// Held by who leaves a notice.
@@ -163,6 +165,7 @@ impl Pool {
                 memory,
                 limits: config.limits,
                 output: config.output,
+                voice: host.voice_for(config.speakers.clone()),
                 heard: AtomicU64::new(0),
                 noticing: Mutex::default(),
                 resting: AtomicUsize::new(0),
@@ -206,7 +209,8 @@ impl Pool {
         });
         let pool = Pool(shared);
         for worker in 0..config.workers as u16 {
-            pool.0.host.fork(Seat { pool: pool.0.number, worker, epoch: 0 }, pool.0.memory.fd(), config.output)?;
+            let place = Seat { pool: pool.0.number, worker, epoch: 0 };
+            pool.0.host.fork(place, pool.0.memory.fd(), config.output, &pool.0.voice)?;
         }
         let shared = pool.0.clone();
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
@@ -228,7 +232,7 @@ impl Pool {
     pub fn hear(&self, timeout: Duration) {
         // Read first: what is said from now on is the affair of whoever asks next.
         let said = self.0.memory.control().said.load(Ordering::Acquire);
-        self.0.host.pass_on(timeout);
+        self.0.host.pass_on_of(&self.0.voice, timeout);
         self.0.heard.fetch_max(said, Ordering::Relaxed);
     }
 

@@ -24,6 +24,15 @@ const STAGE: u64 = 0b11 << 30;
 const ENDING: u64 = 0b01 << 30;
 const STOPPED: u64 = 0b10 << 30;
 
+/// A task under way, as it is told to users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtTask {
+    /// What its function is called, if that is known.
+    pub function: Option<String>,
+    /// For how many nanoseconds it has run.
+    pub nanos: u64,
+}
+
 /// The word, in the worker's record.
 #[repr(transparent)]
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use shoal_sys::{clock, memory};
 
 use super::account::Spent;
+use super::current::AtTask;
 use super::layout::{Phase, PoolMemory};
 use crate::error::Result;
 
@@ -44,15 +45,6 @@ pub struct Seen {
     pub task: Option<AtTask>,
     /// What it has done, and where its time went.
     pub spent: Spent,
-}
-
-/// A task under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtTask {
-    /// What its function is called, if that is known.
-    pub function: Option<String>,
-    /// For how many nanoseconds it has run.
-    pub nanos: u64,
 }
 
 impl Outside {

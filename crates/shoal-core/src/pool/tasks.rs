@@ -91,6 +91,12 @@ impl Payload {
     }
 }
 
+/// Apart, as few tasks have any.
+#[cold]
+fn bytes_of(leases: &[Lease]) -> u64 {
+    leases.iter().map(Lease::len).sum()
+}
+
 /// What became of a task.
 #[derive(Debug)]
 pub enum Outcome {
@@ -140,7 +146,7 @@ impl Outcome {
                     Payload::Boxed(bytes) => bytes.len() as u64,
                     Payload::Block(lease, from) => lease.len() - *from as u64,
                 };
-                own + leases.iter().map(Lease::len).sum::<u64>()
+                own + if leases.is_empty() { 0 } else { bytes_of(leases) }
             }
             _ => 0,
         }
@@ -350,7 +356,7 @@ impl Task {
             Arguments::Boxed(bytes) => bytes.len() as u64,
             Arguments::Block(_, len) => *len,
         };
-        own + self.more.iter().flat_map(|more| &more._leases).map(Lease::len).sum::<u64>()
+        own + self.more.as_ref().map_or(0, |more| bytes_of(&more._leases))
     }
 
     pub(super) fn new(function: &Arc<Function>, kind: u16, arguments: &[u8], leases: Vec<Lease>, reply: Reply) -> Task {

@@ -39,6 +39,7 @@ pub fn config(workers: usize) -> Config {
         memory_limit: None,
         limits: Limits::default(),
         output: Output::Shared,
+        speakers: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_core::domain::host::{Host, Output};
-use shoal_core::domain::voice::Stream;
+use shoal_core::domain::voice::{Speaker, Speakers, Stream};
 use shoal_core::pool::client::{Config, Pool};
 
 use crate::Test;
@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("reports_of_many_workers_arrive_whole", reports_of_many_arrive_whole),
     ("what_a_worker_reported_before_it_died_is_heard", what_was_reported_before_a_death_is_heard),
     ("lines_of_both_streams_are_passed_on_if_they_are_forwarded", lines_of_both_streams_are_passed_on),
+    ("a_pool_with_a_voice_of_its_own_is_heard_there_and_not_by_others", a_voice_of_its_own_is_heard_there),
     ("nothing_is_passed_on_of_workers_that_nobody_wants_to_hear", nothing_is_passed_on_of_the_unheard),
 ];
 
@@ -23,14 +24,20 @@ const AT_MOST: Duration = Duration::from_secs(60);
 
 type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Where what comes on a stream is kept.
-fn listen(stream: Stream) -> Heard {
+/// A speaker, and where it keeps what it says.
+fn speaker() -> (Speaker, Heard) {
     let heard = Heard::default();
     let kept = heard.clone();
     let speaker = Arc::new(move |bytes: &[u8]| {
         kept.lock().expect("no panic").push(bytes.to_vec());
         true
     });
+    (speaker, heard)
+}
+
+/// Where what comes on a stream is kept.
+fn listen(stream: Stream) -> Heard {
+    let (speaker, heard) = speaker();
     Host::current().expect("descriptors").speak_through(stream, Some(speaker));
     heard
 }
@@ -89,6 +96,24 @@ fn lines_of_both_streams_are_passed_on() {
         (take(&out).concat(), take(&err).concat()),
         (b"and more of it\n".to_vec(), b"and more of it\n".to_vec())
     );
+}
+
+fn a_voice_of_its_own_is_heard_there() {
+    let common = [listen(Stream::Out), listen(Stream::Err), listen(Stream::Report)];
+    let (speakers, own): (Vec<_>, Vec<_>) = std::iter::repeat_with(speaker).take(3).unzip();
+    let speakers = Some(Speakers([0, 1, 2].map(|stream: usize| Some(speakers[stream].clone()))));
+    let config = Config { output: Output::Forwarded, speakers, ..config(1) };
+    let client = Client { pool: Pool::new(&config).expect("the pool starts") };
+    client.result("print", b"a line\n");
+    client.result("report", b"news");
+    client.pool.hear(AT_MOST);
+    let said: Vec<_> = own.iter().map(|heard| take(heard).concat()).collect();
+    assert_eq!(said, [b"a line\n".as_slice(), b"a line\n", b"news"]);
+    let death = client.death("report and die", b"farewell");
+    assert!(death.words.ends_with("a line\n"));
+    client.pool.hear(AT_MOST);
+    assert_eq!(take(&own[2]), [b"farewell"]);
+    assert!(common.iter().all(|heard| take(heard).is_empty()));
 }
 
 fn nothing_is_passed_on_of_the_unheard() {

@@ -230,7 +230,7 @@ pub fn refer_to_copy(out: &mut [u8], handover: &Handover, copy: &Lease) {
 }
 
 /// Copies regions into new blocks.
-fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<Vec<Place>> {
+pub(super) fn copy(py: Python<'_>, writer: &Writer<'_>, regions: Vec<Region>) -> PyResult<Vec<Place>> {
     let mut places = Vec::with_capacity(regions.len());
     let whole = regions.iter().map(|region| region.len).sum();
     let mut first = 0;

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use super::common::Common;
 use super::copy::{At, Entry, Kept, Region, Source, known, without_snapshots, write};
 use crate::allocator;
 use crate::numpy::{Numpy, Order, dtype_of};
@@ -136,6 +137,11 @@ pub fn reduce_buffer<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
     }
     let layout = Numpy::loaded(py).and_then(|numpy| Some((numpy, numpy.layout(object)?)));
     let Some((numpy, layout)) = layout else {
+        if let Ok(common) = object.cast_exact::<Common>() {
+            gather(|gathering| gathering.arrays = true);
+            let index = gather(|gathering| gathering.push(common.get().entry()));
+            return restored(py, index, UBYTE.into_pyobject(py)?.into_any());
+        }
         return match special(py, object)? {
             Some(reducer) => reducer.call1((object,)),
             None => as_usual(),
@@ -169,14 +175,22 @@ pub fn reduce_buffer<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
             gathering.push(Entry { at, len, order: Order::C, shape })
         }),
     };
-    let restore =
-        RESTORE.get_or_try_init(py, || PyResult::Ok(py.import("shoal._engine")?.getattr("restore_array")?.unbind()))?;
     let dtype = if number >= 0 {
         number.into_pyobject(py)?.into_any()
     } else {
         // SAFETY: the dtype of a living array.
         unsafe { Bound::from_borrowed_ptr(py, layout.descr) }
     };
+    restored(py, index, dtype)
+}
+
+/// numpy's number of the dtype of bytes.
+const UBYTE: i32 = 2;
+
+/// How the pickle names an array that lies in that entry.
+fn restored<'py>(py: Python<'py>, index: Option<usize>, dtype: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let restore =
+        RESTORE.get_or_try_init(py, || PyResult::Ok(py.import("shoal._engine")?.getattr("restore_array")?.unbind()))?;
     let arguments = PyTuple::new(py, [index.unwrap_or_default().into_pyobject(py)?.into_any(), dtype])?;
     Ok(PyTuple::new(py, [restore.bind(py).as_any(), arguments.as_any()])?.into_any())
 }

@@ -13,10 +13,12 @@
 
 #![allow(unsafe_code, reason = "the C interfaces of CPython and numpy, and copies into new blocks")]
 
+mod common;
 mod copy;
 mod gather;
 mod restore;
 
+pub use common::Common;
 pub use copy::{Snapshots, refer_to_copy, with_snapshots};
 pub use gather::{Pickled, keep_buffer, modules, pickle, reduce_buffer};
 pub use restore::{Reader, restore_array, unpickle, unpickle_by, unpickle_with_leases};

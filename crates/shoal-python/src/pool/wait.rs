@@ -40,10 +40,13 @@ pub fn wait(
     }
 }
 
-/// Wait until what workers have written to their standard error so far is passed on; not for ever, should nobody read it.
+/// Wait until what workers have said so far is passed on; not for ever, should nobody read it. Whoever passes it on does not
+/// wait for itself.
 #[pyfunction]
 pub fn pass_words_on(py: Python<'_>) {
-    py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+    if !SPEAKS.get() {
+        py.detach(|| Host::existing().inspect(|host| host.pass_on(PATIENCE)));
+    }
 }
 
 thread_local! {
@@ -62,6 +65,13 @@ pub fn speaking<T>(speak: impl FnOnce() -> T) -> T {
 /// Before a result is handed over: what workers have said before is passed on first. Two looks, if they said nothing.
 pub fn hear_first(py: Python<'_>, pool: &Pool) {
     if pool.has_news() && !SPEAKS.get() {
+        py.detach(|| pool.hear(PATIENCE));
+    }
+}
+
+/// Waits until all that a pool's workers have said so far is passed on; but not as who passes it on.
+pub fn hear_all(py: Python<'_>, pool: &Pool) {
+    if !SPEAKS.get() {
         py.detach(|| pool.hear(PATIENCE));
     }
 }

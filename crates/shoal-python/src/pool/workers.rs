@@ -41,6 +41,18 @@ impl WorkerState {
         name_of(self.0.state)
     }
 
+    /// What the function is called that it is at; "" if that is not known, None if it is at none.
+    #[getter]
+    fn task(&self) -> Option<&str> {
+        self.0.task.as_ref().map(|task| task.function.as_deref().unwrap_or_default())
+    }
+
+    /// For how many seconds; 0.0 if it is at none. Of a map, a task has many items.
+    #[getter]
+    fn task_seconds(&self) -> f64 {
+        self.0.task.as_ref().map_or(0.0, |task| task.nanos as f64 * 1e-9)
+    }
+
     /// Tasks ended at this place.
     #[getter]
     fn tasks(&self) -> u64 {
@@ -53,8 +65,15 @@ impl WorkerState {
         self.0.spent.busy as f64 * 1e-9
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let pid = self.0.pid.map_or("None".to_owned(), |pid| pid.to_string());
-        format!("<shoal.Worker {}: pid {pid}, {}, {} tasks>", self.0.number, self.state(), self.0.spent.tasks)
+        let at = match self.task() {
+            Some(task) => {
+                let words = py.import("shoal._text")?.getattr("at_task")?;
+                words.call1((task, self.task_seconds()))?.extract()?
+            }
+            None => String::new(),
+        };
+        Ok(format!("<shoal.Worker {}: pid {pid}, {}{at}, {} tasks>", self.0.number, self.state(), self.0.spent.tasks))
     }
 }

@@ -254,17 +254,18 @@ impl Shared {
         // SAFETY: the ring's own bytes, aligned, read by the holder of the collector lock only.
         let ring = unsafe { CompletionRing::new(&self.memory.record(worker).cursors, bytes, capacity) };
         let mut ended = vec![];
-        let mut core = lock(&self.core);
+        let mut guard = lock(&self.core);
+        let core = &mut *guard;
         let now = if core.recorder.is_some() { clock::nanos() } else { 0 };
         let drained = ring.drain(|message| {
             let number = message.head.task;
             let may_retry = message.head.kind & AGAIN != 0;
             if may_retry {
                 // Before it gets another number.
-                if let Some(recorder) = &mut core.recorder {
-                    recorder.done(worker, &message.head, message.payload.len() as u64, now);
+                if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
+                    recorder.done(worker, &message.head, task, message.payload.len() as u64, now);
                 }
-                if self.try_again(&mut core, number) {
+                if self.try_again(core, number) {
                     return;
                 }
             }
@@ -272,13 +273,13 @@ impl Shared {
                 let outcome = self.outcome(&message);
                 crash::point("client: leased");
                 if let Some(recorder) = core.recorder.as_mut().filter(|_| !may_retry) {
-                    recorder.done(worker, &message.head, outcome.bytes(), now);
+                    recorder.done(worker, &message.head, &task, outcome.bytes(), now);
                 }
                 // Dropped after the lock: what a task held may have more to do when it goes.
                 ended.push((task, outcome));
             }
         });
-        drop(core);
+        drop(guard);
         crash::point("client: read");
         let found = ended.len();
         for (task, outcome) in ended {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::host::{Launch, Output};
+use crate::domain::voice::Speakers;
 
 /// How a pool is to be.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// What becomes of what they print.
     pub output: Output,
+    /// Who passes on what they say; `None`: whoever does it for all pools of this process.
+    pub speakers: Option<Speakers>,
 }
 
 /// What a worker may take. The default: as much as it likes.

@@ -229,8 +229,11 @@ impl Shared {
             let mut core = lock(&self.core);
             // Who hears of the death does not find the dead one among the workers any more.
             core.crew[usize::from(worker)] = Crew::Starting { epoch: seat.epoch };
-            if let Some(recorder) = &mut core.recorder {
-                lost.iter().for_each(|number| recorder.died(worker, *number, started));
+            let Core { recorder, tasks, .. } = &mut *core;
+            if let Some(recorder) = recorder {
+                for number in &lost {
+                    tasks.get_mut(*number).into_iter().for_each(|task| recorder.died(worker, *number, task, started));
+                }
             }
             let ends = lost.into_iter().filter_map(|number| self.died_at(&mut core, number, death)).collect();
             self.settling.store(false, Ordering::SeqCst);

@@ -75,7 +75,7 @@ impl Shared {
         let pause = task.terms().pause_after(tried);
         let number = core.tasks.renew(number);
         if pause.is_zero() {
-            self.queue(core, number);
+            self.queue_again(core, number);
             self.memory.control().gate.published(|worker| self.memory.park(worker));
         } else {
             core.later.push(Reverse((from_now(pause), number)));

@@ -26,7 +26,7 @@ impl Shared {
 
     /// Asks for a worker; again later, if it can't be had: then `false`.
     pub(super) fn start(&self, seat: Seat) -> bool {
-        let Err(error) = self.host.fork(seat, self.memory.fd(), self.output) else { return true };
+        let Err(error) = self.host.fork(seat, self.memory.fd(), self.output, &self.voice) else { return true };
         let hopeless = {
             let mut core = lock(&self.core);
             core.failed_starts += 1;

@@ -140,9 +140,14 @@ impl Shared {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
         crash::point("client: numbered");
-        if core.recorder.is_some() && self.quiet_since.load(Ordering::Relaxed) == 0 {
+        if let Some(recorder) = &mut core.recorder {
             // One look at the clock for all that are sent together: until workers are told.
-            self.quiet_since.store(clock::nanos(), Ordering::Relaxed);
+            let mut now = self.quiet_since.load(Ordering::Relaxed);
+            if now == 0 {
+                now = clock::nanos();
+                self.quiet_since.store(now, Ordering::Relaxed);
+            }
+            recorder.submitted(number, now);
         }
         self.queue(core, number);
         crash::point("client: queued");
@@ -152,15 +157,16 @@ impl Shared {
         number
     }
 
-    /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
-    pub(super) fn queue(&self, core: &mut Core, number: u64) {
-        if let (Some(recorder), Some(task)) = (&mut core.recorder, core.tasks.get_mut(number)) {
-            let now = match self.quiet_since.load(Ordering::Relaxed) {
-                0 => clock::nanos(),
-                since => since,
-            };
-            recorder.submitted(number, task, now);
+    /// Queues a further try of a task.
+    pub(super) fn queue_again(&self, core: &mut Core, number: u64) {
+        if let Some(recorder) = &mut core.recorder {
+            recorder.submitted(number, clock::nanos());
         }
+        self.queue(core, number);
+    }
+
+    /// Puts a task into the ring, or into the backlog behind those that are no less urgent.
+    fn queue(&self, core: &mut Core, number: u64) {
         let Some(priority) = core.tasks.get_mut(number).map(|task| task.terms().priority) else { return };
         if priority > core.floor && self.memory.tasks().queued() > 0 {
             self.withdraw(core);

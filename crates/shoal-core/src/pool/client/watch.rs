@@ -87,7 +87,7 @@ impl Shared {
         let mut begun = false;
         while core.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             let Some(Reverse((_, number))) = core.later.pop() else { break };
-            self.queue(&mut core, number);
+            self.queue_again(&mut core, number);
             begun = true;
         }
         let due = self.due(&mut core, now);
@@ -134,7 +134,9 @@ impl Shared {
         self.kill(victims);
         self.part(parting);
         silent.into_iter().for_each(|(pid, spent)| self.report(pid, spent));
-        back.into_iter().for_each(|pid| self.host.say(format!("shoal: worker {pid} answers again\n")));
+        for pid in back {
+            self.host.complain(&self.voice, format!("shoal: worker {pid} answers again\n"));
+        }
         for seat in asked {
             // Should it have ended meanwhile, it needs not answer.
             let _ = self.host.signal(seat, Signal::URG);
@@ -235,7 +237,8 @@ impl Shared {
             "it runs native code that does not come back to the interpreter"
         };
         let seconds = spent.as_secs();
-        self.host.say(format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n"));
+        let said = format!("shoal: worker {pid} has been at its task for {seconds} s and does not answer: {why}\n");
+        self.host.complain(&self.voice, said);
     }
 }
 

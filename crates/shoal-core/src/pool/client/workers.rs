@@ -1,12 +1,15 @@
 //! The workers of a pool, as its client is told of them.
 
-use shoal_sys::procfs;
+use std::sync::atomic::Ordering;
 
-use super::{Crew, Pool, lock};
+use shoal_sys::{clock, procfs};
+
+use super::{Core, Crew, Pool, Shared, lock};
 use crate::pool::account::Spent;
+use crate::pool::current::AtTask;
 
 /// A worker, as told to users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerInfo {
     /// Its number in the pool.
     pub number: u16,
@@ -14,6 +17,8 @@ pub struct WorkerInfo {
     pub pid: Option<u32>,
     /// What it does.
     pub state: WorkerState,
+    /// What it is at.
+    pub task: Option<AtTask>,
     /// What workers of this number have done, and where their time went.
     pub spent: Spent,
 }
@@ -58,11 +63,12 @@ impl Pool {
         if !self.0.host.is_mine() {
             return Vec::new();
         }
-        let (crew, watched) = {
-            let core = lock(&self.0.core);
-            (core.crew.clone(), core.watched.clone())
+        let (crew, watched, tasks) = {
+            let mut core = lock(&self.0.core);
+            let tasks = self.0.tasks_of_workers(&mut core);
+            (core.crew.clone(), core.watched.clone(), tasks)
         };
-        let info = |(number, crew): (usize, Crew)| {
+        let info = |((number, crew), task): ((usize, Crew), Option<AtTask>)| {
             let silent = watched[number].silent;
             let number = number as u16;
             let record = self.0.memory.record(number);
@@ -72,11 +78,35 @@ impl Pool {
                 Crew::Resting { .. } => (None, WorkerState::Resting),
                 Crew::Running { pid, .. } if procfs::is_stopped(pid) == Some(true) => (Some(pid), WorkerState::Stopped),
                 Crew::Running { pid, .. } if silent => (Some(pid), WorkerState::Silent),
-                Crew::Running { pid, .. } if !record.current.is_idle() => (Some(pid), WorkerState::Busy),
+                Crew::Running { pid, .. } if task.is_some() => (Some(pid), WorkerState::Busy),
                 Crew::Running { pid, .. } => (Some(pid), WorkerState::Idle),
             };
-            WorkerInfo { number, pid, state, spent: record.account.read() }
+            // One that has died may not be settled yet.
+            let task = task.filter(|_| pid.is_some());
+            WorkerInfo { number, pid, state, task, spent: record.account.read() }
         };
-        crew.into_iter().enumerate().map(info).collect()
+        crew.into_iter().enumerate().zip(tasks).map(info).collect()
+    }
+
+    /// What each worker is at, by their numbers; without a look at their processes.
+    pub fn running(&self) -> Vec<Option<AtTask>> {
+        if !self.0.host.is_mine() {
+            return Vec::new();
+        }
+        self.0.tasks_of_workers(&mut lock(&self.0.core))
+    }
+}
+
+impl Shared {
+    /// What each worker is at. Workers write only numbers: what these mean is looked up when somebody asks.
+    fn tasks_of_workers(&self, core: &mut Core) -> Vec<Option<AtTask>> {
+        let at = |worker| {
+            let record = self.memory.record(worker);
+            let task = record.current.task()?;
+            let nanos = clock::nanos().saturating_sub(record.started.load(Ordering::Relaxed));
+            let name = core.tasks.get_mut(task).map(|task| task.function.code.name.to_string());
+            Some(AtTask { function: name.filter(|name| !name.is_empty()), nanos })
+        };
+        (0..self.memory.workers() as u16).map(at).collect()
     }
 }

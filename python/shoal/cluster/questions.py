@@ -1,0 +1,73 @@
+"""Questions to nodes, and their answers."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shoal.cluster.balance import Linked
+
+__all__ = ["Question", "Questions"]
+
+
+class Question:
+    """A question to a node.
+
+    Attributes:
+        node: whom.
+        answer: what it said; None if it was lost meanwhile.
+        asked, told: when it was asked, and when the answer was here, in nanoseconds; `told` is 0 if there was none.
+    """
+
+    def __init__(self, node: Linked) -> None:
+        self.node = node
+        self.answer: Any = None
+        self.asked, self.told = time.monotonic_ns(), 0
+        self.over = threading.Event()
+
+
+class Questions:
+    """Those of a pool's client."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._open: dict[int, Question] = {}
+
+    def ask(self, nodes: Iterable[Linked], what: str, *arguments: Any) -> list[Question]:
+        """Ask all these nodes at once, and wait for their answers. Not with a lock held that an answer needs."""
+        questions = []
+        for node in nodes:
+            question = Question(node)
+            questions.append(question)
+            with self._lock:
+                if node.is_lost:
+                    question.over.set()
+                    continue
+                number = next(self._numbers)
+                self._open[number] = question
+            node.link.send(("ask", number, what, *arguments))
+        for question in questions:
+            question.over.wait()
+        return questions
+
+    def told(self, number: int, answer: Any) -> None:
+        """An answer has come."""
+        with self._lock:
+            question = self._open.pop(number, None)
+        if question is not None:
+            question.answer, question.told = answer, time.monotonic_ns()
+            question.over.set()
+
+    def lost(self, node: Linked) -> None:
+        """A node is lost: it answers nothing any more."""
+        with self._lock:
+            node.is_lost = True
+            numbers = [number for number, question in self._open.items() if question.node is node]
+            questions = [self._open.pop(number) for number in numbers]
+        for question in questions:
+            question.over.set()
