@@ -18,30 +18,12 @@ import time
 from collections.abc import Callable
 from typing import SupportsIndex, TypeVar
 
-from shoal._engine import RawBarrier, RawCondition, RawEvent
+from shoal._engine import Event, RawBarrier, RawCondition
 from shoal.locks import Lock, RLock
 
 __all__ = ["Barrier", "Condition", "Event"]
 
 _T = TypeVar("_T")
-
-
-class Event(RawEvent):
-    """A flag to wait for, as `multiprocessing.Event`.
-
-    Example:
-        >>> event = shoal.Event()
-        >>> event.is_set()
-        False
-        >>> event.set()
-        >>> event.wait()
-        True
-    """
-
-    __slots__ = ("__weakref__",)
-
-    def __repr__(self) -> str:
-        return f"<Event at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
 
 
 class Condition(RawCondition):

@@ -25,99 +25,10 @@ from __future__ import annotations
 
 from typing import SupportsIndex
 
-from shoal._engine import RawLock, RawRLock, RawSemaphore
+from shoal._engine import Lock, RLock, Semaphore
 from shoal._identity import identity
 
 __all__ = ["BoundedSemaphore", "Lock", "RLock", "Semaphore"]
-
-
-class Lock(RawLock):
-    """A lock between processes and threads, as `multiprocessing.Lock`.
-
-    Not reentrant, and owned by nobody in particular: any thread of any process may release it. A lock whose holder died
-    does not stay locked: it passes to the next in line, who can tell from `abandoned`.
-
-    Args:
-        raise_abandoned: what happens when a holder dies. False: the next one gets the lock, and `abandoned` is true for
-            it. True: `acquire` raises `shoal.LockAbandoned` instead, for everybody, until one takes it with `repair`.
-            Default: False.
-
-    Example:
-        >>> lock = shoal.Lock()
-        >>> with lock:
-        ...     total[0] += 1
-        >>> if lock.acquire(timeout=0.5):
-        ...     try:
-        ...         total[0] += 1
-        ...     finally:
-        ...         lock.release()
-    """
-
-    __slots__ = ("__weakref__",)
-
-    def __repr__(self) -> str:
-        owner = identity()[1] if self._is_mine() else "SomeOtherProcess" if self.locked() else None
-        return f"<Lock(owner={owner})>"
-
-
-class RLock(RawRLock):
-    """A lock that the thread which holds it may take again, as `multiprocessing.RLock`.
-
-    It belongs to one thread of one process, which releases it as often as it took it. Otherwise as `Lock`: when its
-    holder dies, it passes on.
-
-    Args:
-        raise_abandoned: as for `Lock`. Default: False.
-
-    Example:
-        >>> lock = shoal.RLock()
-        >>> with lock:
-        ...     with lock:
-        ...         total[0] += 1
-    """
-
-    __slots__ = ("__weakref__",)
-
-    def __repr__(self) -> str:
-        times: int | str = self._times()
-        if times:
-            owner: str | None = identity()[1]
-        elif self.locked():
-            owner, times = "SomeOtherThread" if self._is_ours() else "SomeOtherProcess", "nonzero"
-        else:
-            owner = None
-        return f"<RLock({owner}, {times})>"
-
-
-class Semaphore(RawSemaphore):
-    """A number of permits, as `multiprocessing.Semaphore`.
-
-    `acquire` takes one, and waits while there is none; `release` gives one back. A process that is killed gives back
-    what it had acquired and not released, and `recovered` counts that. Not so if the semaphore is used to signal, one
-    process releasing for others to acquire: a permit that was acquired is then a message that was read. Which of both
-    it is shows in the first release by a process that has no permit: from then on nothing is given back.
-
-    Args:
-        value: how many permits there are at first. Default: 1.
-
-    Raises:
-        TypeError: `value` is no integer.
-        ValueError: `value` is negative, or more than 2**31 - 1.
-
-    Example:
-        >>> connections = shoal.Semaphore(4)
-        >>> def work(url):
-        ...     with connections:
-        ...         return fetch(url)
-    """
-
-    __slots__ = ("__weakref__",)
-
-    def __new__(cls, value: SupportsIndex = 1, *, _handle: bytes | None = None) -> Semaphore:
-        return super().__new__(cls, value, _handle=_handle)
-
-    def __repr__(self) -> str:
-        return f"<Semaphore(value={self.get_value()})>"
 
 
 class BoundedSemaphore(Semaphore):
@@ -141,7 +52,25 @@ class BoundedSemaphore(Semaphore):
     __slots__ = ()
 
     def __new__(cls, value: SupportsIndex = 1, *, _handle: bytes | None = None) -> BoundedSemaphore:
-        return RawSemaphore.__new__(cls, value, bounded=True, _handle=_handle)
+        return super().__new__(cls, value, _bounded=True, _handle=_handle)
 
     def __repr__(self) -> str:
         return f"<BoundedSemaphore(value={self.get_value()}, maxvalue={self._most})>"
+
+
+def describe_lock(lock: Lock) -> str:
+    """What a lock says of itself, to each process from its own point of view."""
+    owner = identity()[1] if lock._is_mine() else "SomeOtherProcess" if lock.locked() else None
+    return f"<Lock(owner={owner})>"
+
+
+def describe_rlock(lock: RLock) -> str:
+    """The same of one that the calling thread may have several times."""
+    times: int | str = lock._times()
+    if times:
+        owner: str | None = identity()[1]
+    elif lock.locked():
+        owner, times = "SomeOtherThread" if lock._is_ours() else "SomeOtherProcess", "nonzero"
+    else:
+        owner = None
+    return f"<RLock({owner}, {times})>"

@@ -28,6 +28,10 @@ def test_anything_but_an_integer_is_refused_by_the_name_of_the_argument(wrong: A
     counter = shoal.Counter(3)
     with pytest.raises(TypeError, match=r"^n must be an integer"):
         counter.add(wrong)
+    with pytest.raises(TypeError, match=r"^n must be an integer"):
+        counter += wrong
+    with pytest.raises(TypeError, match=r"^n must be an integer"):
+        counter -= wrong
     with pytest.raises(TypeError, match=r"^initial must be an integer"):
         shoal.Counter(wrong)
     assert counter.value == 3

@@ -1,5 +1,7 @@
 //! For the tests of what others have written over: a heap of one process, and somebody who writes where it pleases.
 
+#![allow(unsafe_code, reason = "bytes that others write over")]
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -7,6 +7,8 @@
 //! What is small, enormous, or does not fit goes to numpy's own allocator. Each array remembers which one it came from,
 //! so no array of another allocator ever gets here.
 
+#![allow(unsafe_code, reason = "numpy's C interface")]
+
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

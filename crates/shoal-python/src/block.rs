@@ -1,5 +1,7 @@
 //! Blocks and small values in shared memory, as Python objects that pickle to handles.
 
+#![allow(unsafe_code, reason = "CPython's buffer protocol")]
+
 use std::ffi::{c_int, c_void};
 
 use pyo3::exceptions::PyBufferError;
@@ -13,7 +15,7 @@ use shoal_core::memory::lease::{Kind, VALUE};
 
 use crate::errors::{OrRaise, raise};
 use crate::in_flight;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// What `__reduce__` of a handle returns.
 pub type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyBytes>,));
@@ -56,13 +58,8 @@ impl Block {
     #[pyo3(signature = (nbytes, zero = true))]
     fn allocate(py: Python<'_>, nbytes: u64, zero: bool) -> PyResult<Block> {
         let lease = Inside::detach(py, || {
-            let lease = domain::heap()?.allocate(nbytes)?;
-            if zero {
-                let address = lease.address()?;
-                // SAFETY: the block is that long, new, and nobody else's yet.
-                unsafe { address.write_bytes(0, nbytes as usize) };
-            }
-            Ok(lease)
+            let heap = domain::heap()?;
+            if zero { heap.allocate_zeroed(nbytes) } else { heap.allocate(nbytes) }
         });
         Block::new(py, lease.or_raise(py)?)
     }

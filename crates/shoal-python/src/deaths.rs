@@ -10,7 +10,6 @@ use shoal_core::pool::death::{Cause, Death};
 use shoal_core::pool::tasks::Failed;
 
 use crate::message::{self, Reader};
-use crate::pool::kind_of;
 use crate::terms;
 use crate::wire::{self, call};
 
@@ -64,7 +63,7 @@ fn facts<'py>(py: Python<'py>, death: &Death) -> PyResult<Bound<'py, PyTuple>> {
 /// The arguments of the task, as ("call", args, kwargs) or ("items", items); None if they can't be had: what matters is
 /// the death. What a pickle would call to make objects is not called, for it may be what the worker died of.
 fn call_of<'py>(py: Python<'py>, heap: &Arc<Heap>, failed: &Failed) -> Option<Bound<'py, PyAny>> {
-    let (kind, _) = kind_of(failed.kind());
+    let (kind, _) = call::split(failed.kind());
     let arguments = failed.arguments(LARGE)?;
     let (payload, _) = terms::split(failed.kind(), &arguments);
     let reader = Reader { heap, views: None };

@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyBrokenPipeError, PyException, PyOSError, PyRuntimeError
 use pyo3::prelude::*;
 use shoal_core::Error;
 
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// An exception of `shoal.errors`, made from its arguments.
 pub fn raise<'py>(py: Python<'py>, name: &str, args: impl PyCallArgs<'py>) -> PyErr {

@@ -13,7 +13,8 @@ use shoal_core::pool::trace::Record;
 use shoal_sys::clock;
 
 use crate::errors::OrRaise;
-use crate::pool::{Inside, Label, PoolBase, name_of};
+use crate::inside::Inside;
+use crate::pool::{Label, PoolBase, name_of};
 use crate::wire::result;
 
 /// What a worker has done, in nanoseconds: tasks (a number), busy, decoding, encoding, sending, idle, waiting.

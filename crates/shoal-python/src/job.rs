@@ -22,10 +22,11 @@ use shoal_sys::clock;
 
 use crate::errors::{OrRaise, damaged, is_interrupt};
 use crate::in_flight;
+use crate::inside::Inside;
 use crate::insight::Watch;
 use crate::message::{self, Snapshots};
 use crate::numpy::Numpy;
-use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, resolve, wait};
+use crate::pool::{Named, PoolBase, cancelled, hear_first, resolve, wait};
 use crate::wire::{self, Writer, call};
 
 /// Tasks published between two looks whether a worker should be woken.

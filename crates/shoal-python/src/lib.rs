@@ -6,6 +6,7 @@ mod copies;
 mod deaths;
 mod errors;
 mod in_flight;
+mod inside;
 mod insight;
 mod items;
 mod job;
@@ -30,6 +31,7 @@ use shoal_core::memory::heap::Holder;
 use shoal_core::sync::spin;
 
 use crate::errors::OrRaise;
+use crate::inside::Inside;
 
 /// CPUs that this process may use, by affinity and cgroup quota.
 #[pyfunction]
@@ -45,7 +47,7 @@ type Usage = (usize, u64, usize, usize, u64, u64, u64, Option<u64>, Holders);
 /// given back to the system, limit, bytes by holder).
 #[pyfunction]
 fn memory_usage(py: Python<'_>) -> PyResult<Usage> {
-    let usage = pool::Inside::detach(py, || Host::current().map(|host| host.usage())).or_raise(py)?;
+    let usage = Inside::detach(py, || Host::current().map(|host| host.usage())).or_raise(py)?;
     let (mut here, mut workers, mut guests) = (0, vec![], 0);
     for (holder, bytes) in usage.holders {
         match holder {
@@ -70,20 +72,20 @@ fn limit_memory(py: Python<'_>, limit: Option<u64>) -> PyResult<Option<u64>> {
 /// that whoever is cut off by that has nothing to say.
 #[pyfunction]
 fn end_threads() {
-    pool::Inside::end();
+    Inside::end();
 }
 
 /// Does not return if another thread is ending the interpreter: for whoever is about to hear, outside of the engine, of what
 /// that has cut off.
 #[pyfunction]
 fn stay_if_ending(py: Python<'_>) {
-    pool::Inside::stay_if_ending(py);
+    Inside::stay_if_ending(py);
 }
 
 /// Wait until no other thread is inside the engine, and all that workers said is written: at the end of the interpreter, after all pools were terminated.
 #[pyfunction]
 fn wait_for_threads(py: Python<'_>) {
-    pool::Inside::wait_for_none(py);
+    Inside::wait_for_none(py);
     pool::pass_words_on(py);
 }
 
@@ -91,7 +93,7 @@ extern "C" fn nothing_to_do() {}
 
 /// In the child of a fork: what counts the parent's threads, or waits for what the parent has sent, begins anew.
 extern "C" fn in_child() {
-    pool::Inside::forked();
+    Inside::forked();
     in_flight::forked();
 }
 

@@ -1,6 +1,8 @@
 //! What the threshold needs of numpy's C interface: the fields of an array, arrays over given memory, and the data
 //! allocator (NEP 49). The table behind numpy's capsule only ever grows, so its places are good for any numpy.
 
+#![allow(unsafe_code, reason = "numpy's C interface")]
+
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};

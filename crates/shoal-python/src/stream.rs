@@ -4,6 +4,8 @@
 //! it is read, so that it is sent as it was then; cheap ones travel in batches, each still with a fate of its own.
 
 mod arrived;
+mod iterator;
+mod job;
 mod turn;
 
 use std::sync::Arc;
@@ -11,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyType};
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::types::{PyIterator, PyList};
 use shoal_core::pool::ahead::Ahead;
 use shoal_core::pool::batches::{Batches, Kinds, Manner, Weight};
 use shoal_core::pool::chunks::Pace;
@@ -22,13 +23,14 @@ use shoal_core::sync::bell::Tone;
 use shoal_sys::clock;
 
 use self::arrived::{Arrivals, Arrived};
-use self::turn::{Turn, Turns};
 use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::job::Stop;
-use crate::pool::{Inside, Named, PoolBase, cancelled, hear_first, wait};
+use crate::pool::{Named, PoolBase, cancelled, hear_first, wait};
 use crate::wire::{self, Writer, call, result};
+
+pub use self::iterator::IMapIterator;
+pub use self::job::StreamJob;
 
 /// How often a thread that is handed results sees to it that the workers have tasks.
 const LOOK: Duration = Duration::from_micros(200);
@@ -43,6 +45,7 @@ const CHEAP: usize = 32;
 /// Iterators that give the next item at once, or end.
 const PROMPT: [&str; 4] = ["list_iterator", "tuple_iterator", "range_iterator", "longrange_iterator"];
 
+/// A map under way: what is still to be read, what is out, and what has come.
 struct State {
     pool: Arc<Pool>,
     named: Arc<Named>,
@@ -401,225 +404,5 @@ impl Drop for State {
         if self.feeding {
             self.pool.fed();
         }
-    }
-}
-
-/// The results of `imap` and `imap_unordered`, as they come.
-#[pyclass(frozen, weakref, name = "IMapIterator", module = "shoal._engine")]
-pub struct IMapIterator(Turns<State>);
-
-#[pymethods]
-impl IMapIterator {
-    /// Begins to send. `owner` is kept as long as there is something to come.
-    #[new]
-    #[pyo3(signature = (base, owner, func, items, chunksize, buffersize, ordered))]
-    #[allow(clippy::too_many_arguments)] // the signature that Python sees
-    fn new(
-        py: Python<'_>,
-        base: &PoolBase,
-        owner: Py<PyAny>,
-        func: &Bound<'_, PyAny>,
-        items: &Bound<'_, PyAny>,
-        chunksize: Option<usize>,
-        buffersize: Option<usize>,
-        ordered: bool,
-    ) -> PyResult<Self> {
-        let _inside = Inside::enter(py);
-        let plan = Plan { func, items, chunksize, buffersize, star: false, ordered, keep: false };
-        let mut state = State::new(base, Some(owner), &plan)?;
-        state.pump(py);
-        Ok(IMapIterator(Turns::new(state)))
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.next(py, None)
-    }
-
-    /// The next result.
-    ///
-    /// Raises StopIteration if there are no more, multiprocessing.TimeoutError if it is not there within `timeout`
-    /// seconds (it can be asked for again), and in its place what the task raised.
-    #[pyo3(signature = (timeout = None))]
-    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        let _inside = Inside::enter(py);
-        let value = match self.0.take(py, timeout)? {
-            Turn::Mine(mut state) => state.next(py, timeout)?,
-            Turn::Closed => return Err(PyStopIteration::new_err(())),
-            Turn::TimedOut => None,
-        };
-        match value {
-            Some(value) => Ok(value),
-            None => Err(PyErr::from_value(py.import("multiprocessing")?.getattr("TimeoutError")?.call0()?)),
-        }
-    }
-
-    /// Read no more of the input, take back what no worker has begun, and let go of all results. What workers are at,
-    /// they end.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let _inside = Inside::enter(py);
-        if let Turn::Mine(state) = self.0.take(py, None)? {
-            py.detach(|| state.batches.stop(false));
-            drop(state.close());
-        }
-        Ok(())
-    }
-
-    /// Read the input to its end, and wait until everything is done; the results stay.
-    fn _read_all(&self, py: Python<'_>) -> PyResult<()> {
-        let _inside = Inside::enter(py);
-        let Turn::Mine(mut state) = self.0.take(py, None)? else { return Ok(()) };
-        state.ahead.unlimit();
-        loop {
-            state.pump(py);
-            if state.is_over() {
-                return Ok(());
-            }
-            state.wait(py, Tone::Completion, None, Instant::now(), || false)?;
-        }
-    }
-
-    #[classmethod]
-    fn __class_getitem__(cls: &Bound<'_, PyType>, _item: &Bound<'_, PyAny>) -> Py<PyType> {
-        cls.clone().unbind()
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let looked = self.0.look(|state| {
-            visit.call(&state.owner)?;
-            visit.call(&state.input)
-        });
-        looked.unwrap_or(Ok(()))
-    }
-
-    fn __clear__(&self) {
-        drop(self.0.clear());
-    }
-}
-
-/// A map over an input that is read on the way; all results are kept.
-#[pyclass(frozen, module = "shoal._engine")]
-pub struct StreamJob {
-    kept: Turns<Kept>,
-    pool: Arc<Pool>,
-    /// Whether it is to read no more: seen by the thread that runs it.
-    stop: Stop,
-}
-
-struct Kept {
-    state: State,
-    results: Py<PyList>,
-    /// Of the first item that failed.
-    error: Option<PyErr>,
-}
-
-impl Kept {
-    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stop: &Stop) -> PyResult<bool> {
-        let started = Instant::now();
-        if timeout.is_some_and(|timeout| timeout <= 0.0) {
-            // Only a look: but what has come should be seen.
-            py.detach(|| self.state.pool.collect());
-        }
-        loop {
-            if let Some(running) = stop.take()
-                && !self.state.is_over()
-            {
-                self.state.stop(py, running);
-            }
-            self.state.pump(py);
-            self.state.interrupted()?;
-            while let Some(value) = self.state.take(py) {
-                match value {
-                    Ok(value) => self.results.bind(py).append(value)?,
-                    Err(error) => {
-                        let interrupt = is_interrupt(py, &error).then(|| error.clone_ref(py));
-                        self.error.get_or_insert(error);
-                        interrupt.map_or(Ok(()), Err)?;
-                    }
-                }
-            }
-            if self.state.is_over() {
-                hear_first(py, &self.state.pool);
-                return Ok(true);
-            }
-            if !self.state.wait(py, Tone::Idle, timeout, started, || stop.is_asked())? {
-                return Ok(false);
-            }
-        }
-    }
-}
-
-#[pymethods]
-impl StreamJob {
-    /// A map of `func` over `items`, in pieces of `chunksize`, or as it turns out best.
-    #[new]
-    #[pyo3(signature = (pool, func, items, chunksize, buffersize, star))]
-    fn new(
-        py: Python<'_>,
-        pool: &PoolBase,
-        func: &Bound<'_, PyAny>,
-        items: &Bound<'_, PyAny>,
-        chunksize: Option<usize>,
-        buffersize: Option<usize>,
-        star: bool,
-    ) -> PyResult<Self> {
-        let _inside = Inside::enter(py);
-        let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
-        let state = State::new(pool, None, &plan)?;
-        let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
-        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stop: Stop::default() })
-    }
-
-    /// Send the first pieces. Whether somebody has to go on with it.
-    fn start(&self, py: Python<'_>) -> PyResult<bool> {
-        let _inside = Inside::enter(py);
-        let Turn::Mine(mut kept) = self.kept.take(py, None)? else { return Ok(false) };
-        kept.state.pump(py);
-        kept.state.interrupted()?;
-        Ok(kept.state.feeding)
-    }
-
-    /// Read, send and collect until the map is done, at most `timeout` seconds; whether it is.
-    #[pyo3(signature = (timeout = None))]
-    fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let _inside = Inside::enter(py);
-        match self.kept.take(py, timeout)? {
-            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stop),
-            Turn::Closed => Ok(true),
-            Turn::TimedOut => Ok(false),
-        }
-    }
-
-    /// Have whoever runs it, or does so next, read no more of the input and take back what no worker has taken: then
-    /// `result` raises CancelledError. What workers are at is waited for as ever, or stopped by ending them, if `running`.
-    #[pyo3(signature = (running = false))]
-    fn stop(&self, py: Python<'_>, running: bool) {
-        self.stop.ask(running);
-        Inside::detach(py, || self.pool.wake());
-    }
-
-    /// The results; or what the input raised, or the first exception of an item.
-    fn result(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let _inside = Inside::enter(py);
-        let Turn::Mine(kept) = self.kept.take(py, None)? else { return Ok(PyList::empty(py).unbind()) };
-        match kept.state.last.as_ref().or(kept.error.as_ref()) {
-            Some(error) => Err(error.clone_ref(py)),
-            None => Ok(kept.results.clone_ref(py)),
-        }
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let looked = self.kept.look(|kept| {
-            visit.call(&kept.state.input)?;
-            visit.call(&kept.results)
-        });
-        looked.unwrap_or(Ok(()))
-    }
-
-    fn __clear__(&self) {
-        drop(self.kept.clear());
     }
 }

@@ -1,5 +1,7 @@
 //! Python code that the engine calls: when somebody knocks, and to write what workers say.
 
+#![allow(unsafe_code, reason = "a descriptor that Python lends")]
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -10,7 +12,8 @@ use shoal_core::domain::host::Host;
 use shoal_core::domain::voice::{Speaker, Speakers, Stream};
 
 use crate::errors::OrRaise;
-use crate::pool::{Inside, speaking};
+use crate::inside::Inside;
+use crate::pool::speaking;
 
 /// Call `function()`, once, on a thread of its own, when the descriptor `fd` is readable. The descriptor is duplicated.
 #[pyfunction]

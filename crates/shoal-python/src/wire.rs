@@ -32,6 +32,8 @@ const SHORT: usize = 4096;
 
 /// How a task is to be run: what its payload means. Travels as the task's kind.
 pub mod call {
+    use crate::terms::RIDER;
+
     /// The payload is a pickle of (args, kwargs).
     pub const PICKLED: u16 = 0;
     /// No arguments at all.
@@ -54,6 +56,15 @@ pub mod call {
     pub const STAR_BATCH: u16 = 9;
     /// Added to a CHUNK of any kind: each item is a value by itself, as `packed` writes them.
     pub const APART: u16 = 16;
+    /// Added to any: the function may hold state of this one call, the worker shall not keep it.
+    pub const ONCE: u16 = 0x8000;
+
+    const _: () = assert!((STAR_BATCH | APART) & (ONCE | RIDER) == 0);
+
+    /// How a task is to be run, without what was added to that; and whether the function is not to be kept.
+    pub fn split(kind: u16) -> (u16, bool) {
+        (kind & !(ONCE | RIDER), kind & ONCE != 0)
+    }
 
     /// Whether a task is a piece of a map whose results come back as one list.
     pub fn is_chunk(kind: u16) -> bool {

@@ -1,5 +1,7 @@
 //! The worker's loop: takes tasks, runs the user's functions, sends what they return or raise.
 
+#![allow(unsafe_code, reason = "copies into new blocks")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +25,6 @@ use crate::in_flight;
 use crate::items::Items;
 use crate::message::{self, Reader};
 use crate::numpy::Numpy;
-use crate::pool::kind_of;
 use crate::reporter::Reporter;
 use crate::terms;
 use crate::wire::{self, EACH_HEAD, Writer, call, result};
@@ -244,7 +245,7 @@ impl Seated {
         if !self.numpy {
             self.settle_numpy(py)?;
         }
-        let (kind, once) = kind_of(self.worker.task().kind);
+        let (kind, once) = call::split(self.worker.task().kind);
         let function = self.function(py, once)?;
         if matches!(kind, call::BATCH | call::STAR_BATCH) {
             let mut out = std::mem::take(&mut self.out);

@@ -1,5 +1,7 @@
 //! The zygote's end: waits for the client's wishes; the interpreter itself forks.
 
+#![allow(unsafe_code, reason = "a descriptor that Python hands over")]
+
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use pyo3::exceptions::PyRuntimeError;

@@ -17,6 +17,8 @@
 //!
 //! Linux 5.14 or newer, x86-64 and aarch64. Every descriptor made or received here is close-on-exec.
 
+#![allow(unsafe_code, reason = "what is asked of the operating system, and nothing else")]
+
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("shoal runs on 64-bit Linux (x86-64 and aarch64) only");
 

@@ -23,14 +23,14 @@ Reducer = Callable[[Any], Any]
 
 # What stays at home, and has something stand for it elsewhere.
 _AT_HOME = (
+    _engine.Counter,
+    _engine.Event,
+    _engine.Lock,
+    _engine.RLock,
     _engine.RawBarrier,
     _engine.RawCondition,
-    _engine.RawCounter,
-    _engine.RawEvent,
-    _engine.RawLock,
     _engine.RawQueue,
-    _engine.RawRLock,
-    _engine.RawSemaphore,
+    _engine.Semaphore,
 )
 
 _HERE = (_engine.Block, _engine.RawTally, _engine.SmallBlock)

@@ -12,6 +12,8 @@
 //! Where to look: [`main`] and [`Desk`] for how functions get to workers, [`on_all_cores`] for blocks, a lock, a counter
 //! and the pool, [`run_all`] for submitting and waiting. The picture processing itself is in `filters.rs`.
 
+#![allow(unsafe_code, reason = "payloads in shared memory")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

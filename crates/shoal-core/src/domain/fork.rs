@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use shoal_sys::atfork;
 
-use super::host::{CURRENT, HOSTS, Host, State};
+use super::host::{CURRENT, HOSTS, Host};
+use super::state::State;
 use super::{HOME, VISITED, Visited};
 use crate::memory::heap::{Heap, Still};
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
-use super::host::{GuestLink, Host, Link, State};
+use super::host::Host;
+use super::state::{GuestLink, Link, State};
 use super::supervisor::{answer, give_back, receive};
 use crate::error::Result;
 use crate::memory::lease::IN_QUEUE;

@@ -1,28 +1,27 @@
 //! The host of a domain: the client. It owns the registry of segments, numbers the holders, starts the zygote and
 //! runs the supervisor.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use shoal_sys::atfork;
 use shoal_sys::oom;
-use shoal_sys::pipe;
 use shoal_sys::poll::Notifier;
 use shoal_sys::process;
 use shoal_sys::random;
 use shoal_sys::socket::{Listener, Seqpacket};
 
 use super::guest::broker_name;
+use super::hearing::streams;
 use super::kills::Kills;
 use super::registry::{Budget, Local, Registry};
+use super::state::{PoolLink, SeatLink, State, Watch};
 use super::supervisor;
-use super::voice::{PoolVoice, Speaker, Speakers, Stream, Voice};
-use super::words::{Words, lock};
+use super::voice::{PoolVoice, Stream, Voice};
+use super::words::lock;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
@@ -85,86 +84,6 @@ pub struct Host {
     kills: Mutex<Kills>,
     killed: oom::Counter,
     numbers: AtomicU32,
-}
-
-/// What the supervisor watches.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) zygote: Option<ZygoteLink>,
-    pub(super) launch: Option<Launch>,
-    pub(super) preloaded: HashSet<Vec<u8>>,
-    pub(super) failed_zygotes: u32,
-    pub(super) listener: Option<Arc<Listener>>,
-    pub(super) seats: HashMap<Place, SeatLink>,
-    pub(super) by_pid: HashMap<u32, Place>,
-    pub(super) guests: HashMap<u64, GuestLink>,
-    pub(super) pools: HashMap<u32, PoolLink>,
-    pub(super) watches: HashMap<u64, Watch>,
-    /// Those that pools have for themselves.
-    pub(super) voices: Vec<Weak<Voice>>,
-    /// Numbers that this process holds for others: see `stand_in`.
-    pub(super) stand_ins: HashSet<u16>,
-}
-
-/// A descriptor that the supervisor looks after for others, and what to do when it is readable.
-pub(super) struct Watch {
-    pub(super) fd: Arc<OwnedFd>,
-    pub(super) then: Box<dyn FnOnce() + Send>,
-}
-
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("fd", &self.fd).finish_non_exhaustive()
-    }
-}
-
-/// A pool as the host knows it.
-#[derive(Debug)]
-pub(super) struct PoolLink {
-    shared: Weak<Shared>,
-    /// Apart, for who is short of memory: should the pool have gone meanwhile, it must not be dropped there.
-    memory: Weak<PoolMemory>,
-}
-
-/// The zygote as the host sees it.
-#[derive(Debug)]
-pub(super) struct ZygoteLink {
-    pub(super) socket: Arc<Seqpacket>,
-    pub(super) child: Child,
-    pub(super) ready: bool,
-}
-
-/// A worker as the host sees it.
-#[derive(Debug)]
-pub(super) struct SeatLink {
-    pub(super) holder: u16,
-    /// `None` once the worker has closed its end.
-    pub(super) control: Option<Arc<Seqpacket>>,
-    pub(super) pidfd: Option<Arc<OwnedFd>>,
-    pub(super) pid: u32,
-    /// When it was forked.
-    pub(super) since: Instant,
-    /// Who passes on what it says.
-    pub(super) voice: Arc<Voice>,
-    /// What it writes to its standard streams.
-    pub(super) words: Vec<Arc<Mutex<Words>>>,
-}
-
-/// A guest as the host sees it: a process that visits, or a fork.
-#[derive(Debug)]
-pub(super) struct GuestLink {
-    /// `None` until it has shown the token.
-    pub(super) holder: Option<u16>,
-    pub(super) link: Link,
-}
-
-/// How a guest is watched.
-#[derive(Debug)]
-pub(super) enum Link {
-    /// By its socket.
-    Socket(Arc<Seqpacket>),
-    /// By its process, as it has no socket to this host, or closed it.
-    Process(Arc<OwnedFd>),
 }
 
 /// All that this process is the host of: its own domain, and those that it took over. For good, as their supervisors are.
@@ -420,72 +339,6 @@ impl Host {
         self.notifier.notify();
     }
 
-    /// Has what workers say spoken by `speaker`, which may wait. With `None` lines are written to this process's own
-    /// streams, and reports are dropped.
-    pub fn speak_through(&self, stream: Stream, speaker: Option<Speaker>) {
-        self.voice.speak_through(stream, speaker);
-    }
-
-    /// The voice of a new pool: one of its own, if it has speakers of its own.
-    pub(crate) fn voice_for(&self, speakers: Option<Speakers>) -> PoolVoice {
-        let Some(speakers) = speakers else { return PoolVoice { voice: self.voice.clone(), own: false } };
-        let voice = Arc::new(Voice::new(speakers));
-        let mut state = self.state();
-        state.voices.retain(|voice| voice.strong_count() > 0);
-        state.voices.push(Arc::downgrade(&voice));
-        PoolVoice { voice, own: true }
-    }
-
-    /// Says something as a worker would, on `stream`, without waiting until it is spoken.
-    pub fn say(self: &Arc<Host>, stream: Stream, bytes: Vec<u8>) {
-        self.voice.say(stream, bytes, self);
-    }
-
-    /// Writes a line to the standard error of a pool's workers, without waiting for it.
-    pub(crate) fn complain(self: &Arc<Host>, voice: &PoolVoice, line: String) {
-        voice.voice.say(Stream::Err, line.into_bytes(), self);
-    }
-
-    /// Passes on what workers have said so far, of pools without a voice of their own, and waits until it is spoken, for
-    /// so long at most.
-    pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
-        self.pass_on_by(&self.voice, timeout);
-    }
-
-    /// The same for a pool's workers.
-    pub(crate) fn pass_on_of(self: &Arc<Host>, voice: &PoolVoice, timeout: Duration) {
-        self.pass_on_by(&voice.voice, timeout);
-    }
-
-    fn pass_on_by(self: &Arc<Host>, voice: &Arc<Voice>, timeout: Duration) {
-        if !self.is_mine() {
-            // In a fork nobody is heard.
-            return;
-        }
-        let words: Vec<_> = {
-            let state = self.state();
-            let seats = state.seats.values().filter(|seat| Arc::ptr_eq(&seat.voice, voice));
-            seats.flat_map(|seat| seat.words.clone()).collect()
-        };
-        words.iter().for_each(|words| self.hear(words, voice));
-        self.hear_reports(voice);
-        voice.flush(timeout);
-    }
-
-    /// Reads what lies in a worker's pipe.
-    pub(super) fn hear(self: &Arc<Host>, words: &Mutex<Words>, voice: &Arc<Voice>) {
-        // Locked until it is queued: who reads next is to come behind.
-        let mut words = lock(words);
-        voice.say(words.stream, words.listen(), self);
-    }
-
-    /// Reads what those have reported who have this voice.
-    pub(super) fn hear_reports(self: &Arc<Host>, voice: &Arc<Voice>) {
-        if let Some(reports) = voice.reports() {
-            reports.hear(voice, self);
-        }
-    }
-
     /// The supervisor's plans may have changed: it looks again.
     pub(crate) fn look_again(&self) {
         self.notifier.notify();
@@ -512,61 +365,6 @@ impl Host {
         match pidfd {
             Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
             None => Ok(()),
-        }
-    }
-}
-
-/// What is listened to of a worker, and the worker's ends.
-fn streams(output: Output) -> Vec<(Words, OwnedFd)> {
-    let wanted = [(Stream::Err, output != Output::Unheard)].into_iter();
-    let wanted = wanted.chain((output == Output::Forwarded).then_some((Stream::Out, true)));
-    let heard = wanted.map(|(stream, passed_on)| {
-        let (ours, theirs) = pipe::pipe()?;
-        Ok((Words::new(stream, ours, passed_on), theirs))
-    });
-    // All or none: a worker takes them in this order.
-    heard.collect::<std::io::Result<_>>().unwrap_or_default()
-}
-
-impl State {
-    /// In the child of a fork: closes its copies of all sockets, and forgets everything.
-    pub(super) fn close_copies(&mut self) {
-        let State { zygote, listener, seats, guests, .. } = std::mem::take(self);
-        let sockets = zygote.into_iter().map(|zygote| zygote.socket);
-        let sockets = sockets.chain(seats.into_values().filter_map(|seat| seat.control));
-        let guests = guests.into_values().filter_map(|guest| match guest.link {
-            Link::Socket(socket) => Some(socket),
-            Link::Process(_) => None,
-        });
-        sockets.chain(guests).for_each(atfork::close_copy);
-        listener.into_iter().for_each(atfork::close_copy);
-    }
-
-    pub(super) fn start_zygote(&mut self) -> Result<()> {
-        let launch = self.launch.clone().ok_or(Error::CannotStart("no program for the zygote is known".into()))?;
-        let (ours, theirs) = Seqpacket::pair()?;
-        let child = process::spawn_with_stdin(&launch.program, &launch.args, &launch.envs, theirs.into_fd())
-            .map_err(|error| Error::CannotStart(format!("{}: {error}", launch.program.to_string_lossy())))?;
-        self.zygote = Some(ZygoteLink { socket: Arc::new(ours), child, ready: false });
-        for what in self.preloaded.clone() {
-            self.tell_zygote(&ToZygote::Preload(what), &[])?;
-        }
-        Ok(())
-    }
-
-    fn tell_zygote(&mut self, message: &ToZygote, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        if self.zygote.is_none() {
-            self.start_zygote()?;
-        }
-        let zygote = self.zygote.as_ref().expect("just started");
-        match zygote.socket.send(&message.encode(), fds) {
-            // It has just died: the supervisor sees the end of its socket, and asks anew for all that it owed.
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(())
-            }
-            sent => Ok(sent?),
         }
     }
 }

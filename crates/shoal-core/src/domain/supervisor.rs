@@ -15,8 +15,9 @@ use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Packet, Seqpacket};
 
 use super::guests::{Attendance, guest_ended, guest_spoke, welcome};
-use super::host::{Host, Link};
+use super::host::Host;
 use super::registry::Budget;
+use super::state::Link;
 use super::voice::{Stream, Voice};
 use super::words;
 use crate::crash;

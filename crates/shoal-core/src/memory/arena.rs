@@ -4,23 +4,24 @@
 //! out: see `docs/design/memory.md`. A granule in whose data nothing is in use is touched by nobody, as each process
 //! faults in only the granules of blocks that it uses.
 
-use std::ops::Range as Span;
+mod plan;
+mod table;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+pub(super) use self::plan::entries_for;
+use self::plan::{PAGE, Plan};
+use self::table::{CELL, Granule, LEFT, Line, NOTHING, Table, granules, touch};
 use super::block::Lease;
 use super::heap::{Source, key};
-use super::segment::{GRANULE, Segment};
+use super::segment::Segment;
 use super::size_class;
 use super::space::{Piece, Range, Space};
 use crate::error::{Error, Result};
 
-const PAGE: u64 = 4096;
-const FIRST_SEGMENT: u64 = 1 << 20;
-/// Segments are no larger than this unless a single piece is.
-const LARGEST_STEP: u64 = 64 << 20;
 /// The age that an arena never reaches.
 pub(super) const ALWAYS: u32 = u32::MAX;
 /// A segment of cells has as many as all others like it together, within these limits: a descriptor each.
@@ -29,49 +30,6 @@ const CELLS: std::ops::RangeInclusive<u32> = 128..=1 << 14;
 const QUICK: usize = 8;
 /// How often to look for what was free all the time since the look before: it has been free for one to two of these.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
-
-/// What the segment should be like that is made for a piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// Bytes of data.
-    pub(super) data: u64,
-    /// Bytes of those that have pages from the start.
-    pub(super) backed: u64,
-}
-
-impl Plan {
-    /// As much again as is in use, so that a program with a small need starts quickly and one with a large need asks
-    /// rarely; and a power of two, so that most of the pieces that follow, longer or shorter ones, fit in segments that
-    /// are there. A large piece has a segment of its own, with pages for the piece only.
-    pub(super) fn new(used: u64, len: u64) -> Plan {
-        let need = Self::exact(len).data;
-        if need <= LARGEST_STEP / 2 {
-            let data = need.max(used.clamp(FIRST_SEGMENT, LARGEST_STEP)).next_power_of_two();
-            return Plan { data, backed: data };
-        }
-        // Room to align it to a huge page.
-        let backed = need.saturating_add(GRANULE);
-        Plan { data: backed.checked_next_power_of_two().unwrap_or(need), backed }
-    }
-
-    /// Nothing but the rooms of cells, if they have any.
-    fn rooms(len: u64) -> Plan {
-        if len == 0 { Plan { data: 0, backed: 0 } } else { Self::exact(len) }
-    }
-
-    /// Just what the piece needs.
-    pub(super) fn exact(len: u64) -> Plan {
-        let data = len.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX - PAGE + 1);
-        Plan { data, backed: data }
-    }
-}
-
-/// Lines of the table of a segment: one a page, but few for what lies beyond 64 MiB. A line costs 128 bytes, and what
-/// long segments are made for are long blocks.
-pub(super) fn entries_for(data: u64) -> u32 {
-    let (pages, dense) = (data / PAGE, LARGEST_STEP / PAGE);
-    u32::try_from(pages.min(dense) + pages.saturating_sub(dense) / 32).unwrap_or(u32::MAX)
-}
 
 /// The arena.
 #[derive(Default)]
@@ -105,33 +63,6 @@ pub(super) struct Aftermath {
     pub(super) parting: Vec<Lease>,
 }
 
-struct Table {
-    segment: Arc<Segment>,
-    /// Lines of the segment's table that describe nothing.
-    free: Vec<u32>,
-    /// What each line describes. Known here, as anybody may scribble over the table itself.
-    lines: Vec<Line>,
-    /// The segment's count of marks when it was last looked through.
-    seen: u32,
-    /// Of a segment of cells: bytes of the room that each has.
-    cells: Option<u64>,
-    granules: Vec<Granule>,
-}
-
-/// A block's offset and length; `NOTHING`, `CELL`, or `LEFT`.
-type Line = (u64, u64);
-const NOTHING: Line = (0, 0);
-const CELL: Line = (0, 1);
-/// A cell with a room that is to be cleared.
-const LEFT: Line = (0, 2);
-
-#[derive(Clone, Copy, Default)]
-struct Granule {
-    released: bool,
-    /// The age of the arena when something of it was last handed out or freed.
-    used_at: u32,
-}
-
 /// What an arena holds. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
@@ -139,63 +70,6 @@ pub(super) struct Holdings {
     pub(super) used: u64,
     /// Neither handed out nor given back.
     pub(super) free: u64,
-}
-
-impl Table {
-    fn new(segment: Arc<Segment>, entries: u32, cells: Option<u64>, age: u32) -> Table {
-        let backed = segment.len() - segment.released();
-        let granule = |index| Granule { released: segment.unit(index).start >= backed, used_at: age };
-        let granules = (0..segment.granules()).map(granule).collect();
-        Table {
-            free: (0..entries).rev().collect(),
-            lines: vec![NOTHING; entries as usize],
-            seen: 0,
-            cells,
-            granules,
-            segment,
-        }
-    }
-
-    /// The runs of those among `range` that `which` says.
-    fn runs(&self, range: Span<usize>, which: impl Fn(&Granule) -> bool) -> Vec<Span<usize>> {
-        let mut runs: Vec<Span<usize>> = vec![];
-        for index in range.filter(|&index| which(&self.granules[index])) {
-            match runs.last_mut() {
-                Some(run) if run.end == index => run.end += 1,
-                _ => runs.push(index..index + 1),
-            }
-        }
-        runs
-    }
-
-    fn range(&self, granules: &Span<usize>) -> Range {
-        let (first, last) = (self.segment.unit(granules.start), self.segment.unit(granules.end - 1));
-        Range { segment: self.segment.id(), start: first.start, end: last.end }
-    }
-
-    /// The granules whose data lies in these bytes whole.
-    fn whole(&self, start: u64, end: u64) -> Span<usize> {
-        let mut inside = granules(start, end);
-        while !inside.is_empty() && self.segment.unit(inside.start).start < start {
-            inside.start += 1;
-        }
-        while !inside.is_empty() && self.segment.unit(inside.end - 1).end > end {
-            inside.end -= 1;
-        }
-        inside
-    }
-}
-
-/// Notes that something happens in these bytes.
-fn touch(all: &mut [Granule], start: u64, len: u64, age: u32) {
-    for granule in &mut all[granules(start, start + len)] {
-        granule.used_at = age;
-    }
-}
-
-/// The granules that these bytes touch.
-fn granules(start: u64, end: u64) -> Span<usize> {
-    (start / GRANULE) as usize..end.div_ceil(GRANULE) as usize
 }
 
 impl Arena {

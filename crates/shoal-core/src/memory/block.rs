@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::heap::{BlockId, HOST, Heap, key, lock};
 use super::lease::{Cell, Entry, Kind};
+use super::place::Place;
 use super::segment::Segment;
 use super::space::Piece;
 use crate::error::Result;
@@ -21,8 +22,8 @@ pub struct PlainBlock {
 
 impl PlainBlock {
     /// Where it lies.
-    pub fn place(&self, len: u64) -> crate::pool::task_ring::Place {
-        crate::pool::task_ring::Place { segment: self.piece.segment, offset: self.piece.offset, len }
+    pub fn place(&self, len: u64) -> Place {
+        Place { segment: self.piece.segment, offset: self.piece.offset, len }
     }
 
     /// Copies `bytes` to its front.

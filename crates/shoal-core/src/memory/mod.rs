@@ -1,7 +1,10 @@
 //! Memory that processes share: segments, the arena that hands out pieces of them, leases, handles.
 
+#![allow(unsafe_code, reason = "memory that others write to")]
+
 pub mod lease;
 pub mod marks;
+pub mod place;
 pub mod roster;
 
 #[cfg(not(loom))]
@@ -12,6 +15,8 @@ mod block;
 mod damage;
 #[cfg(not(loom))]
 pub mod envelope;
+#[cfg(not(loom))]
+mod fresh;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]

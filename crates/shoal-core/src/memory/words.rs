@@ -70,10 +70,7 @@ impl<T: Words> Deref for Shared<T> {
 impl Heap {
     /// Allocates a block of words, all zero.
     pub fn allocate_words<T: Words>(self: &Arc<Heap>, kind: Kind) -> Result<Shared<T>> {
-        let lease = self.allocate(size_of::<T>() as u64)?;
-        let address = lease.address()?;
-        // SAFETY: the block is that long, new, and nobody else's yet.
-        unsafe { address.write_bytes(0, size_of::<T>()) };
+        let lease = self.allocate_zeroed(size_of::<T>() as u64)?;
         // Only now: who looks through all entries after a death must not find what lay there before.
         lease.become_kind(kind);
         Shared::new(lease)

@@ -6,11 +6,14 @@
 //! Messages lie in one piece, at multiples of eight bytes; where one does not fit before the end of the
 //! ring, a filler takes the rest and the message starts at the front.
 
+#![allow(unsafe_code, reason = "a ring of bytes in shared memory")]
+
 use std::time::Duration;
 
-use super::task_ring::{Apart, Place};
 #[cfg(not(loom))]
 use crate::error::{Error, Result};
+use crate::memory::place::Place;
+use crate::sync::apart::Apart;
 use crate::sync::atomics::{AtomicU64, Ordering, fence};
 use crate::sync::futex::{Futex, Wake};
 

@@ -1,6 +1,8 @@
 //! What becomes of a pool's memory and messages that somebody has written over, or goes on writing over while they are read:
 //! an error, or nothing that makes sense; but no panic, no read beyond what there is, and no end of it that does not come.
 
+#![allow(unsafe_code, reason = "bytes that others write over")]
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -8,15 +10,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::account::Account;
+use super::body::Body;
 use super::completion_ring::{CompletionRing, Cursors, FILLER, Head, IN_BLOCK};
 use super::current::Current;
 use super::in_block;
 use super::layout::{MAX_WORKERS, PoolMemory};
 use super::messages::{FromHost, FromZygote, Place as Seat, ToHost, ToZygote};
 use super::packed::unpack;
-use super::task_ring::{Body, Place, Positions, Slot, TaskRing};
+use super::task_ring::{Positions, Slot, TaskRing};
 use crate::error::Error;
 use crate::memory::lease::IN_QUEUE;
+use crate::memory::place::Place;
 use crate::memory::roster::Claim;
 use crate::testing::{Exposed, damage, damages, heap};
 

@@ -4,35 +4,22 @@
 //! | number of leases: u64 | Place × that many | payload … |
 //! ```
 
-use super::task_ring::Place;
 use crate::error::{Error, Result};
-use crate::memory::heap::Lease;
+use crate::memory::place::Place;
 
 /// Bytes of the number of leases.
 pub const COUNT: usize = std::mem::size_of::<u64>();
 const PLACE: usize = 24;
 
-/// Bytes that the block needs.
-pub fn size(places: &[Place], payload: &[u8]) -> u64 {
-    (COUNT + places.len() * PLACE + payload.len()) as u64
-}
-
-/// Fills a new block of at least that size.
-pub fn write(block: &Lease, places: &[Place], payload: &[u8]) -> Result<()> {
-    assert!(block.len() >= size(places, payload), "the block was made for it");
+/// What lies before the payload.
+pub fn head(places: &[Place]) -> Vec<u8> {
     let mut front = (places.len() as u64).to_le_bytes().to_vec();
     for place in places {
         front.extend_from_slice(&u64::from(place.segment).to_le_bytes());
         front.extend_from_slice(&place.offset.to_le_bytes());
         front.extend_from_slice(&place.len.to_le_bytes());
     }
-    let address = block.address()?;
-    // SAFETY: the block is long enough, as asserted, new, and this process's own.
-    unsafe { address.copy_from_nonoverlapping(front.as_ptr(), front.len()) };
-    let behind = address.wrapping_add(front.len());
-    // SAFETY: as above.
-    unsafe { behind.copy_from_nonoverlapping(payload.as_ptr(), payload.len()) };
-    Ok(())
+    front
 }
 
 fn damaged() -> Error {

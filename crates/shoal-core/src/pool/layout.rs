@@ -4,6 +4,8 @@
 //! | Control | WorkerRecord × workers | Slot × slots | completion bytes × workers |
 //! ```
 
+#![allow(unsafe_code, reason = "the pool's own segment")]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,9 +17,11 @@ use super::completion_ring::Cursors;
 use super::current::Current;
 use super::names::Names;
 use super::notice::Notice;
-use super::task_ring::{Apart, Place, Positions, Slot, TaskRing};
+use super::task_ring::{Positions, Slot, TaskRing};
 use crate::error::{Error, Result};
 use crate::memory::outside;
+use crate::memory::place::Place;
+use crate::sync::apart::Apart;
 use crate::sync::bell::Bell;
 use crate::sync::futex::Futex;
 use crate::sync::gate::Gate;
@@ -300,7 +304,7 @@ mod tests {
         let mine = PoolMemory::create(3, 8, 4096, 2, Place::default(), 0).expect("memory");
         let theirs = PoolMemory::open(mine.fd().try_clone_to_owned().expect("descriptor")).expect("sound");
         assert_eq!((theirs.workers(), theirs.slots()), (3, 8));
-        assert!(mine.tasks().push(&super::super::task_ring::Body::EMPTY));
+        assert!(mine.tasks().push(&super::super::body::Body::EMPTY));
         assert!(theirs.tasks().try_take(0, 0).is_some());
         assert_eq!(theirs.completion_bytes(2).1, 4096);
     }

@@ -1,5 +1,6 @@
 //! The pool: rings in shared memory, the client that fills and empties them, the workers behind them.
 
+pub mod body;
 pub mod completion_ring;
 pub mod crew;
 pub mod current;

@@ -98,7 +98,8 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
-    use crate::pool::task_ring::{Body, Place};
+    use crate::memory::place::Place;
+    use crate::pool::body::Body;
     use std::os::fd::AsRawFd;
 
     /// As another process would open it.

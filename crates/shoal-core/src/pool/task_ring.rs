@@ -13,55 +13,11 @@
 //! and the swap that takes a task also names its taker, so that there is no moment at which a death loses it.
 //! `head` is a hint that anyone may help forward: a process that dies never holds up the others.
 
+#![allow(unsafe_code, reason = "slots in shared memory, under the protocol above")]
+
+use super::body::Body;
+use crate::sync::apart::Apart;
 use crate::sync::atomics::{AtomicU64, DataCell, Ordering};
-
-/// Bytes of arguments that fit into a slot itself.
-pub const INLINE: usize = 56;
-
-/// Where a larger piece of data lies: in a segment, by offset. All zero: nowhere.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The segment's number.
-    pub segment: u32,
-    /// Bytes from the segment's start.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u64,
-}
-
-/// What a task is, as it travels: plain data, readable by any process.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Body {
-    /// The task's number, as the client knows it.
-    pub task: u64,
-    /// Which function; a worker that has not seen it reads it from `function_at`.
-    pub function: u32,
-    /// The caller's own tag for how to run it.
-    pub kind: u16,
-    /// How many bytes of `inline` count, if the payload lies there.
-    pub inline_len: u16,
-    /// Where the serialized function lies.
-    pub function_at: Place,
-    /// Where the payload lies, if it does not fit into the slot.
-    pub payload_at: Place,
-    /// The payload, if it fits.
-    pub inline: [u8; INLINE],
-}
-
-impl Body {
-    /// A body with nothing in it.
-    pub const EMPTY: Body = Body {
-        task: 0,
-        function: 0,
-        kind: 0,
-        inline_len: 0,
-        function_at: Place { segment: 0, offset: 0, len: 0 },
-        payload_at: Place { segment: 0, offset: 0, len: 0 },
-        inline: [0; INLINE],
-    };
-}
 
 /// How often a taker looks beyond a whole lap.
 const LOOKS: usize = 64;
@@ -107,6 +63,19 @@ impl Slot {
         let position = (index as u64).wrapping_sub(capacity as u64);
         Slot { state: AtomicU64::new(State::of(position, FREE).pack()), body: DataCell::new(Body::EMPTY) }
     }
+
+    fn state(&self) -> State {
+        State::unpack(self.state.load(Ordering::Acquire))
+    }
+
+    fn set(&self, state: State) {
+        self.state.store(state.pack(), Ordering::Release);
+    }
+
+    /// Whether it was `from` and is `to` now.
+    fn swap(&self, from: State, to: State) -> bool {
+        self.state.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// The positions, each on lines of its own: the client writes `tail`, the workers write `head`.
@@ -116,11 +85,6 @@ pub struct Positions {
     head: Apart<AtomicU64>,
     tail: Apart<AtomicU64>,
 }
-
-/// Keeps its content on cache lines of its own (two: the prefetcher fetches pairs).
-#[repr(C, align(128))]
-#[derive(Debug, Default)]
-pub struct Apart<T>(pub T);
 
 /// A task that a worker has taken but not yet noted as its own.
 #[derive(Debug)]
@@ -148,16 +112,27 @@ impl<'a> TaskRing<'a> {
         &self.slots[position as usize & (self.slots.len() - 1)]
     }
 
+    fn head(&self) -> u64 {
+        self.positions.head.0.load(Ordering::Acquire)
+    }
+
+    /// Moves the hint on over `head`, if nobody has. Where it is then.
+    fn help_on(&self, head: u64) -> u64 {
+        let next = head.wrapping_add(1);
+        let moved = self.positions.head.0.compare_exchange(head, next, Ordering::AcqRel, Ordering::Acquire);
+        moved.map_or_else(|now| now, |_| next)
+    }
+
     /// Publishes a task at the tail. `false`: the ring is full. Only one thread at a time may push.
     pub fn push(&self, body: &Body) -> bool {
         let tail = self.positions.tail.0.load(Ordering::Relaxed);
         let slot = self.slot(tail);
-        if State::unpack(slot.state.load(Ordering::Acquire)).what != FREE {
+        if slot.state().what != FREE {
             return false;
         }
         // SAFETY: the slot is free and only the one producer leaves that state, so nobody else touches the body.
         unsafe { slot.body.write(*body) };
-        slot.state.store(State::of(tail, QUEUED).pack(), Ordering::Release);
+        slot.set(State::of(tail, QUEUED));
         self.positions.tail.0.store(tail.wrapping_add(1), Ordering::Release);
         true
     }
@@ -165,7 +140,7 @@ impl<'a> TaskRing<'a> {
     /// Whether `push` would find room.
     pub fn has_room(&self) -> bool {
         let tail = self.positions.tail.0.load(Ordering::Relaxed);
-        State::unpack(self.slot(tail).state.load(Ordering::Acquire)).what == FREE
+        self.slot(tail).state().what == FREE
     }
 
     /// Takes the task at the head for `worker`. The worker must note `body.task` where its death leaves it to be
@@ -174,34 +149,24 @@ impl<'a> TaskRing<'a> {
         // A lap and some more: in a ring that was written over there might be no end. Who has not found a task then looks
         // again if there is one.
         for _ in 0..self.slots.len() + LOOKS {
-            let head = self.positions.head.0.load(Ordering::Acquire);
+            let head = self.head();
             let slot = self.slot(head);
-            let word = slot.state.load(Ordering::Acquire);
-            let state = State::unpack(word);
+            let state = slot.state();
             if state.position != head as u32 {
                 if (state.position.wrapping_sub(head as u32) as i32) < 0 {
                     // Left from the lap before: nothing is published here yet. Unless `head` itself is old.
-                    if self.positions.head.0.load(Ordering::Acquire) == head {
+                    if self.head() == head {
                         return None;
                     }
                 } else {
                     // From a later lap: whoever took the slot at `head` died before it could move it on.
-                    let _ = self.positions.head.0.compare_exchange(
-                        head,
-                        head.wrapping_add(1),
-                        Ordering::AcqRel,
-                        Ordering::Relaxed,
-                    );
+                    self.help_on(head);
                 }
                 continue;
             }
-            let taken = state.what == QUEUED && {
-                let mine = State { worker, epoch, what: RUNNING, ..state }.pack();
-                slot.state.compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            };
+            let taken = state.what == QUEUED && slot.swap(state, State { worker, epoch, what: RUNNING, ..state });
             // Whoever finds the slot at the head taken helps the hint forward.
-            let _ =
-                self.positions.head.0.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed);
+            self.help_on(head);
             if taken {
                 // SAFETY: the swap gave the slot to this worker; the producer does not write before it is free.
                 let body = unsafe { slot.body.read() };
@@ -213,13 +178,13 @@ impl<'a> TaskRing<'a> {
 
     /// Gives the slot of a taken task back to the producer; the task is the worker's alone from here on.
     pub fn release(&self, taken: Taken) -> Body {
-        self.slot(taken.position).state.store(State::of(taken.position, FREE).pack(), Ordering::Release);
+        self.slot(taken.position).set(State::of(taken.position, FREE));
         taken.body
     }
 
     /// Tasks published and not yet taken, about.
     pub fn queued(&self) -> u64 {
-        let head = self.positions.head.0.load(Ordering::Acquire);
+        let head = self.head();
         self.positions.tail.0.load(Ordering::Acquire).saturating_sub(head)
     }
 
@@ -236,16 +201,12 @@ impl<'a> TaskRing<'a> {
 
     /// Whether `task`, which got `position`, is still queued. Asked by the producer.
     pub fn holds(&self, position: u64, task: u64) -> bool {
-        self.slot(position).state.load(Ordering::Acquire) == State::of(position, QUEUED).pack()
-            && self.task_at(position) == task
+        self.slot(position).state() == State::of(position, QUEUED) && self.task_at(position) == task
     }
 
     /// Takes the queued task at `position` back. `false`: a worker was quicker. Called by the producer.
     pub fn retract(&self, position: u64) -> bool {
-        let slot = self.slot(position);
-        let queued = State::of(position, QUEUED).pack();
-        let free = State::of(position, FREE).pack();
-        let retracted = slot.state.compare_exchange(queued, free, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let retracted = self.slot(position).swap(State::of(position, QUEUED), State::of(position, FREE));
         self.help();
         retracted
     }
@@ -254,7 +215,7 @@ impl<'a> TaskRing<'a> {
     pub fn retract_all(&self, mut each: impl FnMut(u64)) {
         let tail = self.next_position();
         // No queued task lies before `head`, nor more than a lap before `tail`.
-        let head = self.positions.head.0.load(Ordering::Acquire);
+        let head = self.head();
         for position in head.max(tail.saturating_sub(self.slots.len() as u64))..tail {
             let task = self.task_at(position);
             if self.retract(position) {
@@ -266,18 +227,16 @@ impl<'a> TaskRing<'a> {
     /// Moves `head` on over what was taken back, so that it does not count as queued. Called by the producer.
     fn help(&self) {
         let tail = self.next_position();
-        let mut head = self.positions.head.0.load(Ordering::Acquire);
-        while head < tail && State::unpack(self.slot(head).state.load(Ordering::Acquire)) == State::of(head, FREE) {
-            let moved =
-                self.positions.head.0.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire);
-            head = moved.map_or_else(|now| now, |_| head.wrapping_add(1));
+        let mut head = self.head();
+        while head < tail && self.slot(head).state() == State::of(head, FREE) {
+            head = self.help_on(head);
         }
     }
 
     /// Every task that lies in a slot, queued or taken; `each` gets its number. Called by the producer.
     pub fn each_held(&self, mut each: impl FnMut(u64)) {
         for slot in self.slots {
-            if State::unpack(slot.state.load(Ordering::Acquire)).what != FREE {
+            if slot.state().what != FREE {
                 // SAFETY: only the producer writes a body, and that is this thread; takers only read.
                 each(unsafe { slot.body.read() }.task);
             }
@@ -287,10 +246,10 @@ impl<'a> TaskRing<'a> {
     /// Whether the positions and all slots are as they can be with `pushed` tasks pushed so far, and that many workers; if
     /// not, somebody has written over them. Called by the producer.
     pub fn is_sound(&self, pushed: u64, workers: usize) -> bool {
-        let head = self.positions.head.0.load(Ordering::Acquire);
+        let head = self.head();
         let capacity = self.slots.len() as u64;
         let slot_is_sound = |(index, slot): (usize, &Slot)| {
-            let state = State::unpack(slot.state.load(Ordering::Acquire));
+            let state = slot.state();
             // The last position that was this slot's, or the one before the first.
             let last =
                 pushed.wrapping_sub(1).wrapping_sub(pushed.wrapping_sub(1).wrapping_sub(index as u64) % capacity);
@@ -309,11 +268,11 @@ impl<'a> TaskRing<'a> {
     /// Frees the slots that a dead worker had taken and not released; `each` gets the tasks' numbers.
     pub fn recover(&self, worker: u16, mut each: impl FnMut(u64)) {
         for slot in self.slots {
-            let state = State::unpack(slot.state.load(Ordering::Acquire));
+            let state = slot.state();
             if state.what == RUNNING && state.worker == worker {
                 // SAFETY: the taker is dead, and nobody else leaves this state.
                 let body = unsafe { slot.body.read() };
-                slot.state.store(State { worker: 0, epoch: 0, what: FREE, ..state }.pack(), Ordering::Release);
+                slot.set(State { worker: 0, epoch: 0, what: FREE, ..state });
                 each(body.task);
             }
         }
@@ -457,7 +416,9 @@ mod loom_models {
 
     use super::*;
 
-    fn ring_of(capacity: usize) -> Arc<(Positions, Vec<Slot>)> {
+    type Shared = Arc<(Positions, Vec<Slot>)>;
+
+    fn ring_of(capacity: usize) -> Shared {
         Arc::new((Positions::default(), (0..capacity).map(|i| Slot::new(i, capacity)).collect()))
     }
 
@@ -465,21 +426,23 @@ mod loom_models {
         Body { task: number, ..Body::EMPTY }
     }
 
+    /// What a worker does: takes a task, if there is one, and makes room.
+    fn take(shared: &Shared, worker: u16) -> impl FnOnce() -> Option<u64> + use<> {
+        let shared = shared.clone();
+        move || {
+            let ring = TaskRing::new(&shared.0, &shared.1);
+            ring.try_take(worker, 0).map(|taken| ring.release(taken).task)
+        }
+    }
+
     #[test]
     fn loom_two_workers_never_take_the_same_task() {
         loom::model(|| {
             let shared = ring_of(2);
-            let take = |me: u16| {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let ring = TaskRing::new(&shared.0, &shared.1);
-                    ring.try_take(me, 0).map(|taken| ring.release(taken).task)
-                })
-            };
             let ring = TaskRing::new(&shared.0, &shared.1);
             assert!(ring.push(&task(1)));
             assert!(ring.push(&task(2)));
-            let (a, b) = (take(1), take(2));
+            let (a, b) = (thread::spawn(take(&shared, 1)), thread::spawn(take(&shared, 2)));
             let mut got = [a.join().expect("ends"), b.join().expect("ends")];
             got.sort_unstable();
             assert_eq!(got, [Some(1), Some(2)]);
@@ -490,18 +453,12 @@ mod loom_models {
     fn loom_a_slot_is_not_written_while_it_is_read() {
         loom::model(|| {
             let shared = ring_of(1);
-            let worker = {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let ring = TaskRing::new(&shared.0, &shared.1);
-                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
-                })
-            };
+            let worker = thread::spawn(take(&shared, 1));
             let ring = TaskRing::new(&shared.0, &shared.1);
             assert!(ring.push(&task(1)));
             let second = ring.push(&task(2));
             let first = worker.join().expect("ends");
-            let left = ring.try_take(2, 0).map(|taken| ring.release(taken).task);
+            let left = take(&shared, 2)();
             match (first, second) {
                 (Some(1), true) => assert_eq!(left, Some(2)),
                 (Some(1), false) => assert_eq!(left, None),
@@ -517,13 +474,7 @@ mod loom_models {
             let shared = ring_of(1);
             let ring = TaskRing::new(&shared.0, &shared.1);
             assert!(ring.push(&task(1)));
-            let worker = {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let ring = TaskRing::new(&shared.0, &shared.1);
-                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
-                })
-            };
+            let worker = thread::spawn(take(&shared, 1));
             let mut back = None;
             ring.retract_all(|task| back = Some(task));
             let taken = worker.join().expect("ends");
@@ -537,17 +488,11 @@ mod loom_models {
             let shared = ring_of(1);
             let ring = TaskRing::new(&shared.0, &shared.1);
             assert!(ring.push(&task(1)));
-            let worker = {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let ring = TaskRing::new(&shared.0, &shared.1);
-                    ring.try_take(1, 0).map(|taken| ring.release(taken).task)
-                })
-            };
+            let worker = thread::spawn(take(&shared, 1));
             let back = ring.holds(0, 1) && ring.retract(0);
             let second = ring.push(&task(2));
             let first = worker.join().expect("ends");
-            let left = ring.try_take(2, 0).map(|taken| ring.release(taken).task);
+            let left = take(&shared, 2)();
             match (back, second) {
                 (true, true) => assert_eq!([first, left].iter().flatten().collect::<Vec<_>>(), [&2]),
                 (false, true) => assert_eq!((first, left), (Some(1), Some(2))),

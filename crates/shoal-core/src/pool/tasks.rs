@@ -1,5 +1,7 @@
 //! The client's own record of its tasks: what a task needs while it is on its way, and what became of it.
 
+#![allow(unsafe_code, reason = "payloads in shared memory")]
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};

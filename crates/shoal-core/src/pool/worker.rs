@@ -3,6 +3,8 @@
 //! A worker runs one task at a time. What it is at stands in its record before it gives the slot back, so that a
 //! task has a place at every moment: in the ring, in the record, or in the completion ring.
 
+#![allow(unsafe_code, reason = "its ring, and payloads in shared memory")]
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,18 +17,19 @@ use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
 use super::account::Laps;
+use super::body::Body;
 use super::completion_ring::{CompletionRing, Head, IN_BLOCK, size_of_message};
 use super::crew;
 use super::in_block;
 use super::layout::{Phase, PoolMemory};
 use super::messages;
 use super::reporter::Reporter;
-use super::task_ring::{Body, Place};
 use crate::crash;
 use crate::domain::guest::Member;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{Heap, Lease};
+use crate::memory::place::Place;
 use crate::sync::bell::Tone;
 use crate::sync::futex::Wake;
 use crate::sync::spin::{self, Spun};
@@ -315,8 +318,7 @@ impl Worker {
         head.leases = places.len() as u16;
         let mut inline = payload;
         if size_of_message(places.len(), payload.len()) > ring.largest() {
-            let block = self.heap.allocate(in_block::size(&places, payload))?;
-            in_block::write(&block, &places, payload)?;
+            let block = self.heap.allocate_filled(&[&in_block::head(&places), payload])?;
             crash::point("worker: in a block");
             places = vec![place_of(&block)];
             leases.push(block);

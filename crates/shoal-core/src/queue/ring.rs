@@ -7,6 +7,8 @@
 //! Positions are ever-growing byte counts. The putting side writes only behind the last item and before `freed`, which
 //! only the getting side moves, and only over what it has taken.
 
+#![allow(unsafe_code, reason = "a ring of bytes in shared memory")]
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::memory::heap::{BlockId, Lease};
 use crate::memory::lease::Kind;
 use crate::memory::segment::Segment;
-use crate::pool::task_ring::Apart;
+use crate::sync::apart::Apart;
 
 /// Bytes of a queue's state.
 pub const STATE: u64 = std::mem::size_of::<State>() as u64;

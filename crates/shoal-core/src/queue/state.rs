@@ -8,7 +8,9 @@
 //! `steps` is also what the queue counts by: as many items were put as the putting side took steps, and as many taken as
 //! the other did.
 
-use crate::pool::task_ring::Apart;
+#![allow(unsafe_code, reason = "a cell of shared memory, under the protocol above")]
+
+use crate::sync::apart::Apart;
 use crate::sync::atomics::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::futex::Futex;
 use crate::sync::sleepers::Sleepers;

@@ -4,6 +4,8 @@
 //! `std`, laid out as C would; under `--cfg loom` they are loom's, and the same protocol code is explored over all
 //! interleavings.
 
+#![allow(unsafe_code, reason = "cells of shared memory: who uses them tells the protocol")]
+
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]

@@ -48,6 +48,7 @@ pub const MOST: u32 = ARRIVED as u32;
 pub struct Inside([AtomicU32; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Inside {}
 
@@ -444,8 +445,7 @@ mod tests {
     fn who_is_told_to_stop_leaves_the_others_waiting() {
         let whole = Whole::new(2);
         let (party, _) = whole.get().arrive(1, &mut Patience::endless()).expect("sound");
-        let mut stop = || true;
-        assert_eq!(whole.get().wait(party, &mut Patience::endless().unless(&mut stop)), Err(Broken::Stopped));
+        assert_eq!(whole.get().wait(party, &mut Patience::endless().hasty()), Err(Broken::Stopped));
         assert_eq!((whole.get().waiting(), whole.get().is_broken()), (0, false));
     }
 

@@ -71,6 +71,7 @@ fn read(word: u32) -> Option<u32> {
 pub struct Waiters([Futex; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Waiters {}
 
@@ -427,9 +428,7 @@ mod tests {
             let hasty = scope.spawn(move || {
                 assert_eq!(Lock::new(&whole.lock).acquire(2, None), Acquired::Yes);
                 let guard = Plain { cell: &whole.lock, holder: 2 };
-                let mut stop = || true;
-                let mut back = Patience::endless().unless(&mut stop);
-                condition.wait(2, &guard, &mut Patience::endless(), &mut back)
+                condition.wait(2, &guard, &mut Patience::endless(), &mut Patience::endless().hasty())
             });
             whole.until_waiting(1);
             assert_eq!(Lock::new(&whole.lock).acquire(0, None), Acquired::Yes);
@@ -555,9 +554,8 @@ mod loom_models {
                 go(&whole, |whole| whole.take(1)),
                 go(&whole, |whole| {
                     whole.locked(2, |whole| {
-                        let mut stop = || true;
                         let guard = Plain { cell: &whole.lock, holder: 2 };
-                        let (mut patience, mut back) = (Patience::endless().unless(&mut stop), Patience::endless());
+                        let (mut patience, mut back) = (Patience::endless().hasty(), Patience::endless());
                         let (waited, _) = whole.condition().wait(2, &guard, &mut patience, &mut back);
                         if waited == Waited::Notified {
                             // It was meant in earnest: the thing is for the other one all the same.

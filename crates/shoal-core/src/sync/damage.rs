@@ -1,6 +1,8 @@
 //! What becomes of locks and the like that somebody has written over, or goes on writing over while they are used: anything
 //! they like, but nobody panics, and nobody who has no patience waits.
 
+#![allow(unsafe_code, reason = "bytes that others write over")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +35,7 @@ fn cell_of(lease: &Lease) -> Exposed<'_> {
 
 /// Does `act` with somebody who is asked soon, and says that it is enough.
 fn impatient<T>(act: impl FnOnce(&mut Patience<'_>) -> T) -> T {
-    let mut stop = || true;
-    act(&mut Patience::within(Some(Duration::ZERO)).unless(&mut stop))
+    act(&mut Patience::within(Some(Duration::ZERO)).hasty())
 }
 
 fn words<T: Words>(heap: &Arc<Heap>, kind: Kind) -> Shared<T> {

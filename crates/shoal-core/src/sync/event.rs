@@ -142,6 +142,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
+#[allow(unsafe_code, reason = "cells that loom watches")]
 mod loom_models {
     use loom::sync::Arc;
     use loom::thread;

@@ -390,6 +390,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
+#[allow(unsafe_code, reason = "cells that loom watches")]
 mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
@@ -444,8 +445,7 @@ mod loom_models {
                 let cell = cell.clone();
                 thread::spawn(move || {
                     // Interrupted, or its time was up, as soon as it slept once.
-                    let mut stop = || true;
-                    let acquired = Lock::new(&cell).acquire_with(2, &mut Patience::endless().unless(&mut stop));
+                    let acquired = Lock::new(&cell).acquire_with(2, &mut Patience::endless().hasty());
                     if acquired == Acquired::Yes {
                         Lock::new(&cell).release();
                     }

@@ -1,6 +1,7 @@
 //! Waiting and waking across processes: futex words, the bell, the gate, spinning within a budget; locks, events,
 //! semaphores, conditions, barriers, counts.
 
+pub mod apart;
 pub mod atomics;
 pub mod barrier;
 pub mod bell;

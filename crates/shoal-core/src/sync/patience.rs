@@ -56,6 +56,17 @@ impl<'a> Patience<'a> {
         }
     }
 
+    /// The same, but told to stop when it is asked for the first time: for models and tests of who gives up.
+    #[cfg(test)]
+    pub(super) fn hasty(self) -> Patience<'static> {
+        // A closure without a state takes no memory.
+        Patience {
+            #[cfg(not(loom))]
+            deadline: self.deadline,
+            stop: Some(Box::leak(Box::new(|| true))),
+        }
+    }
+
     /// The same patience, but without an end of time.
     pub fn without_deadline(&mut self) -> Patience<'_> {
         Patience {

@@ -87,6 +87,7 @@ impl What {
 pub struct Held([AtomicU64; CAPACITY]);
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "what others write to")]
 // SAFETY: `repr(C)`, nothing but atomics.
 unsafe impl crate::memory::words::Words for Held {}
 
@@ -536,8 +537,7 @@ mod loom_models {
             let whole = whole(0);
             let patient = go(&whole, |semaphore| assert_eq!(semaphore.acquire(1, &mut Patience::endless()), Ok(())));
             let hasty = go(&whole, |semaphore| {
-                let mut stop = || true;
-                if semaphore.acquire(2, &mut Patience::endless().unless(&mut stop)).is_ok() {
+                if semaphore.acquire(2, &mut Patience::endless().hasty()).is_ok() {
                     semaphore.release(2).expect("it has one");
                 }
             });

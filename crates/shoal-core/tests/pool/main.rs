@@ -4,6 +4,8 @@
 //! pools, and these tests kill the one and count the other; so each test is a process too, which the harness starts
 //! with the test's name and ends if it takes too long.
 
+#![allow(unsafe_code, reason = "bytes of blocks that nobody writes to")]
+
 #[path = "../../examples/support/mod.rs"]
 mod support;
 

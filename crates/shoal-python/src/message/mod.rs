@@ -11,6 +11,8 @@
 //! into blocks, many small ones into one. What lies in the arena already (see `allocator`) is not copied: it is
 //! handed over, if it turns out that nobody else uses it.
 
+#![allow(unsafe_code, reason = "the C interfaces of CPython and numpy, and copies into new blocks")]
+
 mod common;
 mod copy;
 mod gather;

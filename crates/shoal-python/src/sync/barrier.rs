@@ -12,7 +12,7 @@ use super::handle;
 use super::wait::{duration, patiently};
 use crate::block::resolve;
 use crate::errors::OrRaise;
-use crate::pool;
+use crate::inside;
 
 /// A barrier in shared memory.
 #[pyclass(frozen, subclass, module = "shoal._engine")]
@@ -57,7 +57,7 @@ impl RawBarrier {
             (Some(handle), _) => Shared::new(resolve(py, handle, Kind::Barrier)?),
             (None, Some(value)) => {
                 let parties = self::parties(value)?;
-                let made = pool::Inside::detach(py, || domain::heap()?.allocate_words::<Inside>(Kind::Barrier));
+                let made = inside::Inside::detach(py, || domain::heap()?.allocate_words::<Inside>(Kind::Barrier));
                 made.inspect(|shared| Barrier::new(shared.lease().cell(), shared).make(parties))
             }
             (None, None) => return Err(PyTypeError::new_err("parties must be an integer, not None")),

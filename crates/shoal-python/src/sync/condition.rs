@@ -7,31 +7,31 @@ use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
 use shoal_core::memory::words::Shared;
 use shoal_core::sync::condition::{Condition, MOST, Plain, Reentrant, Waited, Waiters};
-use shoal_core::sync::lock::{Acquired, Lock};
+use shoal_core::sync::lock::{Acquired, Lock as CoreLock};
 use shoal_core::sync::patience::{End, Patience};
-use shoal_core::sync::rlock::RLock;
+use shoal_core::sync::rlock::RLock as CoreRLock;
 
 use super::handle;
-use super::lock::RawLock;
-use super::rlock::RawRLock;
+use super::lock::Lock;
+use super::rlock::RLock;
 use super::stand_in::interruption;
 use super::wait::{abandoned, duration};
 use crate::block::resolve;
 use crate::errors::OrRaise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// The lock of a condition.
 enum Guard {
-    Plain(Py<RawLock>),
-    Reentrant(Py<RawRLock>),
+    Plain(Py<Lock>),
+    Reentrant(Py<RLock>),
 }
 
 impl Guard {
     fn new(lock: &Bound<'_, PyAny>) -> PyResult<Guard> {
-        if let Ok(lock) = lock.cast::<RawRLock>() {
+        if let Ok(lock) = lock.cast::<RLock>() {
             return Ok(Guard::Reentrant(lock.clone().unbind()));
         }
-        match lock.cast::<RawLock>() {
+        match lock.cast::<Lock>() {
             Ok(lock) => Ok(Guard::Plain(lock.clone().unbind())),
             Err(_) => {
                 let kind = lock.get_type().name()?;
@@ -58,8 +58,8 @@ impl Guard {
     fn is_mine(&self) -> bool {
         let cell = self.lease().cell();
         match self {
-            Guard::Plain(lock) => Lock::new(cell).is_held_by(lock.get().lease().heap().actor()),
-            Guard::Reentrant(lock) => RLock::new(cell).times(lock.get().me()) > 0,
+            Guard::Plain(lock) => CoreLock::new(cell).is_held_by(lock.get().lease().heap().actor()),
+            Guard::Reentrant(lock) => CoreRLock::new(cell).times(lock.get().me()) > 0,
         }
     }
 }
@@ -156,7 +156,7 @@ impl RawCondition {
             (Waited::Refused, _) => {
                 Err(PyRuntimeError::new_err(format!("{MOST} threads of this process wait already")))
             }
-            _ if Lock::new(cell).is_spoilt() => Err(abandoned(py)),
+            _ if CoreLock::new(cell).is_spoilt() => Err(abandoned(py)),
             (Waited::Notified, _) => Ok(true),
             (Waited::Ended(End::TimedOut | End::Stopped), _) => Ok(false),
         }

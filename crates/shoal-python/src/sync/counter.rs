@@ -10,14 +10,43 @@ use shoal_core::memory::lease::Kind;
 use super::wait::Given;
 use super::{Reduced, cell, reduce};
 
-/// An atomic 64-bit integer in shared memory.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawCounter(Lease);
+/// An integer that any number of processes and threads may add to at once, without a lock.
+///
+/// It goes anywhere an argument goes, and is the same one wherever it arrives, copies included. Each method is one
+/// atomic step, and sees what others did before.
+///
+/// Args:
+///     initial: the value to begin with. Default: 0. Values are integers of 64 bits.
+///
+/// Raises:
+///     TypeError: `initial` is no integer.
+///     OverflowError: `initial` does not fit into 64 bits.
+///
+/// Example:
+///     >>> hits = shoal.Counter()
+///     >>> hits.add(3)
+///     3
+///     >>> hits.value
+///     3
+///     >>> hits.compare_and_set(3, 10)
+///     True
+///     >>> hits.exchange(0)
+///     10
+#[pyclass(frozen, subclass, weakref, module = "shoal.counters")]
+pub struct Counter(Lease);
 
-impl RawCounter {
+impl Counter {
     #[inline]
     fn number(&self) -> &AtomicU64 {
         &self.0.cell().number
+    }
+
+    fn plus(&self, n: i64) -> PyResult<i64> {
+        let before = self.number().fetch_add(n as u64, Ordering::SeqCst) as i64;
+        before.checked_add(n).ok_or_else(|| {
+            self.number().fetch_sub(n as u64, Ordering::SeqCst);
+            PyOverflowError::new_err("a counter holds 64 bits")
+        })
     }
 }
 
@@ -35,7 +64,7 @@ fn int64(name: &str, value: &Bound<'_, PyAny>) -> PyResult<i64> {
 }
 
 #[pymethods]
-impl RawCounter {
+impl Counter {
     #[new]
     #[pyo3(signature = (initial = Given::Nothing, *, _handle = None), text_signature = "(initial=0, *, _handle=None)")]
     fn new(py: Python<'_>, initial: Given<'_>, _handle: Option<&[u8]>) -> PyResult<Self> {
@@ -43,7 +72,7 @@ impl RawCounter {
             Given::Nothing => 0,
             Given::This(initial) => int64("initial", &initial)?,
         };
-        let counter = cell(py, Kind::Cell, _handle).map(RawCounter)?;
+        let counter = cell(py, Kind::Cell, _handle).map(Counter)?;
         if _handle.is_none() {
             counter.number().store(initial as u64, Ordering::SeqCst);
         }
@@ -63,15 +92,20 @@ impl RawCounter {
     ///     >>> ticket = counter.add()
     #[pyo3(signature = (n = Given::Nothing), text_signature = "($self, n=1)")]
     fn add(&self, n: Given<'_>) -> PyResult<i64> {
-        let n = match n {
+        self.plus(match n {
             Given::Nothing => 1,
             Given::This(n) => int64("n", &n)?,
-        };
-        let before = self.number().fetch_add(n as u64, Ordering::SeqCst) as i64;
-        before.checked_add(n).ok_or_else(|| {
-            self.number().fetch_sub(n as u64, Ordering::SeqCst);
-            PyOverflowError::new_err("a counter holds 64 bits")
         })
+    }
+
+    fn __iadd__(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.plus(int64("n", n)?).map(drop)
+    }
+
+    fn __isub__(&self, n: &Bound<'_, PyAny>) -> PyResult<()> {
+        // What is no integer has no negative either; `int64` says so.
+        let negative = n.call_method0("__index__").and_then(|n| n.neg());
+        self.plus(int64("n", negative.as_ref().unwrap_or(n))?).map(drop)
     }
 
     /// Set the value, in one atomic step, and return the one before.
@@ -112,6 +146,14 @@ impl RawCounter {
     #[getter]
     fn get_value(&self) -> i64 {
         self.number().load(Ordering::SeqCst) as i64
+    }
+
+    fn __int__(&self) -> i64 {
+        self.get_value()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<shoal.Counter, {}>", self.get_value())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

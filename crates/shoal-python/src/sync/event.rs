@@ -3,28 +3,36 @@
 use pyo3::prelude::*;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
-use shoal_core::sync::event::Event;
+use shoal_core::sync::event::Event as CoreEvent;
 use shoal_core::sync::patience::End;
 
 use super::wait::{duration, patiently};
 use super::{Reduced, cell, reduce};
 
-/// An event in shared memory.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawEvent(Lease);
+/// A flag to wait for, as `multiprocessing.Event`.
+///
+/// Example:
+///     >>> event = shoal.Event()
+///     >>> event.is_set()
+///     False
+///     >>> event.set()
+///     >>> event.wait()
+///     True
+#[pyclass(frozen, subclass, weakref, module = "shoal.events")]
+pub struct Event(Lease);
 
-impl RawEvent {
-    fn event(&self) -> Event<'_> {
-        Event::new(self.0.cell())
+impl Event {
+    fn event(&self) -> CoreEvent<'_> {
+        CoreEvent::new(self.0.cell())
     }
 }
 
 #[pymethods]
-impl RawEvent {
+impl Event {
     #[new]
     #[pyo3(signature = (*, _handle = None))]
     fn new(py: Python<'_>, _handle: Option<&[u8]>) -> PyResult<Self> {
-        cell(py, Kind::Event, _handle).map(RawEvent)
+        cell(py, Kind::Event, _handle).map(Event)
     }
 
     /// Whether the event is set.
@@ -68,6 +76,11 @@ impl RawEvent {
             (Err(End::TimedOut), _) | (Err(End::Stopped), None) => Ok(false),
             (Err(End::Stopped), Some(error)) => Err(error),
         }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        let state = if slf.get().event().is_set() { "set" } else { "unset" };
+        format!("<Event at {:p} {state}>", slf.as_ptr())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

@@ -4,24 +4,42 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
-use shoal_core::sync::lock::Lock;
+use shoal_core::sync::lock::Lock as CoreLock;
 
 use super::wait::{Truth, acquire};
 use super::{Reduced, cell, reduce};
 
-/// A lock in shared memory.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawLock(Lease);
+/// A lock between processes and threads, as `multiprocessing.Lock`.
+///
+/// Not reentrant, and owned by nobody in particular: any thread of any process may release it. A lock whose holder died
+/// does not stay locked: it passes to the next in line, who can tell from `abandoned`.
+///
+/// Args:
+///     raise_abandoned: what happens when a holder dies. False: the next one gets the lock, and `abandoned` is true for
+///         it. True: `acquire` raises `shoal.LockAbandoned` instead, for everybody, until one takes it with `repair`.
+///         Default: False.
+///
+/// Example:
+///     >>> lock = shoal.Lock()
+///     >>> with lock:
+///     ...     total[0] += 1
+///     >>> if lock.acquire(timeout=0.5):
+///     ...     try:
+///     ...         total[0] += 1
+///     ...     finally:
+///     ...         lock.release()
+#[pyclass(frozen, subclass, weakref, module = "shoal.locks")]
+pub struct Lock(Lease);
 
-impl RawLock {
+impl Lock {
     /// Its lease.
     pub fn lease(&self) -> &Lease {
         &self.0
     }
 
     #[inline]
-    fn lock(&self) -> Lock<'_> {
-        Lock::new(self.0.cell())
+    fn lock(&self) -> CoreLock<'_> {
+        CoreLock::new(self.0.cell())
     }
 
     #[inline]
@@ -31,15 +49,15 @@ impl RawLock {
 }
 
 #[pymethods]
-impl RawLock {
+impl Lock {
     #[new]
     #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
     fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
-        let raw = cell(py, Kind::Lock, _handle).map(RawLock)?;
+        let made = cell(py, Kind::Lock, _handle).map(Lock)?;
         if raise_abandoned {
-            raw.lock().make_strict();
+            made.lock().make_strict();
         }
-        Ok(raw)
+        Ok(made)
     }
 
     /// Take the lock, and tell whether it was taken.
@@ -127,6 +145,11 @@ impl RawLock {
     /// Whether this process holds it.
     fn _is_mine(&self) -> bool {
         self.lock().is_held_by(self.me())
+    }
+
+    /// In Python: what stands for a lock of another machine says the same.
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("shoal.locks")?.getattr("describe_lock")?.call1((slf,))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

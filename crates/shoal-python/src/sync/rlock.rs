@@ -4,24 +4,36 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::prelude::*;
 use shoal_core::memory::heap::Lease;
 use shoal_core::memory::lease::Kind;
-use shoal_core::sync::rlock::{Owner, RLock};
+use shoal_core::sync::rlock::{Owner, RLock as CoreRLock};
 
 use super::wait::{Truth, acquire};
 use super::{Reduced, cell, reduce};
 
-/// A lock in shared memory that its holder may take again.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawRLock(Lease);
+/// A lock that the thread which holds it may take again, as `multiprocessing.RLock`.
+///
+/// It belongs to one thread of one process, which releases it as often as it took it. Otherwise as `Lock`: when its
+/// holder dies, it passes on.
+///
+/// Args:
+///     raise_abandoned: as for `Lock`. Default: False.
+///
+/// Example:
+///     >>> lock = shoal.RLock()
+///     >>> with lock:
+///     ...     with lock:
+///     ...         total[0] += 1
+#[pyclass(frozen, subclass, weakref, module = "shoal.locks")]
+pub struct RLock(Lease);
 
-impl RawRLock {
+impl RLock {
     /// Its lease.
     pub fn lease(&self) -> &Lease {
         &self.0
     }
 
     #[inline]
-    fn lock(&self) -> RLock<'_> {
-        RLock::new(self.0.cell())
+    fn lock(&self) -> CoreRLock<'_> {
+        CoreRLock::new(self.0.cell())
     }
 
     /// The calling thread.
@@ -32,15 +44,15 @@ impl RawRLock {
 }
 
 #[pymethods]
-impl RawRLock {
+impl RLock {
     #[new]
     #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
     fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
-        let raw = cell(py, Kind::RLock, _handle).map(RawRLock)?;
+        let made = cell(py, Kind::RLock, _handle).map(RLock)?;
         if raise_abandoned {
-            raw.lock().lock().make_strict();
+            made.lock().lock().make_strict();
         }
-        Ok(raw)
+        Ok(made)
     }
 
     /// Take the lock, once more if this thread has it already, and tell whether it was taken. As `Lock.acquire`.
@@ -100,6 +112,11 @@ impl RawRLock {
     /// Whether a thread of this process has it.
     fn _is_ours(&self) -> bool {
         self.lock().lock().is_held_by(self.0.heap().actor())
+    }
+
+    /// As that of a `Lock`.
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("shoal.locks")?.getattr("describe_rlock")?.call1((slf,))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

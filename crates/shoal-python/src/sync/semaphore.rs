@@ -1,4 +1,4 @@
-//! `Semaphore` and `BoundedSemaphore`.
+//! `Semaphore`, and what `BoundedSemaphore` is made of.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -6,22 +6,40 @@ use shoal_core::domain;
 use shoal_core::memory::lease::Kind;
 use shoal_core::memory::words::Shared;
 use shoal_core::sync::lock::Acquired;
-use shoal_core::sync::semaphore::{Held, MOST, Semaphore};
+use shoal_core::sync::semaphore::{Held, MOST, Semaphore as CoreSemaphore};
 
 use super::wait::{Given, Truth, acquire};
 use super::{Reduced, reduce};
 use crate::block::resolve;
 use crate::errors::OrRaise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
-/// A semaphore in shared memory.
-#[pyclass(frozen, subclass, module = "shoal._engine")]
-pub struct RawSemaphore(Shared<Held>);
+/// A number of permits, as `multiprocessing.Semaphore`.
+///
+/// `acquire` takes one, and waits while there is none; `release` gives one back. A process that is killed gives back
+/// what it had acquired and not released, and `recovered` counts that. Not so if the semaphore is used to signal, one
+/// process releasing for others to acquire: a permit that was acquired is then a message that was read. Which of both
+/// it is shows in the first release by a process that has no permit: from then on nothing is given back.
+///
+/// Args:
+///     value: how many permits there are at first. Default: 1.
+///
+/// Raises:
+///     TypeError: `value` is no integer.
+///     ValueError: `value` is negative, or more than 2**31 - 1.
+///
+/// Example:
+///     >>> connections = shoal.Semaphore(4)
+///     >>> def work(url):
+///     ...     with connections:
+///     ...         return fetch(url)
+#[pyclass(frozen, subclass, weakref, module = "shoal.locks")]
+pub struct Semaphore(Shared<Held>);
 
-impl RawSemaphore {
+impl Semaphore {
     #[inline]
-    fn semaphore(&self) -> Semaphore<'_> {
-        Semaphore::new(self.0.lease().cell(), &self.0)
+    fn semaphore(&self) -> CoreSemaphore<'_> {
+        CoreSemaphore::new(self.0.lease().cell(), &self.0)
     }
 
     #[inline]
@@ -40,10 +58,10 @@ fn permits(value: &Bound<'_, PyAny>) -> PyResult<u32> {
 }
 
 #[pymethods]
-impl RawSemaphore {
+impl Semaphore {
     #[new]
-    #[pyo3(signature = (value = Given::Nothing, *, bounded = false, _handle = None), text_signature = "(value=1, *, bounded=False, _handle=None)")]
-    fn new(py: Python<'_>, value: Given<'_>, bounded: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (value = Given::Nothing, *, _bounded = false, _handle = None), text_signature = "(value=1, *, _bounded=False, _handle=None)")]
+    fn new(py: Python<'_>, value: Given<'_>, _bounded: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
         let shared = match _handle {
             Some(handle) => Shared::new(resolve(py, handle, Kind::Semaphore)?),
             None => {
@@ -53,12 +71,12 @@ impl RawSemaphore {
                 };
                 let made = Inside::detach(py, || domain::heap()?.allocate_words::<Held>(Kind::Semaphore));
                 made.inspect(|shared| {
-                    let most = if bounded { value } else { MOST };
-                    Semaphore::new(shared.lease().cell(), shared).make(value, most);
+                    let most = if _bounded { value } else { MOST };
+                    CoreSemaphore::new(shared.lease().cell(), shared).make(value, most);
                 })
             }
         };
-        shared.map(RawSemaphore).or_raise(py)
+        shared.map(Semaphore).or_raise(py)
     }
 
     /// Take a permit, and tell whether there was one.
@@ -126,6 +144,10 @@ impl RawSemaphore {
     #[getter]
     fn _most(&self) -> u32 {
         self.semaphore().most()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Semaphore(value={})>", self.get_value())
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {

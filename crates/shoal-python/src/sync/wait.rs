@@ -9,7 +9,7 @@ use shoal_core::sync::patience::Patience;
 
 use super::stand_in::interruption;
 use crate::errors::raise;
-use crate::pool::Inside;
+use crate::inside::Inside;
 
 /// Any object, as the truth value it has.
 pub struct Truth(pub bool);
@@ -71,7 +71,8 @@ pub fn patiently<T: Send>(
     (result, raised)
 }
 
-/// Waits for a lock, if `block` says so. Whether it was got.
+/// Takes a lock; waits for it, if `block` says so. Whether it was got.
+#[inline]
 pub fn acquire(
     py: Python<'_>,
     block: bool,
@@ -80,12 +81,22 @@ pub fn acquire(
     wait: impl FnOnce(&mut Patience<'_>) -> Acquired + Send,
 ) -> PyResult<bool> {
     // Before anything is taken.
-    let timeout = if block { duration(timeout)? } else { None };
-    let (acquired, raised) = match now() {
-        Acquired::TimedOut if block => patiently(py, timeout, wait),
-        now => (now, None),
-    };
-    match (acquired, raised) {
+    let timeout = if block && timeout.is_some() { duration(timeout)? } else { None };
+    match now() {
+        Acquired::Yes => Ok(true),
+        Acquired::TimedOut if block => wait_for(py, timeout, wait),
+        Acquired::TimedOut | Acquired::Interrupted => Ok(false),
+        Acquired::Abandoned => Err(abandoned(py)),
+    }
+}
+
+#[cold]
+fn wait_for(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    wait: impl FnOnce(&mut Patience<'_>) -> Acquired + Send,
+) -> PyResult<bool> {
+    match patiently(py, timeout, wait) {
         (Acquired::Yes, _) => Ok(true),
         (Acquired::TimedOut, _) | (Acquired::Interrupted, None) => Ok(false),
         (Acquired::Interrupted, Some(error)) => Err(error),

@@ -16,7 +16,7 @@ from shoal.cluster.shared.parcels import Parcel, opened, wrapped
 from shoal.cluster.shared.refs import Ref, arrive
 from shoal.counters import Counter
 from shoal.events import Barrier, Condition, Event
-from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore
+from shoal.locks import BoundedSemaphore, Lock, RLock, Semaphore, describe_lock, describe_rlock
 from shoal.queues import JoinableQueue, Queue, SimpleQueue
 
 __all__ = ["Proxy", "class_of", "kind_of"]
@@ -140,7 +140,7 @@ class RemoteLock(_Entered):
     locked = _asked("locked")
     abandoned = _read("abandoned")
     _is_mine = _asked("_is_mine")
-    __repr__ = Lock.__repr__
+    __repr__ = describe_lock
 
 
 class RemoteRLock(_Entered):
@@ -155,7 +155,7 @@ class RemoteRLock(_Entered):
     abandoned = _read("abandoned")
     _times = _asked("_times")
     _is_ours = _asked("_is_ours")
-    __repr__ = RLock.__repr__
+    __repr__ = describe_rlock
 
 
 class RemoteSemaphore(_Entered):
@@ -169,7 +169,9 @@ class RemoteSemaphore(_Entered):
     get_value = _asked("get_value")
     recovered = _read("recovered")
     _most = _read("_most")
-    __repr__ = Semaphore.__repr__
+
+    def __repr__(self) -> str:
+        return f"<Semaphore(value={self.get_value()})>"
 
 
 class RemoteBoundedSemaphore(RemoteSemaphore):
@@ -192,7 +194,9 @@ class RemoteEvent(Proxy):
     set = _asked("set")
     clear = _asked("clear")
     wait = _asked("wait")
-    __repr__ = Event.__repr__
+
+    def __repr__(self) -> str:
+        return f"<Event at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
 
 
 class RemoteCondition(Proxy):
@@ -267,8 +271,12 @@ class RemoteCounter(Proxy):
     exchange = _asked("exchange")
     compare_and_set = _asked("compare_and_set")
     value = _read("value")
-    __int__ = Counter.__int__
-    __repr__ = Counter.__repr__
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __repr__(self) -> str:
+        return f"<shoal.Counter, {self.value}>"
 
     def __iadd__(self, n: Any) -> Any:
         # What it comes to nobody asks.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::memory::segment::GRANULE;
 
 const MIB: u64 = 1 << 20;
 

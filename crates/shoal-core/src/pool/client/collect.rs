@@ -4,20 +4,22 @@
 //! follow: they sleep until the leader has found something, or leaves. The supervisor, who needs the lock to settle a
 //! death, counts itself in `wanted`; then the leader lets go at once.
 
+#![allow(unsafe_code, reason = "rings, and payloads in shared memory")]
+
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use shoal_sys::clock;
 use shoal_sys::process::Signal;
 
-use super::{Shared, lock};
+use super::{Pool, Shared, lock};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::{BlockId, Lease};
+use crate::memory::place::Place;
 use crate::pool::completion_ring::{CompletionRing, IN_BLOCK, Message};
 use crate::pool::in_block;
-use crate::pool::task_ring::Place;
 use crate::pool::tasks::{Outcome, Payload};
 use crate::pool::terms::AGAIN;
 use crate::sync::bell::Tone;
@@ -28,6 +30,92 @@ use crate::sync::spin::{self, Spun};
 const YIELDS: u32 = 8;
 /// How often the pool's own thread looks by itself.
 const PATROL: Duration = Duration::from_secs(1);
+/// The longest a wait goes without a look at signals and the clock.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// What was waited for is there.
+    Done,
+    /// The time was up.
+    TimedOut,
+    /// The caller said so.
+    Interrupted,
+    /// This process is a fork of the client: what is waited for will never come here.
+    Forked,
+}
+
+impl Pool {
+    /// Collects what lies there, without waiting.
+    pub fn collect(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        if let Ok(_collecting) = self.0.collector.try_lock() {
+            self.0.drain();
+        }
+        self.0.tell_followers();
+    }
+
+    /// Waits until `done`, collecting results meanwhile. `interrupted` is asked now and then, with no lock held.
+    pub fn wait(
+        &self,
+        tone: Tone,
+        mut done: impl FnMut() -> bool,
+        timeout: Option<Duration>,
+        mut interrupted: impl FnMut() -> bool,
+    ) -> Waited {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if done() {
+                return Waited::Done;
+            }
+            if !self.0.host.is_mine() {
+                return Waited::Forked;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.collect();
+                return if done() { Waited::Done } else { Waited::TimedOut };
+            }
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            while self.0.wanted.load(Ordering::SeqCst) > 0 {
+                std::thread::sleep(Duration::from_micros(20));
+            }
+            let ended = match self.0.collector.try_lock() {
+                Ok(collecting) => {
+                    let ended = self.0.lead(tone, &mut done, slice);
+                    drop(collecting);
+                    self.0.tell_followers();
+                    ended
+                }
+                Err(TryLockError::WouldBlock) => self.0.follow(tone, &mut done, slice),
+                Err(TryLockError::Poisoned(_)) => {
+                    self.0.collector.clear_poison();
+                    false
+                }
+            };
+            if ended {
+                return Waited::Done;
+            }
+            if interrupted() {
+                return Waited::Interrupted;
+            }
+            // All this time, and tasks are still queued: a worker that others rely on to take them may have been stopped.
+            if self.0.memory.tasks().queued() > 0 {
+                self.0.memory.control().gate.wake_all(|worker| self.0.memory.park(worker));
+            }
+        }
+    }
+
+    /// Wakes all who wait, to look again.
+    pub fn wake(&self) {
+        if self.0.host.is_mine() {
+            self.0.changed();
+        }
+    }
+}
 
 impl Shared {
     fn is_backlogged(&self) -> bool {
@@ -55,7 +143,7 @@ impl Shared {
     }
 
     /// Waits as the one who collects. `true`: done.
-    pub(super) fn lead(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
+    fn lead(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
         let until = Instant::now() + slice;
         let control = self.memory.control();
         loop {
@@ -108,7 +196,7 @@ impl Shared {
     }
 
     /// Waits while somebody else collects. `true`: done.
-    pub(super) fn follow(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
+    fn follow(&self, tone: Tone, done: &mut impl FnMut() -> bool, slice: Duration) -> bool {
         self.following.fetch_add(1, Ordering::SeqCst);
         let keen = tone == Tone::Completion;
         if keen && self.keen.fetch_add(1, Ordering::SeqCst) == 0 {

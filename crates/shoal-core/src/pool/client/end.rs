@@ -7,7 +7,7 @@ use shoal_sys::process::Signal;
 
 use super::start::START_TRIES;
 use super::watch::Watched;
-use super::{Core, Crew, Shared, State, lock};
+use super::{Core, Crew, Pool, Shared, State, lock};
 use crate::domain::supervisor::Ended;
 use crate::pool::death::Death;
 use crate::pool::layout::Phase;
@@ -18,6 +18,54 @@ use crate::pool::tasks::{Outcome, Task};
 const START_COST: u32 = 33;
 /// How long a worker has to end by itself when the pool is terminated.
 const GRACE: Duration = Duration::from_millis(500);
+
+impl Pool {
+    /// Whether tasks may be submitted.
+    pub fn is_open(&self) -> bool {
+        // Nothing of a pool is locked in a fork: another thread may have held the lock when it was made.
+        self.0.host.is_mine() && lock(&self.0.core).state == State::Open
+    }
+
+    /// No more tasks: the workers end when all submitted ones are done.
+    pub fn close(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let mut core = lock(&self.0.core);
+        if core.state == State::Open {
+            core.state = State::Closed;
+            self.0.set_low_water(&core);
+        }
+        self.0.end_if_done(&core);
+        drop(core);
+        // What lies in the rings uncollected counts as not done. The fence is the bell's: either a worker that ends its
+        // last task sees the low water that was just set, or its completion is seen here.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.collect();
+    }
+
+    /// Ends the workers now. Tasks that have not ended get [`Outcome::Terminated`].
+    /// Workers that don't heed SIGTERM are killed half a second later.
+    pub fn terminate(&self) {
+        self.end(Signal::TERM);
+    }
+
+    /// As [`terminate`](Self::terminate), by SIGKILL.
+    pub fn kill(&self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&self, how: Signal) {
+        if self.0.host.is_mine() {
+            self.0.terminate(State::Terminated, how);
+        }
+    }
+
+    /// Whether all workers of a closed or terminated pool have ended.
+    pub fn is_over(&self) -> bool {
+        !self.0.host.is_mine() || self.0.is_over(&lock(&self.0.core))
+    }
+}
 
 impl Shared {
     pub(super) fn end_if_done(&self, core: &Core) {

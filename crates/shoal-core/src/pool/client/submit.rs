@@ -1,20 +1,142 @@
 //! From a task to the task ring, or to the backlog while the ring is full; and back, if nobody wants it any more.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use shoal_sys::clock;
 
-use super::{Core, Shared, State};
+use super::{Core, Pool, Shared, State, lock};
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::pool::task_ring::{Body, INLINE};
-use crate::pool::tasks::{Arguments, Outcome, Task};
-use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
+use crate::memory::heap::Lease;
+use crate::pool::body::{Body, INLINE};
+use crate::pool::tasks::{Arguments, Function, Outcome, Reply, Task};
 
 /// Tasks a worker that lie in the ring at most, where some are more urgent than others.
 const SHALLOW: usize = 4;
 
+impl Pool {
+    /// Submits a task: `function`, on its terms, on `arguments`, which may name shared things, whose `leases` are kept until the
+    /// task has ended. `kind` is the caller's own tag. Returns the task's number, by which it can be cancelled.
+    pub fn submit(
+        &self,
+        function: &Arc<Function>,
+        kind: u16,
+        arguments: &[u8],
+        leases: Vec<Lease>,
+        reply: Reply,
+    ) -> Result<u64> {
+        let number = self.submit_quietly(function, kind, arguments, leases, reply)?;
+        self.publish();
+        Ok(number)
+    }
+
+    /// As [`submit`](Self::submit), but no worker is woken until [`publish`](Self::publish): for several at once.
+    pub fn submit_quietly(
+        &self,
+        function: &Arc<Function>,
+        kind: u16,
+        arguments: &[u8],
+        leases: Vec<Lease>,
+        reply: Reply,
+    ) -> Result<u64> {
+        self.check()?;
+        let task = Task::new(function, kind, arguments, leases, reply);
+        // A single call has no business in a pool that closes.
+        let late = matches!(task.reply, Reply::Inbox(..));
+        let mut core = lock(&self.0.core);
+        match &core.state {
+            State::Open => {}
+            // A map that was begun before goes on, as all of it counts as submitted.
+            State::Closed if late && self.0.feeders.load(Ordering::Relaxed) > 0 => {}
+            State::Broken(why) => return Err(Error::CannotStart(why.to_string())),
+            State::Closed | State::Terminated => return Err(Error::PoolClosed),
+        }
+        Ok(self.0.enter(&mut core, task))
+    }
+
+    /// Wakes a worker for what was submitted quietly, if none is awake.
+    pub fn publish(&self) {
+        self.0.quiet_since.store(0, Ordering::Relaxed);
+        self.0.announce();
+    }
+
+    /// Takes a task back, unless a worker has taken it or it has ended: then `false`. Its outcome is
+    /// [`Outcome::Cancelled`].
+    pub fn cancel(&self, number: u64) -> bool {
+        if !self.0.host.is_mine() {
+            return false;
+        }
+        let task = self.0.take_back(&mut lock(&self.0.core), number);
+        let cancelled = task.is_some();
+        self.0.cancelled(task);
+        cancelled
+    }
+
+    /// Takes back all tasks that no worker has taken yet.
+    pub fn cancel_queued(&self) {
+        if self.0.host.is_mine() {
+            let tasks = self.0.take_all_back(&mut lock(&self.0.core));
+            self.0.cancelled(tasks);
+        }
+    }
+
+    /// Whether no worker has taken the task yet.
+    pub fn is_queued(&self, number: u64) -> bool {
+        self.0.host.is_mine() && self.0.is_queued(&mut lock(&self.0.core), number)
+    }
+
+    /// Tasks the ring can take at once.
+    pub fn room(&self) -> usize {
+        let waiting = self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed);
+        self.0.memory.slots().saturating_sub(waiting)
+    }
+
+    /// Tasks that have not ended.
+    pub fn outstanding(&self) -> usize {
+        if !self.0.host.is_mine() {
+            return 0;
+        }
+        lock(&self.0.core).tasks.len()
+    }
+
+    /// Tasks that no worker has taken yet, about.
+    pub fn queued(&self) -> usize {
+        if !self.0.host.is_mine() {
+            return 0;
+        }
+        self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed)
+    }
+
+    /// Counts a job that has more to send: who feeds it is woken when no more than `low` tasks are queued, and
+    /// `close` leaves the workers until it has sent everything.
+    pub fn feed(&self, low: usize) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let core = lock(&self.0.core);
+        self.0.feeders.fetch_add(1, Ordering::Relaxed);
+        self.0.feed_at.fetch_max(low, Ordering::Relaxed);
+        self.0.set_low_water(&core);
+    }
+
+    /// A job has sent everything: undoes one [`feed`](Self::feed).
+    pub fn fed(&self) {
+        if !self.0.host.is_mine() {
+            return;
+        }
+        let core = lock(&self.0.core);
+        if self.0.feeders.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.feed_at.store(0, Ordering::Relaxed);
+        }
+        self.0.set_low_water(&core);
+        self.0.end_if_done(&core);
+    }
+}
+
 impl Shared {
-    pub(super) fn enter(&self, core: &mut Core, task: Task) -> u64 {
+    fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
         let number = core.tasks.insert(task);
         crash::point("client: numbered");
