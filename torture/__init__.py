@@ -16,6 +16,7 @@ looks whether anything is left of them.
 | `acts/` | what players do |
 | `tasks.py` | what workers run |
 | `guest.py` | a process that was only given handles |
+| `group.py` | a control group with little memory, for some lives |
 | `ledger.py` | what a program takes of the machine |
 | `deaths.py` | the program of that name |
 """

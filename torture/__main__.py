@@ -23,10 +23,13 @@ from collections import Counter
 from pathlib import Path
 
 from .evils import send
+from .group import Group
 from .world import LIMIT, Plan
 
 # The environment of all processes of a life says whose they are.
 MARK = "SHOAL_TORTURE"
+# Bytes of memory that a life at the edge has: enough for all that it does, but for its gluttons.
+LITTLE = 768 << 20
 
 
 class Referee:
@@ -52,7 +55,17 @@ class Referee:
         self.counts["lives"] += 1
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
             command = [sys.executable, "-W", "error", "-m", "torture.life", seed]
-            process = subprocess.Popen(command, stdout=told, stderr=said, env={**os.environ, MARK: mark})
+            group = Group.make(f"shoal-torture-{os.getpid()}-{self.counts['lives']}", LITTLE) if plan.edge else None
+            if group is not None:
+                self.counts["lives at the edge of memory"] += 1
+                command += [str(group.path), group.events]
+            process = subprocess.Popen(
+                command,
+                stdout=told,
+                stderr=said,
+                env={**os.environ, MARK: mark},
+                preexec_fn=None if group is None else group.enter,
+            )
             try:
                 if plan.violent:
                     time.sleep(min(most, random.Random(f"{seed} ends").uniform(0, plan.seconds)))
@@ -73,6 +86,9 @@ class Referee:
         if left := leftovers(mark):
             print(f"\nThese processes are left of {seed}: {left}")
             return False
+        if group is not None:
+            self.counts["killed by the kernel"] += group.kills()
+            group.remove(LIMIT)
         if lines:
             self.counts.update(json.loads(lines[-1]))
         return True

@@ -36,12 +36,13 @@ def evils(world: World) -> Iterator[Evil]:
 def kill(world: World, dice: random.Random) -> None:
     """Kills processes, whatever they are at."""
     while world.sleep(dice.expovariate(world.plan.kills)):
+        spare = dice.random() < 0.9
         victim = pick(dice)
         if victim is None:
             continue
         if is_zygote(victim.pid):
             # Seldom, or none would ever get ready.
-            if not world.plan.zygotes or dice.random() < 0.9:
+            if not world.plan.zygotes or spare:
                 continue
             world.zygote_killed = True
             world.tell("zygotes killed")
@@ -54,13 +55,14 @@ def kill(world: World, dice: random.Random) -> None:
 def stop(world: World, dice: random.Random) -> None:
     """Stops processes, and lets them go on a moment later."""
     while world.sleep(dice.expovariate(world.plan.stops)):
+        moment = dice.expovariate(10)
         victim = pick(dice)
         if victim is None:
             continue
         world.note(f"stop {victim.pid}")
         send(victim.pid, signal.SIGSTOP)
         try:
-            world.sleep(dice.expovariate(10))
+            world.sleep(moment)
         finally:
             # Whoever bears its number by now does not mind.
             send(victim.pid, signal.SIGCONT)
@@ -106,12 +108,13 @@ def hoard(world: World, dice: random.Random) -> None:
 
 
 def pick(dice: random.Random) -> psutil.Process | None:
-    """One of the processes that descend from this one, if there are any."""
+    """One of the processes that descend from this one, if there are any. However many, the dice are thrown once."""
+    share = dice.random()
     try:
         descendants = psutil.Process().children(recursive=True)
     except (psutil.Error, OSError):
         return None
-    return dice.choice(descendants) if descendants else None
+    return descendants[int(share * len(descendants))] if descendants else None
 
 
 def is_zygote(pid: int) -> bool:

@@ -1,6 +1,6 @@
 """A life: a pool, players who know what must come of what they do, and evils. At its end nothing may be left.
 
-python -m torture.life SEED    (what the seed's plan says; the counts are its last line)
+python -m torture.life SEED [GROUP]    (what the seed's plan says; the counts are its last line)
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -23,8 +24,9 @@ import shoal
 from shoal._engine import pool_depth
 
 from . import tasks
-from .acts import ACTS
+from .acts import ACTS, Act
 from .evils import evils
+from .group import Group
 from .ledger import HEADER, Balance, balance
 from .world import LIMIT, Plan, World
 
@@ -34,9 +36,9 @@ PLAYERS = 3
 class Life:
     """One life, from its plan to its end."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, group: Group | None) -> None:
         self.before = self.warm_up()
-        self.world = World(plan)
+        self.world = World(plan, group)
         self.acting: dict[str, tuple[float, str]] = {}
 
     @staticmethod
@@ -85,11 +87,12 @@ class Life:
 
     def play(self, dice: random.Random, number: int) -> None:
         """Does one thing after another."""
-        while not self.world.over.is_set():
-            act = dice.choice(ACTS)
+        for act, own in turns(dice):
+            if self.world.over.is_set():
+                break
             self.acting[f"player {number}"] = time.monotonic(), act.__name__
             try:
-                act(self.world, dice)
+                act(self.world, own)
             except Exception as error:
                 # What the evils bring about may meet a player at any place.
                 if self.world.excuse(error) is None:
@@ -146,9 +149,16 @@ class Life:
         os._exit(1)
 
 
+def turns(dice: random.Random) -> Iterator[tuple[Act, random.Random]]:
+    """What a player does, one act after another; each has dice of its own, so the next does not depend on its end."""
+    while True:
+        yield dice.choice(ACTS), random.Random(dice.random())
+
+
 def main() -> int:
     """Lives; returns the exit status."""
-    Life(Plan.draw(sys.argv[1])).live()
+    seed, *group = sys.argv[1:]
+    Life(Plan.draw(seed), Group(Path(group[0]), group[1]) if group else None).live()
     return 0
 
 

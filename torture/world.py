@@ -15,6 +15,8 @@ from typing import Any
 
 import shoal
 
+from .group import Group
+
 # Nothing takes that long, on however busy a machine: who waits longer hangs.
 LIMIT = 100.0
 # Tasks that are counted, in a life.
@@ -42,6 +44,7 @@ class Plan:
         most: tasks after which a worker is replaced; 0: never.
         visited: whether processes come that were only given handles.
         violent: whether it ends by being killed itself.
+        edge: whether it has little memory, and tasks that take more (where control groups can be made).
     """
 
     seed: str
@@ -56,6 +59,7 @@ class Plan:
     most: int
     visited: bool
     violent: bool
+    edge: bool
 
     @staticmethod
     def draw(seed: str) -> Plan:
@@ -74,6 +78,7 @@ class Plan:
             most=dice.choice([0, 0, 0, 1, 20]),
             visited=dice.random() < 0.5,
             violent=dice.random() < 0.3,
+            edge=dice.random() < 0.2,
         )
 
     def __str__(self) -> str:
@@ -86,8 +91,8 @@ class Plan:
 class World:
     """A life's pool, its events, and the model of what tasks may come to."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, group: Group | None) -> None:
+        self.plan, self.group = plan, group
         self.over = threading.Event()
         # Who was killed here, written down before. A zygote takes its workers along: then it may be anybody.
         self.victims: set[int] = set()
@@ -105,6 +110,11 @@ class World:
         return shoal.Pool(
             workers, idle_timeout=self.plan.idle or None, maxtasksperchild=self.plan.most or None, **options
         )
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there may be no memory or descriptor for what somebody wants."""
+        return self.plan.poor or self.plan.pressed or self.group is not None
 
     def slot(self) -> int:
         """Where a task counts how often it was begun."""
@@ -160,9 +170,15 @@ class World:
     def excuse(self, error: BaseException) -> str | None:
         """What an error is put down to; None: it should not be."""
         if isinstance(error, shoal.WorkerDied):
-            killed = error.pid in self.victims and error.exitcode == -9
-            return "deaths" if killed or self.zygote_killed else None
-        if self.plan.pressed and isinstance(error, MemoryError):
+            told = "memory had run out" in error.cause
+            if self.group is None and told:
+                return None
+            if self.zygote_killed or (error.pid in self.victims and error.exitcode == -9):
+                return "deaths"
+            # Where others are killed as well, one of these may be told what was another one's end.
+            by_kernel = self.group is not None and error.exitcode == -9 and (told or self.plan.kills)
+            return "deaths for want of memory" if by_kernel else None
+        if (self.plan.pressed or self.group is not None) and isinstance(error, MemoryError):
             return "out of memory"
         if self.plan.poor and (is_poor(error) or is_poor(error.__cause__)):
             return "out of descriptors"

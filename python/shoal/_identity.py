@@ -22,12 +22,16 @@ __all__ = ["identity", "settle"]
 
 _PROCESS = "multiprocessing.process"
 
+# What this process is called while nobody has imported multiprocessing: a worker is told, any other is the main one.
+_name: str = "MainProcess"
+_numbers: tuple[int, ...] = ()
+
 
 def identity() -> Identity:
-    """This process. Where nobody has imported multiprocessing it can only be the main one."""
+    """This process."""
     process: Any = sys.modules.get(_PROCESS)
     if process is None:
-        return os.getpid(), "MainProcess", ()
+        return os.getpid(), _name, _numbers
     this = process.current_process()
     return os.getpid(), this.name, this._identity
 
@@ -39,13 +43,15 @@ def settle(number: int, client: Identity) -> None:
         number: the worker's place in its pool, from 0.
         client: what `identity` said there.
     """
+    global _name, _numbers
+    pid, name, numbers = client
+    # From 1, as there: programs take one off to have an index.
+    _name, _numbers = f"shoal-worker-{number}", (*numbers, number + 1)
 
     def be_a_child() -> None:
         process: Any = sys.modules[_PROCESS]
-        pid, name, numbers = client
         this = process.current_process()
-        # From 1, as there: programs take one off to have an index.
-        this._name, this._identity, this._parent_pid = f"shoal-worker-{number}", (*numbers, number + 1), pid
+        this._name, this._identity, this._parent_pid = _name, _numbers, pid
         try:
             sentinel = os.pidfd_open(pid)
         except ProcessLookupError:  # the client is gone, and this worker will be

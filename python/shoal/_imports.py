@@ -35,14 +35,16 @@ class ImportWatch:
             return None
         from importlib.machinery import PathFinder
 
-        sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
             load: Callable[[ModuleType], None] = spec.loader.exec_module
 
             def load_and_tell(module: ModuleType) -> None:
                 load(module)
-                self._then()
+                # Not before: who only asks where it is to be found does not import it.
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._then()
 
             spec.loader.exec_module = load_and_tell  # type: ignore[method-assign]
         return spec

@@ -21,7 +21,11 @@ def main() -> None:
     os.dup2(null, 0)
     os.close(null)
     prepare()
-    zygote = _engine.Zygote(socket)
+    try:
+        zygote = _engine.Zygote(socket)
+    except ProcessLookupError:
+        # The program has ended before this one was there. That is nothing to tell.
+        os._exit(0)
     code = 1
     try:
         zygote.ready()

@@ -1,13 +1,14 @@
 """Pickled arguments, read only to be described: no code of theirs runs.
 
 What a task's worker died of may be just that code. So everything but plain values and arrays becomes a stand-in that
-has the name of what it stands for.
+has the name of what it stands for. Plain are also paths, dates and the like: what they are made by is the standard
+library's, and does nothing else.
 """
 
 from __future__ import annotations
 
+import _pickle as pickle  # the module around it takes several times as long to import
 import io
-import pickle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["loads"]
 
 _PLAIN = {
-    **dict.fromkeys(("bytearray", "complex", "frozenset", "range", "set", "slice"), "builtins"),
-    "dtype": "numpy",
-    "scalar": "numpy._core.multiarray",
-    "restore_array": "shoal._engine",
-    "_frombuffer": "numpy._core.numeric",
+    "builtins": {"bytearray", "complex", "frozenset", "range", "set", "slice"},
+    "collections": {"OrderedDict", "deque"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "numpy": {"dtype"},
+    "numpy._core.multiarray": {"scalar"},
+    "numpy._core.numeric": {"_frombuffer"},
+    # Where they come from depends on the version of Python.
+    "pathlib": {"PosixPath", "PurePosixPath"},
+    "pathlib._local": {"PosixPath", "PurePosixPath"},
+    "shoal._engine": {"restore_array"},
+    "uuid": {"UUID"},
 }
 
 
@@ -32,7 +41,7 @@ def loads(pickled: Any, *, buffers: Iterable[Any] | None = None) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if _PLAIN.get(name) == module:
+        if name in _PLAIN.get(module, ()):
             return super().find_class(module, name)
         return _named(name if module == "builtins" else f"{module}.{name}")
 

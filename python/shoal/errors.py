@@ -3,24 +3,26 @@
 Every error derives from `ShoalError` and also from the class that the standard library raises in the same situation,
 so that existing `except` clauses go on working. All of them keep their attributes through pickle.
 
-`WorkerDied` needs `concurrent.futures.process`, whose import takes longer than shoal's own. Nothing on the way of
-`import shoal` may therefore import this module at its top; the package loads it on first use.
+Importing this imports next to nothing: a task's end is told at once, also where no descriptor is left to read a module
+with. `BrokenProcessPool` brings all of multiprocessing along, 20 ms; so it joins the family when somebody imports it,
+see the end of this file. Before, nobody can ask for it.
 """
 
 from __future__ import annotations
 
-import pickle
-import signal
+import _pickle as pickle  # the modules around these two take milliseconds
+import _signal  # type: ignore[import-not-found]
+import functools
+import sys
 
-try:
-    from concurrent.futures.process import BrokenProcessPool
-except RuntimeError:
-    # While the interpreter ends, it can't be imported any more. That a pool is closed can be said without it.
-    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
+from shoal._imports import when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
     from typing import Any
+else:
+    BrokenProcessPool = RuntimeError
 
 __all__ = [
     "LockAbandoned",
@@ -88,6 +90,7 @@ class WorkerDied(ShoalError, BrokenProcessPool):
         earlier: tuple[str, ...] = (),
         node: str = "",
     ) -> None:
+        _name_broken_executors()
         # The arguments are `args`, which is what an exception pickles.
         super().__init__(pid, exitcode, task, stderr, cause, uptime, traceback, tries, earlier, node)
         self.pid = pid
@@ -128,10 +131,9 @@ def _ending(exitcode: int | None) -> str:
         return "ended, nobody knows how,"
     if exitcode >= 0:
         return f"ended with exit code {exitcode} (os._exit or sys.exit)"
-    try:
-        name = f" ({signal.Signals(-exitcode).name})"
-    except ValueError:  # a real-time signal: only the first and the last of them have names
-        name = ""
+    # Of real-time signals only the first and the last have names; those of two names are told by the first.
+    names = [name for name, number in vars(_signal).items() if name.startswith("SIG") and number == -exitcode]
+    name = f" ({min(names)})" if names else ""
     return f"was killed by signal {-exitcode}{name}"
 
 
@@ -233,6 +235,10 @@ class PoolClosed(ShoalError, ValueError, BrokenProcessPool):
     and a `BrokenProcessPool`, which is a `RuntimeError`, as executors raise.
     """
 
+    def __init__(self, *args: object) -> None:
+        _name_broken_executors()
+        super().__init__(*args)
+
 
 class RemoteError(ShoalError):
     """Stands in for the exception of a task that could not be pickled, or not be unpickled here.
@@ -266,3 +272,32 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.tb}"""'
+
+
+def _name_broken_executors() -> None:
+    """A program that has `concurrent.futures` may say `concurrent.futures.process.BrokenProcessPool` about an error: an
+    executor of the standard library would have imported that."""
+    if "concurrent.futures" in sys.modules and "concurrent.futures.process" not in sys.modules:
+        try:
+            import concurrent.futures.process  # noqa: F401
+        except (OSError, ImportError, RuntimeError):
+            pass  # no descriptor is left, or the interpreter ends: what has happened can be said without it
+
+
+def _broken_executors(module: str, name: str) -> None:
+    """What executors raise when they are broken has been imported: errors that are a `RuntimeError` are that, too."""
+    family = getattr(__import__(module, fromlist=[name]), name)
+    for error in (WorkerDied, PoolClosed):
+        *others, _ = error.__bases__
+        error.__bases__ = (*others, family)
+
+
+# One derives from the other, and its module needs that of the other.
+for _module, _name in (
+    ("concurrent.futures._base", "BrokenExecutor"),
+    ("concurrent.futures.process", "BrokenProcessPool"),
+):
+    if _module in sys.modules:
+        _broken_executors(_module, _name)
+    else:
+        when_imported(_module, functools.partial(_broken_executors, _module, _name))

@@ -192,6 +192,10 @@ class Executor(futures.Executor):
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}")
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        seeds = self._pool._seeds
+        if seeds is not None:
+            # As in a pool: one call, whose items have a stream each, whatever chunks they travel in.
+            fn, calls = seeds.item(fn, star=True), zip(zip(calls, seeds.places(), strict=False), strict=True)
         if chunksize == 1:
             return _results(self, fn, calls, buffersize, until)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
@@ -270,12 +274,11 @@ def _results(
     until: float | None,
 ) -> Generator[R, None, None]:
     """Submit what may be, at once; what is returned iterates over the results."""
-    seeds = executor._pool._seeds
-    prepared = executor._pool._prepare(fn if seeds is None else seeds.one(fn))
+    prepared = executor._pool._prepare(fn)
     sent: deque[futures.Future[R]] = deque()
     try:
         for args in calls if buffersize is None else itertools.islice(calls, buffersize):
-            sent.append(executor.submit(prepared, *args))
+            sent.append(executor._pool._send(prepared, args))
     except BaseException:
         for future in sent:
             future.cancel()
@@ -295,7 +298,7 @@ def _taken(
     try:
         while sent:
             if (executor := more()) is not None and (args := next(calls, None)) is not None:
-                sent.append(executor.submit(prepared, *args))
+                sent.append(executor._pool._send(prepared, args))
             del executor
             yield _result(sent.popleft(), until)
     finally:

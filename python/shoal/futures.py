@@ -34,7 +34,8 @@ _filling = threading.RLock()
 class Future(concurrent.futures.Future[R]):
     """The result of a task that was submitted, when it is there. As `concurrent.futures.Future`.
 
-    `cancel` takes the task out of the queue, if no worker has taken it yet.
+    `cancel` takes the task out of the queue, if no worker has taken it yet; `cancel(running=True)` also stops one that
+    a worker runs.
 
     Example:
         >>> future = pool.submit(pow, 2, 10)
@@ -117,9 +118,13 @@ class Future(concurrent.futures.Future[R]):
         """Whether a worker is at the task."""
         return not self.done() and not self._task.queued()
 
-    def cancel(self) -> bool:
-        """Take the task out of the queue. False if a worker has taken it already."""
-        if not (self._task.cancel() or self._task.cancelled()):
+    def cancel(self, *, running: bool = False) -> bool:
+        """Take the task out of the queue. False if a worker has taken it already, or it has ended.
+
+        Args:
+            running: whether to stop it as well if a worker runs it: that is ended and replaced. A thread is not.
+        """
+        if not (self._task.cancel(running=running) or self._task.cancelled()):
             return False
         return super().cancel() if self._full else True
 

@@ -23,10 +23,10 @@ never be used by mistake, `raise_abandoned=True` makes the lock refuse itself un
 
 from __future__ import annotations
 
-import sys
 from typing import SupportsIndex
 
 from shoal._engine import Lock, RLock, Semaphore
+from shoal._identity import identity
 
 __all__ = ["BoundedSemaphore", "Lock", "RLock", "Semaphore"]
 
@@ -60,7 +60,7 @@ class BoundedSemaphore(Semaphore):
 
 def describe_lock(lock: Lock) -> str:
     """What a lock says of itself, to each process from its own point of view."""
-    owner = _process_name() if lock._is_mine() else "SomeOtherProcess" if lock.locked() else None
+    owner = identity()[1] if lock._is_mine() else "SomeOtherProcess" if lock.locked() else None
     return f"<Lock(owner={owner})>"
 
 
@@ -68,15 +68,9 @@ def describe_rlock(lock: RLock) -> str:
     """The same of one that the calling thread may have several times."""
     times: int | str = lock._times()
     if times:
-        owner: str | None = _process_name()
+        owner: str | None = identity()[1]
     elif lock.locked():
         owner, times = "SomeOtherThread" if lock._is_ours() else "SomeOtherProcess", "nonzero"
     else:
         owner = None
     return f"<RLock({owner}, {times})>"
-
-
-def _process_name() -> str:
-    """What `multiprocessing` calls this process; if it isn't there, this is the main one."""
-    process = sys.modules.get("multiprocessing.process")
-    return str(process.current_process().name) if process else "MainProcess"

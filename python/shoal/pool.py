@@ -176,6 +176,7 @@ class Pool(Maps):
         )
         register(self)
         levels.watch(_levels_changed)
+        _load_errors()
 
     def __new__(cls, *args: Any, kind: str = "process", **kwargs: Any) -> Self:
         if kwargs.get("cluster", None if kind == "thread" else default_cluster) is not None and cls is Pool:
@@ -528,8 +529,13 @@ class Pool(Maps):
                 self._callbacks = Callbacks(self._inbox())
             return self._callbacks
 
+    def _send(self, func: Callable[..., R], args: tuple[Any, ...]) -> Future[R]:
+        """As `submit`, for what is told its stream of random numbers by itself."""
+        task = self._base.submit_call(func, args, None, self._terms.engine)
+        return (self._future or self._load_future())(task, self._callbacks or self._threads())
+
     def _prepare(self, func: Callable[..., R]) -> Callable[..., R]:
-        """A function for many submits, serialized once, as it is now."""
+        """A function for many calls of `_send`, serialized once, as it is now."""
         return self._base.prepare(func, self._terms.engine)  # type: ignore[return-value]
 
     def _load_future(self) -> Callable[..., Future[Any]]:
@@ -555,6 +561,14 @@ def _seeds(seed: object) -> Seeds | None:
     from shoal.random import Seeds, checked
 
     return Seeds(checked(seed))
+
+
+def _load_errors() -> None:
+    """What failures are told with is there before there is one: then there may be no descriptor left to read it with.
+    It takes a millisecond, in which the interpreter of the zygote starts."""
+    import shoal.deaths
+    import shoal.described
+    import shoal.serialize.exceptions  # noqa: F401
 
 
 def register(pool: Pool) -> None:

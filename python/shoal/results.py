@@ -84,12 +84,16 @@ class MapResult(Generic[R]):
             return False
         return True
 
-    def cancel(self) -> bool:
+    def cancel(self, *, running: bool = False) -> bool:
         """Send no more, and take back what no worker has taken: then `get` raises `concurrent.futures.CancelledError`,
-        when what workers are at has ended. False if all tasks have ended."""
+        when what workers are at has ended. False if all tasks have ended.
+
+        Args:
+            running: whether to stop also what workers are at: these are ended and replaced. Threads are not.
+        """
         if self._done:
             return False
-        self._job.stop()
+        self._job.stop(running)
         # Whoever is waiting sees to it; and if nobody is, this thread does.
         self._advance(0)
         return True

@@ -231,8 +231,9 @@ class Job:
                     return True
             del value
 
-    def stop(self) -> None:
-        """Submit no more, and take back what no thread has taken: then `result` raises CancelledError."""
+    def stop(self, running: bool = False) -> None:
+        """Submit no more, and take back what no thread has taken: then `result` raises CancelledError. What threads are
+        at can't be stopped."""
         from concurrent.futures import CancelledError
 
         self._stream.stop(CancelledError("the map was cancelled"))

@@ -121,7 +121,7 @@ def told(figures: dict[str, Any], nodes: tuple[NodeShare, ...] = (), results: in
 def test_what_cost_most_is_told_first() -> None:
     slow = (NodeShare("a", 2, 75, 75, 1.9), NodeShare("b", 2, 25, 25, 1.9))
     assert told({"user": 3.8}, slow) == "An item took node b 3 times as long as the others."
-    assert "Nothing stood in its way" in told({"user": 3.8}, (NodeShare("a", 2, 50, 50, 1.9),) * 2)
+    assert "Nothing in the pool stood in its way" in told({"user": 3.8}, (NodeShare("a", 2, 50, 50, 1.9),) * 2)
     assert told({"user": 1.0, "transport": 3.0}).endswith("the workers 3 s: let each call do more.")
     assert "1 GB of arguments: what many calls need" in told({"user": 1.0, "transport": 3.0, "bytes": 10**9})
     assert "1 GB of results: return less" in told({"user": 1.0, "transport": 3.0}, results=10**9)

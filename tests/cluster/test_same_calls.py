@@ -23,6 +23,7 @@ LEFT_OUT = {
     "test_every_place_counts_its_tasks": "places are numbered in their node, see test_insight",
     "test_it_prints_a_line_for_each_worker_and_one_for_all": "the lines begin with their node, see test_insight",
     "test_the_file_has_a_track_for_each_worker_and_its_tasks_on_it": "tracks are those of a node, see test_insight",
+    "test_what_cannot_be_sent_does_not_count": "no item behind it is sent",
     "test_the_file_has_counters_of_the_queue_and_of_memory": "each node has a queue of its own",
     "test_a_record_says_where_it_comes_from": "it also says from which node, see test_said",
     "test_a_handler_may_use_the_pool_itself": "its pool is made when there is a handler, see test_said",

@@ -1,9 +1,11 @@
 """A task that nobody wants any more is taken out of the queue, or stopped."""
 
 import os
+import threading
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +104,66 @@ def test_error_callbacks_hear_of_it(tmp_path: Path) -> None:
         assert result.cancel(running=True)
         result.wait()
     assert [type(error) for error in errors] == [CancelledError]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_future_of_a_task_that_runs_is_cancelled_if_that_is_asked_for(tmp_path: Path, full: bool) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    with shoal.Executor(1) as executor:
+        future, told = executor.submit(touch_and_wait, started, gate), []
+        if full:
+            future.add_done_callback(told.append)
+        wait_for(started)
+        (worker,) = executor.workers
+        assert not future.cancel()
+        assert future.cancel(running=True)  # type: ignore[call-arg]  # shoal's takes more than the standard library's
+        assert future.cancelled() and future.done()
+        with pytest.raises(CancelledError):
+            future.result()
+        assert eventually(lambda: told == [future] * full)
+        assert executor.submit(os.getpid).result() != worker.pid
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"buffersize": 1}, {"buffersize": 3}])
+def test_a_map_that_is_cancelled_waits_for_what_runs_or_stops_it(tmp_path: Path, options: dict[str, int]) -> None:
+    gate = tmp_path / "gate"
+    with shoal.Pool(1) as pool:
+        for running in (False, True):
+            started = tmp_path / f"started{running}"
+            result = pool.starmap_async(touch_and_wait, [(started, gate)] * 20, **options)
+            wait_for(started)
+            (worker,) = pool.workers
+            started.unlink()
+            assert result.cancel(running=running)
+            if not running:
+                assert not result.ready()
+                gate.touch()
+            with pytest.raises(CancelledError):
+                result.get(timeout=100)
+            assert not result.cancel(running=True), "it has ended"
+            assert (pool.apply(os.getpid) == worker.pid) == (not running)
+            if running:
+                assert not started.exists(), "of all that was sent nothing begins any more"
+            gate.unlink(missing_ok=True)
+
+
+def test_who_waits_for_a_map_hears_that_it_was_cancelled(tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    with shoal.Pool(1) as pool:
+        for options in ({}, {"buffersize": 2}):
+            result = pool.starmap_async(touch_and_wait, [(started, gate)] * 4, **options)  # type: ignore[arg-type]
+            ends: list[BaseException] = []
+
+            def wait(result: Any = result, ends: list[BaseException] = ends) -> None:
+                try:
+                    result.get()
+                except BaseException as error:
+                    ends.append(error)
+
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            wait_for(started)
+            assert result.cancel(running=True)
+            waiting.join()
+            assert [type(end) for end in ends] == [CancelledError]
+            started.unlink()

@@ -1,8 +1,13 @@
 """`WorkerDied` tells all that is known: how, at what, and what the worker said last."""
 
+import collections
+import datetime
+import decimal
+import fractions
 import os
 import pickle
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import pytest
 import shoal
 from tests.conftest import Run
 from tests.faults import tasks
-from tests.pool.support import eventually
+from torture.group import Group
 
 
 def death_of(pool: shoal.Pool, function: object, *args: object, **kwds: object) -> shoal.WorkerDied:
@@ -52,6 +57,15 @@ def test_arguments_of_the_users_own_classes_are_named(pool: shoal.Pool) -> None:
 
     described = death_of(pool, die, tasks.Point(1, 2), len, {1: {2}}, np.float64(2)).task
     assert described.endswith(".die(<tests.faults.tasks.Point object>, len, {1: {2}}, np.float64(2.0))")
+
+
+def test_arguments_of_the_standard_librarys_plain_classes_are_shown(pool: shoal.Pool) -> None:
+    for things in (
+        [Path("/data/x.tif"), decimal.Decimal("1.5"), fractions.Fraction(1, 3), collections.OrderedDict(a=1)],
+        [datetime.date(2026, 2, 3), datetime.time(4, 5), datetime.datetime(2026, 2, 3), datetime.timedelta(hours=1)],
+        [uuid.UUID(int=5), collections.deque([1, 2]), datetime.UTC],
+    ):
+        assert death_of(pool, tasks.die_by, 9, *things).task == f"die_by(9, {', '.join(map(repr, things))})"
 
 
 def test_the_items_of_a_map(pool: shoal.Pool) -> None:
@@ -139,41 +153,37 @@ def test_a_flood_on_stderr_stops_nobody(run: Run) -> None:
 
 
 @pytest.fixture
-def small_group() -> Iterator[Path]:
-    """A control group with 200 MiB of memory, of version 2 where that rules memory, else of version 1."""
-    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    parent, limit = ("", "memory.max") if unified else ("memory", "memory.limit_in_bytes")
-    group = Path("/sys/fs/cgroup", parent, f"shoal-test-{os.getpid()}")
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"needs a control group of its own: {error}")
-    try:
-        try:
-            (group / limit).write_text(str(200 << 20))
-        except OSError as error:
-            pytest.skip(f"needs a control group with a limit: {error}")
-        yield group
-    finally:
-        # Those that were in it may still be ending.
-        eventually(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
+def group() -> Iterator[Group]:
+    """A control group with little memory."""
+    group = Group.make(f"shoal-test-{os.getpid()}", 200 << 20)
+    if group is None:
+        pytest.skip("no control group can be made here")
+    yield group
+    group.remove(100)
 
 
-def test_the_kernels_memory_killer_is_named(run: Run, small_group: Path) -> None:
-    result = run(f"""
-        import os
+def test_the_kernels_memory_killer_is_named(run: Run, group: Group) -> None:
+    result = run(
+        """
+        import os, signal, sys
         from pathlib import Path
-
-        Path({str(small_group)!r}, "cgroup.procs").write_text(str(os.getpid()))
+        Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
         import shoal
-        with shoal.Pool(1) as pool:
-            pool.apply(abs, (1,))
-            result = pool.apply_async(lambda: len(bytearray(b"x") * (1 << 30)))
-            try:
-                result.get()
-            except shoal.WorkerDied as error:
-                print(error)
-    """)
-    assert "killed by signal 9" in result.stdout, result.stderr
-    assert "the kernel killed it because memory had run out" in result.stdout
+
+        def gorge():
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            return len(bytearray(b"x") * (1 << 30))
+
+        with shoal.Pool(2) as pool:
+            pool.map(abs, range(10))
+            # Two at a time: each has its own kill to explain it.
+            for result in [pool.apply_async(gorge) for _ in range(4)]:
+                try:
+                    result.get()
+                except shoal.WorkerDied as error:
+                    print(error.exitcode, error.cause)
+        """,
+        str(group.path),
+    )
+    assert result.stdout.splitlines() == ["-9 the kernel killed it because memory had run out"] * 4, result.stderr
+    assert group.kills() == 4

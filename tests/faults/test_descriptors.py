@@ -99,3 +99,34 @@ for ending in ("goes on", "is closed", "is terminated"):
     went_on, closed, terminated = (lines.split() for lines in program.stdout.split("once more\n"))
     assert went_on == closed == ["died"] * 4
     assert terminated.count("died") >= 2 and terminated.count("died") + terminated.count("closed") == 4
+
+
+def test_how_a_task_has_failed_is_told_without_a_descriptor(run: Run) -> None:
+    source = """
+import signal, time
+from pathlib import Path
+
+def die(path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with shoal.Pool(2) as pool:
+    results = [pool.apply_async(die, (Path("/a"),)), pool.apply_async(time.sleep, (3600,), timeout=0.2)]
+    results += [pool.apply_async(divmod, (1, 0)), pool.apply_async(die, (Path("/b"),))]
+    # Nobody asks for them before, so that nothing is imported for it.
+    while not all(result.ready() for result in results):
+        time.sleep(0.001)
+    with filled():
+        for result in results:
+            try:
+                result.get()
+            except Exception as error:
+                print(type(error).__name__, getattr(error, "task", error))
+"""
+    program = run(FILLED + source)
+    assert program.stderr == ""
+    assert program.stdout.splitlines() == [
+        "WorkerDied die(PosixPath('/a'))",
+        "TaskTimeout sleep(3600)",
+        "ZeroDivisionError integer division or modulo by zero",
+        "WorkerDied die(PosixPath('/b'))",
+    ]

@@ -279,3 +279,15 @@ def test_ctrl_c_beside_a_thread_that_waits_ends_the_program(tmp_path: Path) -> N
         assert (output, errors.count("Traceback"), errors.count("KeyboardInterrupt")) == ("", 1, 1), errors
         assert program.returncode == -signal.SIGINT
         assert remains.are_gone()
+
+
+@pytest.mark.parametrize("ending", ["", "pool.terminate()", "sys.exit(0)", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_a_program_that_ends_before_its_workers_are_there_says_nothing(tmp_path: Path, ending: str) -> None:
+    source = f"import os, sys, time, shoal\npool = shoal.Pool(2)\ntime.sleep(float(sys.argv[1]))\n{ending}\n"
+    for n in range(8):
+        # Later each time: before the zygote is there, while it imports, while it forks, while workers settle.
+        command = [sys.executable, "-c", source, str(n * 0.01)]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+            # First: as long as nobody has taken note of its end, it can be found.
+            program.wait()
+            assert program.communicate(timeout=100)[1] == ""

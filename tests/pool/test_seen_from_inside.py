@@ -38,6 +38,23 @@ def test_one_that_takes_the_place_of_another_has_its_number() -> None:
         assert len({pool.apply(os.getpid) for _ in range(3)}) == 3
 
 
+def test_it_has_its_name_also_where_nobody_has_imported_multiprocessing(run: Run) -> None:
+    result = run("""
+        import sys
+        import shoal
+
+        def held():
+            with lock:
+                return "multiprocessing.process" in sys.modules, repr(lock)
+
+        lock = shoal.RLock()
+        with shoal.Pool(1) as pool:
+            print(held(), pool.apply(held))
+    """)
+    expected = "(False, '<RLock(MainProcess, 1)>') (False, '<RLock(shoal-worker-0, 1)>')"
+    assert result.stdout.strip() == expected, result.stderr
+
+
 def test_its_parent_is_the_client(pool: shoal.Pool) -> None:
     assert pool.apply(parent) == ("MainProcess", os.getpid(), True)
 

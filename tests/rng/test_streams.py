@@ -117,10 +117,12 @@ def test_the_blocks_of_an_array_draw_by_their_place(seeded: shoal.Pool) -> None:
     assert drawn.tolist() == numpy.concatenate(expected).tolist()
 
 
-def test_an_executor_draws_by_the_order_of_its_calls() -> None:
+@pytest.mark.parametrize("options", [{}, {"chunksize": 3}, {"buffersize": 2}, {"chunksize": 2, "buffersize": 1}])
+def test_an_executor_draws_as_a_pool_does(options: dict[str, int]) -> None:
     with shoal.Executor(2, seed=SEED) as executor:
         assert executor.submit(draw).result() == spawned(0)
-        assert list(executor.map(draw, range(5))) == [spawned(call) for call in range(1, 6)]
+        assert list(executor.map(draw, range(5), **options)) == [spawned(1, item) for item in range(5)]
+        assert executor.submit(draw).result() == spawned(2)
 
 
 def test_the_map_of_the_process_takes_a_seed() -> None:

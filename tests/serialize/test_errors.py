@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 
@@ -105,3 +106,48 @@ def test_importing_serialize_leaves_slow_imports_for_later(run_script: Callable[
         print(sorted(slow & (set(sys.modules) - before)))
     """)
     assert printed == "[]\n"
+
+
+def test_broken_executors_join_the_family_when_they_are_imported(run_script: Callable[[str], str]) -> None:
+    """They bring all of multiprocessing along, for which nobody should wait who does not ask for them."""
+    printed = run_script("""
+        import importlib.util
+        import sys
+        from shoal import PoolClosed, WorkerDied
+
+        errors = [WorkerDied(1), PoolClosed("closed")]
+        print(all(isinstance(error, RuntimeError) for error in errors), "concurrent.futures" in sys.modules)
+        import concurrent.futures
+        print(all(isinstance(error, concurrent.futures.BrokenExecutor) for error in errors))
+        # To ask where it is does not import it.
+        importlib.util.find_spec("concurrent.futures.process")
+        print("concurrent.futures.process" in sys.modules)
+        for error in errors:
+            try:
+                raise error
+            except ImportError:
+                pass
+            except __import__("concurrent.futures.process").futures.process.BrokenProcessPool as caught:
+                print(caught is error, isinstance(caught, RuntimeError), isinstance(caught, ValueError))
+    """)
+    assert printed.splitlines() == ["True False", "True", "False", "True True False", "True True True"]
+
+
+def test_who_has_concurrent_futures_may_name_them_without_an_import(run_script: Callable[[str], str]) -> None:
+    printed = run_script("""
+        import concurrent.futures
+        from shoal import WorkerDied
+
+        try:
+            raise WorkerDied(1)
+        except concurrent.futures.process.BrokenProcessPool as error:
+            print(error.pid)
+    """)
+    assert printed == "1\n"
+
+
+def test_a_signal_is_named_as_the_standard_library_does() -> None:
+    for number in range(1, signal.NSIG):
+        known = number in set(signal.Signals)
+        name = f" ({signal.Signals(number).name})" if known else " "
+        assert f"was killed by signal {number}{name}" in f"{errors.WorkerDied(1, -number)} "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..world import World
 from .calls import calls, cancels, retries, timeouts
+from .edge import gluttons
 from .maps import maps, streams
 from .pools import bombs, pools
 from .shared import arrays, counters, locks, queues
@@ -29,4 +30,5 @@ ACTS: tuple[Act, ...] = (
     pools,
     bombs,
     visits,
+    gluttons,
 )

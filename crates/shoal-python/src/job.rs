@@ -38,11 +38,37 @@ pub struct Job {
     state: Mutex<Option<State>>,
     pool: Arc<Pool>,
     /// Whether it is to end as soon as may be: seen by the thread that runs it.
-    stopped: AtomicBool,
+    stop: Stop,
     /// Items that are not done, told by the thread that runs it.
     left: AtomicUsize,
     /// Items of a piece, if that is fixed.
     fixed: Option<usize>,
+}
+
+/// How a map is to end, as whoever cancels it tells the thread that runs it.
+#[derive(Debug, Default)]
+pub struct Stop {
+    asked: AtomicBool,
+    /// Also what workers are at.
+    running: AtomicBool,
+}
+
+impl Stop {
+    pub fn ask(&self, running: bool) {
+        // Before the question: who sees that sees this. What was asked for is not taken back by somebody who asks for less.
+        self.running.fetch_or(running, Ordering::SeqCst);
+        self.asked.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether something was asked for that was not taken.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// What was asked for, once: whether what workers are at is to be stopped, too.
+    pub fn take(&self) -> Option<bool> {
+        self.asked.swap(false, Ordering::SeqCst).then(|| self.running.load(Ordering::SeqCst))
+    }
 }
 
 struct State {
@@ -215,14 +241,14 @@ impl State {
         results.set_slice(chunk.start, middle, &value)
     }
 
-    /// Sends no more, and takes back what no worker has taken.
-    fn stop(&mut self, py: Python<'_>) {
+    /// Sends no more, and takes back what no worker has taken; if `running`, stops what workers are at as well.
+    fn stop(&mut self, py: Python<'_>, running: bool) {
         if self.is_done() {
             return;
         }
         self.chunks.abandon();
         let numbers: Vec<u64> = self.sent.values().map(|(_, number)| *number).collect();
-        py.detach(|| numbers.into_iter().for_each(|number| _ = self.pool.cancel(number)));
+        py.detach(|| self.pool.stop_all(numbers, running));
         self.failed(py, 0, cancelled(py, &self.named.label.name));
     }
 
@@ -327,7 +353,7 @@ impl Job {
         Ok(Job {
             state: Mutex::new(Some(state)),
             pool: pool.pool.clone(),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
             left: AtomicUsize::new(len),
             fixed: chunksize,
         })
@@ -361,9 +387,10 @@ impl Job {
     }
 
     /// Have whoever runs it, or does so next, send no more and take back what no worker has taken: then `result` raises
-    /// CancelledError. What workers are at is waited for as ever.
-    fn stop(&self, py: Python<'_>) {
-        self.stopped.store(true, Ordering::SeqCst);
+    /// CancelledError. What workers are at is waited for as ever, or stopped by ending them, if `running`.
+    #[pyo3(signature = (running = false))]
+    fn stop(&self, py: Python<'_>, running: bool) {
+        self.stop.ask(running);
         Inside::detach(py, || self.pool.wake());
     }
 
@@ -386,11 +413,9 @@ impl Job {
 impl Job {
     fn advance(&self, py: Python<'_>, state: &mut State, timeout: Option<f64>) -> PyResult<bool> {
         let started = std::time::Instant::now();
-        let mut going = true;
         loop {
-            if going && self.stopped.load(Ordering::SeqCst) {
-                going = false;
-                state.stop(py);
+            if let Some(running) = self.stop.take() {
+                state.stop(py, running);
             }
             if timeout.is_some_and(|timeout| timeout <= 0.0) {
                 // Only a look: but what has come should be seen.
@@ -417,8 +442,7 @@ impl Job {
                 return Ok(false);
             }
             let inbox = state.inbox.clone();
-            let stopped = || going && self.stopped.load(Ordering::SeqCst);
-            wait(py, &state.pool, Tone::Idle, || !inbox.is_empty() || stopped(), left)?;
+            wait(py, &state.pool, Tone::Idle, || !inbox.is_empty() || self.stop.is_asked(), left)?;
             state.watch.has_waited(then);
         }
     }

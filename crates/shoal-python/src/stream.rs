@@ -26,7 +26,7 @@ use self::arrived::{Arrivals, Arrived};
 use crate::errors::{exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
-use crate::pool::{Named, PoolBase, hear_first, wait};
+use crate::pool::{Named, PoolBase, cancelled, hear_first, wait};
 use crate::wire::{self, Writer, call, result};
 
 pub use self::iterator::IMapIterator;
@@ -300,6 +300,14 @@ impl State {
         self.last = self.last.take().or(error);
     }
 
+    /// Reads no more, and takes back what no worker has taken; if `running`, stops what workers are at as well.
+    fn stop(&mut self, py: Python<'_>, running: bool) {
+        // The item that an interrupt came in the way of is not to be sent either.
+        self.again = None;
+        self.end(py, Some(cancelled(py, &self.named.label.name)));
+        py.detach(|| self.batches.stop(running));
+    }
+
     fn collect(&mut self) {
         for (piece, outcome) in self.batches.ended() {
             let nanos = if let Outcome::Done { nanos, .. } = outcome { Some(nanos) } else { None };
@@ -364,21 +372,28 @@ impl State {
                 self.owner = None;
                 return Err(self.last.take().unwrap_or_else(|| PyStopIteration::new_err(())));
             }
-            if !self.wait(py, Tone::Completion, timeout, started)? {
+            if !self.wait(py, Tone::Completion, timeout, started, || false)? {
                 return Ok(None);
             }
         }
     }
 
-    /// Waits until something has ended; `false`: the time is up.
-    fn wait(&mut self, py: Python<'_>, tone: Tone, timeout: Option<f64>, started: Instant) -> PyResult<bool> {
+    /// Waits until something has ended, or that was `enough`; `false`: the time is up.
+    fn wait(
+        &mut self,
+        py: Python<'_>,
+        tone: Tone,
+        timeout: Option<f64>,
+        started: Instant,
+        enough: impl Fn() -> bool + Send,
+    ) -> PyResult<bool> {
         if self.batches.sent() == 0 || !self.inbox.is_empty() {
             return Ok(true);
         }
         let left = timeout.map(|timeout| timeout - started.elapsed().as_secs_f64());
         let inbox = self.inbox.clone();
         let then = clock::nanos();
-        let waited = wait(py, &self.pool, tone, move || !inbox.is_empty(), left);
+        let waited = wait(py, &self.pool, tone, move || !inbox.is_empty() || enough(), left);
         self.watch.has_waited(then);
         waited
     }

@@ -3,17 +3,30 @@
 //! A process that the out-of-memory killer ends has died of SIGKILL, as any other. Only the counters tell: that of the
 //! control group, of both versions, or else that of the machine. They grow before the signal is sent.
 
-use crate::cgroup::{Group, groups};
 use std::fs;
+use std::path::PathBuf;
 
-/// How many processes the kernel has killed for want of memory in this process's control group; on the whole machine
-/// if there is none that counts.
-pub fn kills() -> u64 {
-    let own = groups("memory").into_iter().find_map(|group| match group {
-        Group::V2(_) => parse(&group.read("memory.events")?),
-        Group::V1(_) => parse(&group.read("memory.oom_control")?),
-    });
-    own.or_else(|| parse(&fs::read_to_string("/proc/vmstat").ok()?)).unwrap_or(0)
+use crate::cgroup::{Group, groups};
+
+/// The kernel's counter of processes that it has killed for want of memory.
+#[derive(Debug)]
+pub struct Counter(PathBuf);
+
+impl Counter {
+    /// That of this process's control group; that of the whole machine if there is none that counts.
+    pub fn find() -> Counter {
+        let files = groups("memory").into_iter().map(|group| match group {
+            Group::V2(directory) => directory.join("memory.events"),
+            Group::V1(directory) => directory.join("memory.oom_control"),
+        });
+        let own = files.map(Counter).find(|counter| counter.read().is_some());
+        own.unwrap_or_else(|| Counter("/proc/vmstat".into()))
+    }
+
+    /// How many there were; `None` if that can't be read, as when no descriptor is left.
+    pub fn read(&self) -> Option<u64> {
+        parse(&fs::read_to_string(&self.0).ok()?)
+    }
 }
 
 /// The number behind `oom_kill`.
@@ -34,6 +47,7 @@ mod tests {
 
     #[test]
     fn it_can_be_asked_for_anywhere() {
-        assert!(kills() <= kills());
+        let counter = Counter::find();
+        assert!(counter.read().is_some() && counter.read() <= counter.read());
     }
 }

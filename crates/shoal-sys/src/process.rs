@@ -141,6 +141,16 @@ pub fn reap() -> io::Result<Option<(u32, Exit)>> {
     }
 }
 
+/// Has this process's children wait for [`reap`] when they have ended. That is what a new process has, unless the one that
+/// started it leaves its children to nobody (SIGCHLD ignored): then it has that from there.
+pub fn keep_dead_children() -> io::Result<()> {
+    // SAFETY: the default action needs no handler.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Splits this process in two: `Some(child's id)` in the parent, `None` in the child.
 ///
 /// # Safety
@@ -292,6 +302,18 @@ mod tests {
             ours.send(b"go", &[]).unwrap();
             assert_eq!(reap_one(), (waits, Exit::Code(3)));
             reap().unwrap().is_none()
+        })
+        .assert_ok();
+    }
+
+    #[test]
+    fn children_wait_to_be_reaped_whatever_the_parents_parent_thinks_of_its_own() {
+        in_child(|| {
+            // SAFETY: nobody in this process relies on it.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            keep_dead_children().unwrap();
+            let killed = fork_into(|| die_of(libc::SIGKILL));
+            reap_one() == (killed, Exit::Signal(9))
         })
         .assert_ok();
     }

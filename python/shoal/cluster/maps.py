@@ -67,10 +67,11 @@ class Job:
             self._pieces.out -= count
         self._pieces.come.clear()
 
-    def stop(self) -> None:
-        """Submit no more, and take back what no worker has taken: then `result` raises CancelledError."""
+    def stop(self, running: bool = False) -> None:
+        """Submit no more, and take back what no worker has taken: then `result` raises CancelledError. If `running`,
+        what workers are at is stopped."""
         self._stopped = True
-        self._pieces.stop()
+        self._pieces.stop(running)
 
     def result(self) -> list[Any]:
         """The results, or the first exception."""

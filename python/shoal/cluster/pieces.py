@@ -235,11 +235,11 @@ class Pieces:
         if self._fixed is None:
             self._fixed = 1
 
-    def stop(self) -> None:
-        """Read no more, and take back what no worker has taken."""
+    def stop(self, running: bool = False) -> None:
+        """Read no more, and take back what no worker has taken; if `running`, stop what workers are at as well."""
         self._read_no_more()
         for task, _ in list(self._sent.values()):
-            task.cancel()
+            task.cancel(running=running)
 
     def forget(self) -> None:
         """Read no more, and let go of everything."""

@@ -26,8 +26,9 @@ def levels() -> Levels | None:
     if logging is None:
         return None
     loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]
-    own = {logger.name: logger.level for logger in loggers if isinstance(logger, logging.Logger) and logger.level}
-    return logging.root.manager.disable, own
+    # Plain numbers: somebody may have levels that are more, of a class that workers don't have.
+    own = {logger.name: int(logger.level) for logger in loggers if isinstance(logger, logging.Logger) and logger.level}
+    return int(logging.root.manager.disable), own
 
 
 # ---- in the client ---------------------------------------------------------------------------------------------------

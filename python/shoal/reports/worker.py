@@ -50,8 +50,10 @@ def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[byt
 
     def take_notice(notice: bytes) -> None:
         nonlocal wanted
-        wanted = pickle.loads(notice)
-        set_known_levels()
+        told = _levels_in(notice)
+        if told is not None:
+            wanted = told
+            set_known_levels()
 
     # Most workers never log: it takes milliseconds to import.
     if "logging" in sys.modules:
@@ -59,3 +61,13 @@ def settle(reporter: Reporter, number: int, settings: Settings) -> Callable[[byt
     else:
         when_imported("logging", settle_logging)
     return take_notice
+
+
+def _levels_in(notice: bytes) -> Levels | None:
+    """What the client has left; None if somebody has written over it: levels are not worth the end of a worker."""
+    try:
+        disabled, own = told = pickle.loads(notice)
+        sound = type(disabled) is int and all(type(name) is str and type(own[name]) is int for name in own)
+    except Exception:  # bytes of any kind raise any kind
+        return None
+    return told if sound else None

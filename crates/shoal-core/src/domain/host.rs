@@ -16,6 +16,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 
 use super::guest::broker_name;
 use super::hearing::streams;
+use super::kills::Kills;
 use super::registry::{Budget, Local, Registry};
 use super::state::{PoolLink, SeatLink, State, Watch};
 use super::supervisor;
@@ -79,8 +80,9 @@ pub struct Host {
     /// Who passes on what workers say, of pools that have no voice of their own.
     pub(super) voice: Arc<Voice>,
     state: Mutex<State>,
-    /// Kills for want of memory that are known of.
-    oom_kills: AtomicU64,
+    /// Of whom the kernel has killed for want of memory.
+    kills: Mutex<Kills>,
+    killed: oom::Counter,
     numbers: AtomicU32,
 }
 
@@ -140,6 +142,7 @@ impl Host {
         heap: impl FnOnce(&Weak<Host>) -> Arc<Heap>,
     ) -> Result<Arc<Host>> {
         let notifier = Notifier::new()?;
+        let killed = oom::Counter::find();
         let host = Arc::new_cyclic(|host| Host {
             pid: process::pid(),
             address,
@@ -149,7 +152,8 @@ impl Host {
             notifier,
             voice: Arc::default(),
             state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
-            oom_kills: AtomicU64::new(oom::kills()),
+            kills: Mutex::new(Kills::new(killed.read().unwrap_or(0), Instant::now())),
+            killed,
             numbers: AtomicU32::new(1),
         });
         HOSTS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::leak(Box::new(host.clone())));
@@ -195,14 +199,20 @@ impl Host {
         usage
     }
 
-    /// Whether the kernel has killed a process for want of memory that was not asked for here yet.
+    /// Whether a process that has just died of SIGKILL was killed by the kernel, for want of memory.
     pub(super) fn has_been_out_of_memory(&self) -> bool {
-        let known = self.oom_kills.load(Ordering::Relaxed);
-        let killed = oom::kills() > known;
-        if killed {
-            self.oom_kills.store(known + 1, Ordering::Relaxed);
+        self.killed.read().is_some_and(|count| self.kills().explain_one(count, Instant::now()))
+    }
+
+    /// Looks whether the kernel has killed somebody for want of memory. To be called now and then while tasks run.
+    pub(crate) fn look_for_kills(&self) {
+        if let Some(count) = self.killed.read() {
+            self.kills().see(count, Instant::now());
         }
-        killed
+    }
+
+    fn kills(&self) -> MutexGuard<'_, Kills> {
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Limits the memory of all segments of the domain, in bytes. The limit before.

@@ -11,6 +11,7 @@ pub(crate) mod guest;
 mod guests;
 mod hearing;
 pub mod host;
+mod kills;
 pub(crate) mod registry;
 mod reports;
 pub mod stand_in;

@@ -298,6 +298,12 @@ impl Shared {
 }
 
 impl Out {
+    /// What was still to be sent is forgotten.
+    fn let_go(&mut self) {
+        self.back.clear();
+        self.open = None;
+    }
+
     /// Whether something may be given back while nobody else would see it.
     fn waits_for_input(&self) -> bool {
         self.reading && (self.divisible > 0 || !self.back.is_empty())
@@ -388,25 +394,23 @@ impl Batches {
         !out.back.is_empty() || out.open.is_some() || out.divisible > 0
     }
 
-    /// Takes back what no worker has begun; lets go of what was not sent.
-    pub fn cancel(&self) {
-        let numbers: Vec<u64> = {
-            let mut out = self.0.lock();
-            out.back.clear();
-            out.open = None;
-            out.sent.values().map(|(_, number)| *number).collect()
-        };
-        // Told to the inbox: whoever asks what has ended must not be waited for here.
-        numbers.into_iter().for_each(|number| _ = self.0.pool.cancel(number));
-    }
-
     /// Why nothing more can be sent, once; what was still to be sent is let go of.
     pub fn take_failure(&self) -> Option<Error> {
         let mut out = self.0.lock();
         let error = out.failed.take()?;
-        out.back.clear();
-        out.open = None;
+        out.let_go();
         Some(error)
+    }
+
+    /// Sends no more, and takes back what no worker has taken; if `running`, stops what workers are at as well.
+    pub fn stop(&self, running: bool) {
+        let numbers: Vec<u64> = {
+            let mut out = self.0.lock();
+            out.let_go();
+            out.sent.values().map(|(_, number)| *number).collect()
+        };
+        // Told to the inbox: whoever asks what has ended must not be waited for here.
+        self.0.pool.stop_all(numbers, running);
     }
 }
 

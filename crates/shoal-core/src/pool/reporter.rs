@@ -123,6 +123,21 @@ mod tests {
         }
 
         #[test]
+        fn a_message_arrives_whole_and_once_whatever_others_send_in_between(
+            message in content(),
+            others in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
+        ) {
+            let mut parts = Parts::default();
+            let mut others = others.into_iter().filter(|packet| !packet.starts_with(&[1, 0, 0, 0, 7, 0, 0, 0]));
+            let mut arrived = vec![];
+            for packet in packets(1, 7, &message) {
+                arrived.extend(parts.add(&packet));
+                (0..3).for_each(|_| _ = others.next().and_then(|other| parts.add(&other)));
+            }
+            prop_assert_eq!(arrived, vec![message]);
+        }
+
+        #[test]
         fn no_packet_makes_the_listener_panic(packet in prop::collection::vec(any::<u8>(), 0..32)) {
             Parts::default().add(&packet);
         }

@@ -54,6 +54,7 @@ pub enum Request {
 impl Zygote {
     /// Takes over the socket to the client.
     pub fn new(socket: Seqpacket) -> Result<Zygote> {
+        process::keep_dead_children()?;
         let client = process::pidfd_open(socket.peer()?.pid)?;
         Ok(Zygote { socket, client, pid: process::pid(), children: HashMap::new() })
     }

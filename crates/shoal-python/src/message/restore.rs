@@ -239,7 +239,11 @@ pub fn restore_array<'py>(py: Python<'py>, index: usize, dtype: Bound<'py, PyAny
         Ok(number) => numpy.dtype(py, number.extract()?)?,
         Err(_) => dtype,
     };
-    let (_, item, _) = dtype_of(py, numpy, dtype.as_ptr())?;
+    let (_, item, plain) = dtype_of(py, numpy, dtype.as_ptr())?;
+    if !plain {
+        // Its items would be addresses of objects.
+        return Err(damaged());
+    }
     let item = item as isize;
     let part = RESTORING.with_borrow(|stack| {
         let part = stack.last()?.parts.get(index)?;

@@ -71,7 +71,7 @@ impl IMapIterator {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let _inside = Inside::enter(py);
         if let Turn::Mine(state) = self.0.take(py, None)? {
-            py.detach(|| state.batches.cancel());
+            py.detach(|| state.batches.stop(false));
             drop(state.close());
         }
         Ok(())
@@ -87,7 +87,7 @@ impl IMapIterator {
             if state.is_over() {
                 return Ok(());
             }
-            state.wait(py, Tone::Completion, None, Instant::now())?;
+            state.wait(py, Tone::Completion, None, Instant::now(), || false)?;
         }
     }
 

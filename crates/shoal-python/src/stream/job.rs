@@ -1,7 +1,6 @@
 //! `map` over what is no sequence: all results are kept.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -14,7 +13,8 @@ use super::turn::{Turn, Turns};
 use super::{Plan, State};
 use crate::errors::is_interrupt;
 use crate::inside::Inside;
-use crate::pool::{PoolBase, cancelled, hear_first};
+use crate::job::Stop;
+use crate::pool::{PoolBase, hear_first};
 
 /// A map over an input that is read on the way; all results are kept.
 #[pyclass(frozen, module = "shoal._engine")]
@@ -22,7 +22,7 @@ pub struct StreamJob {
     kept: Turns<Kept>,
     pool: Arc<Pool>,
     /// Whether it is to read no more: seen by the thread that runs it.
-    stopped: AtomicBool,
+    stop: Stop,
 }
 
 struct Kept {
@@ -33,16 +33,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stopped: &AtomicBool) -> PyResult<bool> {
+    fn run(&mut self, py: Python<'_>, timeout: Option<f64>, stop: &Stop) -> PyResult<bool> {
         let started = Instant::now();
         if timeout.is_some_and(|timeout| timeout <= 0.0) {
             // Only a look: but what has come should be seen.
             py.detach(|| self.state.pool.collect());
         }
         loop {
-            if stopped.swap(false, Ordering::SeqCst) && !self.state.is_over() {
-                self.state.end(py, Some(cancelled(py, &self.state.named.label.name)));
-                py.detach(|| self.state.batches.cancel());
+            if let Some(running) = stop.take()
+                && !self.state.is_over()
+            {
+                self.state.stop(py, running);
             }
             self.state.pump(py);
             self.state.interrupted()?;
@@ -60,7 +61,7 @@ impl Kept {
                 hear_first(py, &self.state.pool);
                 return Ok(true);
             }
-            if !self.state.wait(py, Tone::Idle, timeout, started)? {
+            if !self.state.wait(py, Tone::Idle, timeout, started, || stop.is_asked())? {
                 return Ok(false);
             }
         }
@@ -85,7 +86,7 @@ impl StreamJob {
         let plan = Plan { func, items, chunksize, buffersize, star, ordered: true, keep: true };
         let state = State::new(pool, None, &plan)?;
         let kept = Kept { state, results: PyList::empty(py).unbind(), error: None };
-        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stopped: AtomicBool::new(false) })
+        Ok(StreamJob { kept: Turns::new(kept), pool: pool.pool.clone(), stop: Stop::default() })
     }
 
     /// Send the first pieces. Whether somebody has to go on with it.
@@ -102,16 +103,17 @@ impl StreamJob {
     fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let _inside = Inside::enter(py);
         match self.kept.take(py, timeout)? {
-            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stopped),
+            Turn::Mine(mut kept) => kept.run(py, timeout, &self.stop),
             Turn::Closed => Ok(true),
             Turn::TimedOut => Ok(false),
         }
     }
 
     /// Have whoever runs it, or does so next, read no more of the input and take back what no worker has taken: then
-    /// `result` raises CancelledError. What workers are at is waited for as ever.
-    fn stop(&self, py: Python<'_>) {
-        self.stopped.store(true, Ordering::SeqCst);
+    /// `result` raises CancelledError. What workers are at is waited for as ever, or stopped by ending them, if `running`.
+    #[pyo3(signature = (running = false))]
+    fn stop(&self, py: Python<'_>, running: bool) {
+        self.stop.ask(running);
         Inside::detach(py, || self.pool.wake());
     }
 

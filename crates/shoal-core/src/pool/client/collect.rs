@@ -341,8 +341,9 @@ impl Shared {
                 self.drain();
             }
             self.tell_followers();
-            if wake == Wake::TimedOut {
+            if wake == Wake::TimedOut && lock(&self.core).tasks.len() > 0 {
                 self.look_for_lost();
+                self.host.look_for_kills();
             }
         }
     }

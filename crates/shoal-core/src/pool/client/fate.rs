@@ -25,6 +25,15 @@ pub(super) const MOMENT: Duration = Duration::from_millis(1);
 const PARTING: Duration = Duration::from_millis(100);
 
 impl Pool {
+    /// Takes tasks back; if `running`, also stops those that workers run, by ending these.
+    pub fn stop_all(&self, numbers: impl IntoIterator<Item = u64>, running: bool) {
+        // First what is queued, or who comes in the place of a worker that is ended would begin with it.
+        let taken: Vec<u64> = numbers.into_iter().filter(|number| !self.cancel(*number)).collect();
+        if running {
+            taken.into_iter().for_each(|number| _ = self.stop(number));
+        }
+    }
+
     /// Takes a task back, or stops it by ending its worker if one runs it. `false`: it has ended.
     ///
     /// Its outcome is [`Outcome::Cancelled`], at once.

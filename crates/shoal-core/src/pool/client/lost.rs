@@ -17,9 +17,6 @@ const WRITTEN_OVER: &str = "somebody has written over the memory that the pool a
 impl Shared {
     /// Looks for all tasks that are out.
     pub(super) fn look_for_lost(&self) {
-        if lock(&self.core).tasks.len() == 0 {
-            return;
-        }
         let collecting = self.take_collector();
         if self.settling.load(Ordering::SeqCst) {
             // What the dead one has left is on its way, and at none of these places.
