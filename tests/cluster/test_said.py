@@ -16,7 +16,7 @@ import pytest
 
 import shoal
 from tests.logs.test_records import NAME, Kept, info
-from tests.logs.test_switches import ALL, speak
+from tests.logs.test_switches import ALL, logged, speak
 from tests.pool.support import eventually
 from tests.progress.terminal import on_terminal
 
@@ -105,7 +105,7 @@ def test_what_is_switched_off_is_silent_and_the_rest_is_heard(
             with shoal.Pool(1, cluster=cluster, **options) as pool:  # type: ignore[arg-type]
                 pool.submit(speak).result()
         said = capfd.readouterr()
-        assert (said.out, said.err, list(caplog.messages), [str(w.message) for w in shown]) == expected
+        assert (said.out, said.err, logged(caplog), [str(w.message) for w in shown]) == expected
 
 
 def test_a_switch_is_true_or_false(cluster: Any) -> None:

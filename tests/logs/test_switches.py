@@ -14,11 +14,19 @@ import pytest
 import shoal
 
 
+LOGGER = "tests.switches"
+
+
 def speak() -> None:
     print("printed")
     print("complained", file=sys.stderr)
-    logging.getLogger("tests.switches").warning("logged")
+    logging.getLogger(LOGGER).warning("logged")
     warnings.warn("warned", stacklevel=1)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What came of it: a cluster in this process logs things of its own."""
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def heard(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -
             with make(1, **options) as pool:
                 pool.submit(speak).result()
         out, err = capfd.readouterr()
-        return out, err, list(caplog.messages), [str(warning.message) for warning in shown]
+        return out, err, logged(caplog), [str(warning.message) for warning in shown]
 
     return heard
 
