@@ -13,7 +13,6 @@ import pytest
 
 import shoal
 
-
 LOGGER = "tests.switches"
 
 
