@@ -80,7 +80,11 @@ class Referee:
             words = said.read().decode(errors="replace")
             told.seek(0)
             lines = told.read().decode().splitlines()
-        if code is None or (code != 0 and not plan.violent) or "panicked at" in words:
+        # At the edge of memory it may be this life whom the kernel takes: when it has just killed all that were larger,
+        # and has not got their memory yet.
+        taken = code == -signal.SIGKILL and group is not None and group.kills() > 0
+        self.counts["clients killed by the kernel"] += taken
+        if code is None or (code != 0 and not plan.violent and not taken) or "panicked at" in words:
             print(f"\n{words}\nThis life ended with {code}. Once more: make torture LIFE={seed}")
             return False
         if left := leftovers(mark):

@@ -308,6 +308,7 @@ impl Host {
             control: Some(Arc::new(ours)),
             pidfd: None,
             pid: 0,
+            killed: false,
             since: Instant::now(),
             voice: voice.voice.clone(),
             words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
@@ -356,6 +357,7 @@ impl Host {
     /// Sends a signal to a worker, if it still is there.
     pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
         let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
+            seat.killed |= signal == process::Signal::KILL;
             if seat.pidfd.is_none() && seat.pid != 0 {
                 // There was none free when it was told of.
                 seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);

@@ -73,6 +73,8 @@ pub(super) struct SeatLink {
     pub(super) control: Option<Arc<Seqpacket>>,
     pub(super) pidfd: Option<Arc<OwnedFd>>,
     pub(super) pid: u32,
+    /// Whether it was sent SIGKILL from here.
+    pub(super) killed: bool,
     /// When it was forked.
     pub(super) since: Instant,
     /// Who passes on what it says.

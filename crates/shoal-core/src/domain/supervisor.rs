@@ -304,8 +304,9 @@ fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
 
 /// Finds out what can be known of a death.
 fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
-    let seat = host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone(), seat.voice.clone()));
-    let Some((since, words, voice)) = seat else { return };
+    let seat =
+        host.state().seats.get(&place).map(|seat| (seat.since, seat.words.clone(), seat.voice.clone(), seat.killed));
+    let Some((since, words, voice, killed)) = seat else { return };
     death.uptime = since.elapsed();
     // What it reported before its end, too, is passed on before anybody hears of that.
     host.hear_reports(&voice);
@@ -320,7 +321,8 @@ fn inquire(host: &Arc<Host>, place: Place, death: &mut Death) {
             (death.words, death.answer) = (left.last, left.answer);
         }
     }
-    if death.code == -Signal::KILL.as_raw() && host.has_been_out_of_memory() {
+    // One that was killed from here must not pass for the one that the kernel has killed meanwhile.
+    if death.code == -Signal::KILL.as_raw() && !killed && host.has_been_out_of_memory() {
         death.cause = Cause::OutOfMemory;
     }
 }
