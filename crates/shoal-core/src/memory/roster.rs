@@ -267,7 +267,8 @@ mod shared {
 
         /// The host: the number of the next segment, from 1 on, as 0 means nowhere.
         pub fn next_segment(&self) -> u32 {
-            self.page().segments.fetch_add(1, Ordering::Relaxed) + 1
+            // Whatever others have written there.
+            self.page().segments.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
         }
 
         /// A number that tells this domain from others. No secret.
