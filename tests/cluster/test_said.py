@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import shoal
-from tests.logs.test_records import NAME, Kept, info
+from tests.logs.test_records import NAME, Kept, info, listening
 from tests.logs.test_switches import ALL, logged, speak
 from tests.pool.support import eventually
 from tests.progress.terminal import on_terminal
@@ -23,15 +23,8 @@ from tests.progress.terminal import on_terminal
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    """A handler of the logger, which takes what is INFO or more."""
-    handler, log = Kept(), logging.getLogger(NAME)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    yield handler
-    log.propagate = True
-    log.setLevel(logging.NOTSET)
-    log.removeHandler(handler)
+    with listening() as handler:
+        yield handler
 
 
 def test_a_record_tells_its_node_worker_and_task_and_is_here_before_the_result(kept: Kept, pool: shoal.Pool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -34,17 +35,25 @@ class Kept(logging.Handler):
         return [record.getMessage() for record in self.records]
 
 
-@pytest.fixture
-def kept() -> Iterator[Kept]:
+@contextlib.contextmanager
+def listening() -> Iterator[Kept]:
     """A handler of the logger, which takes what is INFO or more."""
     handler, log = Kept(), logging.getLogger(NAME)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    yield handler
-    log.propagate = True
-    log.setLevel(logging.NOTSET)
-    log.removeHandler(handler)
+    try:
+        yield handler
+    finally:
+        log.propagate = True
+        log.setLevel(logging.NOTSET)
+        log.removeHandler(handler)
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    with listening() as handler:
+        yield handler
 
 
 @pytest.fixture
