@@ -30,6 +30,8 @@ from .world import LIMIT, Plan
 MARK = "SHOAL_TORTURE"
 # Bytes of memory that a life at the edge has: enough for all that it does, but for its gluttons.
 LITTLE = 768 << 20
+# Characters of a life's last words that the verdict repeats.
+BRIEF = 600
 
 
 class Referee:
@@ -38,6 +40,8 @@ class Referee:
     def __init__(self, seed: str) -> None:
         self.seed = seed
         self.counts: Counter[str] = Counter()
+        # What must not happen and did, in a few lines: said at the very end, where a log that is cut still has it.
+        self.verdict = "all is well"
 
     def run(self, seconds: float) -> bool:
         """Starts lives until the time is over; whether all was well."""
@@ -85,17 +89,22 @@ class Referee:
         taken = code == -signal.SIGKILL and group is not None and group.kills() > 0
         self.counts["clients killed by the kernel"] += taken
         if code is None or (code != 0 and not plan.violent and not taken) or "panicked at" in words:
-            print(f"\n{words}\nThis life ended with {code}. Once more: make torture LIFE={seed}")
-            return False
+            print(f"\n{words}")
+            panic = words.partition("panicked at")[2]
+            return self.fail(seed, f"ended with {code}: {panic[:BRIEF] or words[-BRIEF:]}")
         if left := leftovers(mark):
-            print(f"\nThese processes are left of {seed}: {left}")
-            return False
+            return self.fail(seed, f"left these processes: {left}")
         if group is not None:
             self.counts["killed by the kernel"] += group.kills()
             group.remove(LIMIT)
         if lines:
             self.counts.update(json.loads(lines[-1]))
         return True
+
+    def fail(self, seed: str, what: str) -> bool:
+        """Keeps the verdict; False."""
+        self.verdict = f"NOT WELL. The life {seed} {what}\nOnce more: make torture LIFE={seed}"
+        return False
 
 
 def leftovers(mark: str) -> dict[int, str]:
@@ -139,9 +148,10 @@ def main() -> int:
     else:
         well = referee.run(options.seconds)
     width = max(map(len, referee.counts))
-    print(f"\n{time.monotonic() - began:.0f} s, seed {seed}: {'all is well' if well else 'NOT WELL'}")
+    print()
     for name, count in sorted(referee.counts.items()):
         print(f"  {name:{width}}  {count:>10}")
+    print(f"\n{time.monotonic() - began:.0f} s, seed {seed}: {referee.verdict}")
     return not well
 
 

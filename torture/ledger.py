@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import astuple, dataclass, fields
 
@@ -58,6 +59,19 @@ def balance() -> Balance:
         shared=used.bytes // 1024,
         leases=used.leases,
     )
+
+
+def opened() -> str:
+    """What the descriptors of this process and its zygotes are of, a line for each process."""
+    lines = []
+    for pid in (os.getpid(), *(child.pid for child in psutil.Process().children() if _is_zygote(child))):
+        links = []
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            # The directory's own is gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                links.append(f"{descriptor}: {os.readlink(f'/proc/{pid}/fd/{descriptor}')}")
+        lines.append(f"{pid} has {', '.join(links)}")
+    return "\n".join(lines)
 
 
 def _is_zygote(process: psutil.Process) -> bool:

@@ -27,7 +27,7 @@ from . import tasks
 from .acts import ACTS, Act
 from .evils import evils
 from .group import Group
-from .ledger import HEADER, Balance, balance
+from .ledger import HEADER, Balance, balance, opened
 from .world import LIMIT, Plan, World
 
 PLAYERS = 3
@@ -126,7 +126,7 @@ class Life:
             if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases + kept:
                 break
             if time.monotonic() > deadline:
-                self.give_up(f"something is left:\n{HEADER}\n{self.before}\n{left}")
+                self.give_up(f"{opened()}\nsomething is left:\n{HEADER}\n{self.before}\n{left}")
             time.sleep(0.02)
         print(json.dumps(counts), flush=True)
 
@@ -146,6 +146,8 @@ class Life:
             flush=True,
         )
         faulthandler.dump_traceback(all_threads=True)
+        # Once more, as the last words.
+        print(f"\n{why.strip().splitlines()[-1]}", file=sys.stderr, flush=True)
         os._exit(1)
 
 

@@ -273,7 +273,7 @@ impl Registry {
             });
             state.segments.values().any(|made| made.owner.is_none())
         };
-        if let Err(error) = self.vault.remove(&gone) {
+        if let Err(error) = self.vault.remove(self.roster.vault(), &gone) {
             // It takes memory for longer than it should, until another change of that drawer.
             eprintln!("shoal: segments {gone:?} are still kept: {error}");
         }

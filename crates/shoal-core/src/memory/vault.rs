@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 
 /// How many segments a drawer has room for: each change of it sends all of them.
 const ROOM: usize = 64;
+/// For how many more there has to be room when a drawer is given up: one segment that comes and goes is not to bring and
+/// take a drawer each time.
+const SPARE: usize = ROOM / 2;
 /// How many drawers there can be, two descriptors each.
 const DRAWERS: usize = MAX_FDS / 2;
 /// A byte that every message begins with: none is empty.
@@ -111,6 +114,11 @@ impl Shelf {
     }
 }
 
+/// Puts the ends of all drawers into the top drawer.
+fn tell(top: &Drawer, shelves: &[Shelf]) -> Result<()> {
+    top.fill(&[], &shelves.iter().flat_map(|shelf| shelf.drawer.fds()).collect::<Vec<_>>())
+}
+
 impl Vault {
     fn lock(&self) -> MutexGuard<'_, Vec<Shelf>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,8 +132,7 @@ impl Vault {
             None if shelves.len() == DRAWERS => return Err(Error::Damaged("vault")),
             None => {
                 shelves.push(Shelf { drawer: Drawer::new()?, segments: BTreeMap::new() });
-                let fds: Vec<_> = shelves.iter().flat_map(|shelf| shelf.drawer.fds()).collect();
-                if let Err(error) = top.fill(&[], &fds) {
+                if let Err(error) = tell(top, &shelves) {
                     shelves.pop();
                     return Err(error);
                 }
@@ -138,14 +145,26 @@ impl Vault {
         shelf.fill()
     }
 
-    /// Takes segments out.
-    pub fn remove(&self, ids: &[u32]) -> Result<()> {
+    /// Takes segments out, and gives up drawers that are empty, unless they will be needed soon.
+    pub fn remove(&self, top: &Drawer, ids: &[u32]) -> Result<()> {
         let mut outcome = Ok(());
-        for shelf in &mut *self.lock() {
+        let mut shelves = self.lock();
+        for shelf in &mut *shelves {
             let before = shelf.segments.len();
             shelf.segments.retain(|id, _| !ids.contains(id));
             if shelf.segments.len() < before {
                 outcome = outcome.and(shelf.fill());
+            }
+        }
+        while let Some(index) = shelves.iter().position(|shelf| shelf.segments.is_empty()) {
+            let taken: usize = shelves.iter().map(|shelf| shelf.segments.len()).sum();
+            if shelves.len() == 1 || (shelves.len() - 1) * ROOM < taken + SPARE {
+                break;
+            }
+            let given_up = shelves.remove(index);
+            if let Err(error) = tell(top, &shelves) {
+                shelves.insert(index, given_up);
+                return outcome.and(Err(error));
             }
         }
         outcome
@@ -209,12 +228,39 @@ mod tests {
     fn what_was_taken_out_is_not_there_and_its_place_is_used_again() {
         let (top, vault) = (Drawer::new().expect("sockets"), Vault::default());
         (1..100).for_each(|id| vault.add(&top, &segment(id)).expect("room"));
-        vault.remove(&[3, 70]).expect("taken out");
+        vault.remove(&top, &[3, 70]).expect("taken out");
         let follower = Vault::take_over(&top, |_| None).expect("sound");
         follower.add(&top, &segment(200)).expect("room");
         let now = found(&top);
         assert!(now.contains(&200) && !now.contains(&3) && !now.contains(&70));
         assert_eq!(now.len(), 98);
+    }
+
+    #[test]
+    fn drawers_that_are_empty_and_not_needed_soon_are_given_up() {
+        let (top, vault) = (Drawer::new().expect("sockets"), Vault::default());
+        let drawers = |vault: &Vault| vault.lock().len();
+        (0..200).for_each(|id| vault.add(&top, &segment(id)).expect("room"));
+        assert_eq!(drawers(&vault), 4);
+        // Whichever of them it is that empties.
+        (0..100).for_each(|id| vault.remove(&top, &[id]).expect("taken out"));
+        assert_eq!(drawers(&vault), 3);
+        assert_eq!(found(&top), (100..200).collect::<Vec<_>>());
+        let most: Vec<u32> = (100..199).collect();
+        vault.remove(&top, &most).expect("taken out");
+        assert_eq!((drawers(&vault), found(&top)), (1, vec![199]));
+        vault.remove(&top, &[199]).expect("taken out");
+        assert_eq!((drawers(&vault), found(&top)), (1, vec![]));
+        vault.add(&top, &segment(7)).expect("room");
+        assert_eq!(found(&top), [7]);
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_does_not_bring_and_take_a_drawer_each_time() {
+        let (top, vault) = (Drawer::new().expect("sockets"), Vault::default());
+        (0..=ROOM as u32).for_each(|id| vault.add(&top, &segment(id)).expect("room"));
+        vault.remove(&top, &[ROOM as u32]).expect("taken out");
+        assert_eq!(vault.lock().len(), 2);
     }
 
     #[test]
