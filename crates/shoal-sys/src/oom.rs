@@ -3,14 +3,16 @@
 //! A process that the out-of-memory killer ends has died of SIGKILL, as any other. Only the counters tell: that of the
 //! control group, of both versions, or else that of the machine. They grow before the signal is sent.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::cgroup::{Group, groups};
 
-/// The kernel's counter of processes that it has killed for want of memory.
+/// The kernel's counter of processes that it has killed for want of memory: open from the first, as there may be no
+/// descriptor left when it matters.
 #[derive(Debug)]
-pub struct Counter(PathBuf);
+pub struct Counter(Option<File>);
 
 impl Counter {
     /// That of this process's control group; that of the whole machine if there is none that counts.
@@ -19,13 +21,25 @@ impl Counter {
             Group::V2(directory) => directory.join("memory.events"),
             Group::V1(directory) => directory.join("memory.oom_control"),
         });
-        let own = files.map(Counter).find(|counter| counter.read().is_some());
-        own.unwrap_or_else(|| Counter("/proc/vmstat".into()))
+        let own = files.map(|file| Counter::open(&file)).find(|counter| counter.read().is_some());
+        own.unwrap_or_else(|| Counter::open(Path::new("/proc/vmstat")))
     }
 
-    /// How many there were; `None` if that can't be read, as when no descriptor is left.
+    fn open(file: &Path) -> Counter {
+        Counter(File::open(file).ok())
+    }
+
+    /// How many there were; `None` if that can't be known here.
     pub fn read(&self) -> Option<u64> {
-        parse(&fs::read_to_string(&self.0).ok()?)
+        let file = self.0.as_ref()?;
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            match file.read_at(&mut part, text.len() as u64).ok()? {
+                0 => return parse(std::str::from_utf8(&text).ok()?),
+                read => text.extend_from_slice(&part[..read]),
+            }
+        }
     }
 }
 
@@ -43,6 +57,17 @@ mod tests {
         assert_eq!(parse("low 0\nhigh 3\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
         assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
         assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn it_is_read_anew_each_time_and_needs_nothing_for_it() {
+        let path = std::env::temp_dir().join(format!("shoal-oom-{}", std::process::id()));
+        std::fs::write(&path, format!("{}oom_kill 3\n", "other 1\n".repeat(1000))).expect("room");
+        let counter = Counter::open(&path);
+        assert_eq!(counter.read(), Some(3));
+        std::fs::write(&path, "oom_kill 4\n").expect("room");
+        std::fs::remove_file(&path).expect("there");
+        assert_eq!(counter.read(), Some(4), "of the file as it is, which can't be opened any more");
     }
 
     #[test]

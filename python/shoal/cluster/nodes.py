@@ -18,10 +18,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from shoal.cluster.balance import Linked, NodeWorker, shares
+from shoal.cluster.balance import deal, level
 from shoal.cluster.deaths import told
 from shoal.cluster.engine import Engine, Item, Link
 from shoal.cluster.functions import Function, Functions, name_of, packed_call
+from shoal.cluster.linked import Linked, NodeWorker
 from shoal.cluster.questions import Question, Questions
 from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.target import CALL, ERROR, FAILED, WITH, Times
@@ -467,32 +468,10 @@ class Nodes:
         if dropped:
             for node in self._nodes.values():
                 node.drop(dropped)
-        if not self._queue:
-            self._level()
-            return
-        nodes = [node for node in self._nodes.values() if node.room > 0]
-        if not nodes:
-            return
-        # First a task for each worker, then some to go on with.
-        first = shares(len(self._queue), [node.link.workers - len(node.out) for node in nodes])
-        chosen = [self._queue.pop(share) for share in first]
-        rooms = [node.room - len(tasks) for node, tasks in zip(nodes, chosen, strict=True)]
-        for tasks, share in zip(chosen, shares(len(self._queue), rooms), strict=True):
-            tasks += self._queue.pop(share)
-        for node, tasks in zip(nodes, chosen, strict=True):
-            node.deliver(tasks)
-
-    def _level(self) -> None:
-        """Nothing waits here: a node that has nothing to do gets what another has not taken."""
-        idle = [node for node in self._nodes.values() if len(node.out) < node.link.workers]
-        if not idle:
-            return
-        rich = max(self._nodes.values(), key=lambda node: len(node.out) - len(node.taken))
-        spare = len(rich.out) - len(rich.taken)
-        if rich.asked or rich in idle or (spare < 2 and len(rich.taken) < rich.link.workers) or not spare:
-            return
-        rich.asked = True
-        rich.link.send(("give", -(-spare // 2)))
+        if self._queue:
+            deal(self._queue, self._nodes.values())
+        else:
+            level(self._nodes.values())
 
     def _end_all(self, error: Callable[[], BaseException]) -> None:
         for task in list(self._tasks.values()):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.cluster.balance import Linked
+    from shoal.cluster.linked import Linked
 
 __all__ = ["Question", "Questions"]
 

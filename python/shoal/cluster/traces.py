@@ -17,7 +17,7 @@ from shoal.cluster.target import RESULTS, VALUE
 from shoal.insight.trace import PoolTrace, Sample, TaskRecord
 
 if TYPE_CHECKING:
-    from shoal.cluster.balance import Linked
+    from shoal.cluster.linked import Linked
     from shoal.cluster.nodes import Nodes
     from shoal.cluster.questions import Question
     from shoal.cluster.task import Task

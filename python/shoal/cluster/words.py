@@ -19,7 +19,7 @@ from shoal import _engine
 from shoal.reports import client
 
 if TYPE_CHECKING:
-    from shoal.cluster.balance import Linked
+    from shoal.cluster.linked import Linked
 
 __all__ = ["Speaker", "Words"]
 
