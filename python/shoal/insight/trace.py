@@ -35,7 +35,7 @@ _ENDS = ("value", "exception", "died")
 # In the engine a record takes 32 bytes.
 MOST = 1_000_000
 # Seconds between two looks at memory.
-_PERIOD = 0.05
+_PERIOD = 0.1
 
 
 class TaskRecord(NamedTuple):
@@ -178,7 +178,9 @@ class MemoryWatch:
         self._base = base
         self._samples: list[Sample] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="shoal-trace", daemon=True)
+        # The first time here: what is recorded next is not to wait for it.
+        self._look()
+        self._thread = threading.Thread(target=self._watch, name="shoal-trace", daemon=True)
         self._thread.start()
 
     def end(self) -> list[Sample]:
@@ -187,16 +189,16 @@ class MemoryWatch:
         self._thread.join()
         return self._samples
 
+    def _watch(self) -> None:
+        while not self._over.wait(_PERIOD):
+            self._look()
+        # Also at the end: a short record may have begun before there was a worker.
+        self._look()
+
     def _look(self) -> None:
-        while True:
-            # Also at the end: a short record may have begun before there was a worker.
-            over = self._over.is_set()
-            pids = {number: pid for number, pid, *_ in _engine.pool_spent(self._base) if pid is not None}
-            private = {number: _private_memory(pid) for number, pid in pids.items()}
-            self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
-            if over:
-                return
-            self._over.wait(_PERIOD)
+        pids = {number: pid for number, pid, *_ in _engine.pool_spent(self._base) if pid is not None}
+        private = {number: _private_memory(pid) for number, pid in pids.items()}
+        self._samples.append(Sample(time.monotonic_ns(), _engine.memory_usage()[1], private))
 
 
 class Recorder:
