@@ -187,3 +187,52 @@ def test_the_kernels_memory_killer_is_named(run: Run, group: Group) -> None:
     )
     assert result.stdout.splitlines() == ["-9 the kernel killed it because memory had run out"] * 4, result.stderr
     assert group.kills() == 4
+
+
+def test_one_that_was_stopped_in_time_does_not_pass_for_the_one_whom_the_kernel_killed(run: Run, group: Group) -> None:
+    result = run(
+        """
+        import os, signal, sys, time
+        from pathlib import Path
+        Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+        import shoal
+
+        def kills():
+            words = Path(sys.argv[1], sys.argv[2]).read_text().split()
+            return int(words[words.index("oom_kill") + 1])
+
+        def gorge():
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            hoard = []
+            while True:
+                hoard.append(bytearray(b"x") * (4 << 20))
+
+        def freeze():
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        def is_frozen(pid):
+            return Path(f"/proc/{pid}/stat").read_text().split()[2] == "T"
+
+        with shoal.Pool(2) as pool:
+            pool.map(abs, range(10))
+            frozen = pool.apply_async(freeze)
+            while not any(is_frozen(worker.pid) for worker in pool.workers):
+                time.sleep(0.001)
+            gorging = pool.apply_async(gorge)
+            while not kills():
+                pass
+            # The other is dying, and takes longer for it, as it has more to give back.
+            frozen.cancel(running=True)
+            for result in (frozen, gorging):
+                try:
+                    result.get()
+                except Exception as error:
+                    print(type(error).__name__, getattr(error, "cause", None))
+        """,
+        str(group.path),
+        group.events,
+    )
+    assert result.stdout.splitlines() == [
+        "CancelledError None",
+        "WorkerDied the kernel killed it because memory had run out",
+    ], result.stderr
