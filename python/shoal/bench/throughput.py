@@ -48,13 +48,13 @@ def _chunks_of_one(contender: str, scale: Scale) -> tuple[float]:
 
 def _default_chunks(contender: str, scale: Scale) -> tuple[float]:
     with PEERS[contender].session(WORKERS) as session:
-        return (map_rate(session, scale.pick(1_000_000, 50_000), None) / 1e6,)
+        return (map_rate(session, scale.pick(1_000_000, 500_000), None) / 1e6,)
 
 
 MEASUREMENTS = (
     Measurement((Figure("one-by-one", "tasks submitted one by one", "k/s", True, 350),), _one_by_one),
     Measurement((Figure("map-1", "map, chunksize 1", "k/s", True, 600),), _chunks_of_one),
     Measurement(
-        (Figure("map-default", "map, default chunks, 1 M items (quick: 50 k)", "M/s", True, 9),), _default_chunks
+        (Figure("map-default", "map, default chunks, 1 M items (quick: 500 k)", "M/s", True, 9),), _default_chunks
     ),
 )
