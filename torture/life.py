@@ -120,7 +120,11 @@ class Life:
         while True:
             # What errors and threads refer to in circles is dropped here.
             gc.collect()
-            left = balance()
+            try:
+                left = balance()
+            except (OSError, psutil.Error):
+                # A zygote ended while it was looked at.
+                continue
             # The zygote may have been killed, and nobody has needed another.
             few = left.processes <= self.before.processes
             if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases + kept:

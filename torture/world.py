@@ -171,9 +171,12 @@ class World:
         """What an error is put down to; None: it should not be."""
         if isinstance(error, shoal.WorkerDied):
             told = "memory had run out" in error.cause
+            if error.pid in self.victims and error.exitcode == -9:
+                # Whatever is told: somebody else may have run out of memory beside this life.
+                return "deaths"
             if self.group is None and told:
                 return None
-            if self.zygote_killed or (error.pid in self.victims and error.exitcode == -9):
+            if self.zygote_killed:
                 return "deaths"
             # Where others are killed as well, one of these may be told what was another one's end.
             by_kernel = self.group is not None and error.exitcode == -9 and (told or self.plan.kills)
@@ -189,7 +192,7 @@ class World:
 
 def is_poor(error: BaseException | None) -> bool:
     """Whether it says that there are no descriptors left."""
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
 
 
 def check(so: object, what: str) -> None:

@@ -130,3 +130,39 @@ with shoal.Pool(2) as pool:
         "ZeroDivisionError integer division or modulo by zero",
         "WorkerDied die(PosixPath('/b'))",
     ]
+
+
+def test_a_worker_that_can_only_be_reached_later_is_stopped_later(run: Run) -> None:
+    source = """
+import signal, time
+import psutil
+
+def freeze(begun):
+    begun[0] = 1
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+begun = shoal.zeros(1)
+with shoal.Pool(1, idle_timeout=0.02) as pool:
+    # What an error of this kind needs is there by then.
+    with contextlib.suppress(shoal.TaskTimeout):
+        pool.apply_async(time.sleep, (3600,), timeout=0.01).get()
+    while pool.workers[0].state != "resting":
+        time.sleep(0.01)
+    zygote = psutil.Process().children()[0].pid
+    # The worker is asked for, and comes when there is no descriptor left to know it by.
+    os.kill(zygote, signal.SIGSTOP)
+    result = pool.apply_async(freeze, (begun,), timeout=0.1)
+    with filled():
+        os.kill(zygote, signal.SIGCONT)
+        while not begun[0]:
+            time.sleep(0.01)
+        # It is to be stopped in this time, and can't be.
+        time.sleep(1)
+    try:
+        result.get(timeout=100)
+    except shoal.TaskTimeout:
+        print("stopped")
+    print(pool.apply(abs, (-1,)))
+"""
+    program = run(FILLED + source)
+    assert (program.stdout.split(), program.stderr) == (["stopped", "1"], "")

@@ -20,7 +20,7 @@ use super::state::{GuestLink, Link, State};
 use super::supervisor::{answer, give_back, receive};
 use crate::error::Result;
 use crate::memory::lease::IN_QUEUE;
-use crate::memory::roster::{self, Claim};
+use crate::memory::roster::{self, Claim, Line};
 use crate::pool::messages::{FromHost, ToHost};
 use crate::sync::bits;
 
@@ -165,7 +165,7 @@ fn guest_closed(host: &Arc<Host>, number: u64) {
         roster::State::Claimed if host.roster.revoke(holder, line) => give_back(host, holder),
         roster::State::Left => give_back(host, holder),
         // Whoever is not seen to have ended now is found on the roster, at the next look.
-        _ => _ = attend(host, holder, host.roster.line(holder).pid),
+        _ => _ = attend(host, holder, host.roster.line(holder)),
     }
 }
 
@@ -195,7 +195,7 @@ impl Attendance {
             let claim = Claim { holder, epoch: line.epoch };
             match line.state {
                 _ if attended[usize::from(holder)] && line.state != roster::State::Left => {}
-                roster::State::Here if line.pid != 0 && attend(host, holder, line.pid) => {}
+                roster::State::Here if line.pid != 0 && attend(host, holder, line) => {}
                 roster::State::Here if line.pid != 0 => again = Some(LOOK),
                 roster::State::Claimed | roster::State::Here => {
                     let since = *self.expected.get(&claim).unwrap_or(&Instant::now());
@@ -220,20 +220,69 @@ impl Attendance {
     }
 }
 
-/// Watches a process that there is no socket to. `false`: it can't be watched now.
-fn attend(host: &Arc<Host>, holder: u16, pid: u32) -> bool {
-    match process::pidfd_open(pid) {
+/// Watches the process of that line, which there is no socket to. `false`: it can't be watched now.
+fn attend(host: &Arc<Host>, holder: u16, line: Line) -> bool {
+    let mut state = host.state();
+    // Locked, as whoever asks for a worker claims its number and gives it a seat under this lock: a worker that came since
+    // the lines were read must not be watched twice, or its number would be given back twice.
+    if state.attended()[usize::from(holder)] || host.roster.line(holder) != line {
+        return true;
+    }
+    match process::pidfd_open(line.pid) {
         Ok(pidfd) => {
-            host.state().add_guest(GuestLink { holder: Some(holder), link: Link::Process(Arc::new(pidfd)) });
+            state.add_guest(GuestLink { holder: Some(holder), link: Link::Process(Arc::new(pidfd)) });
+            drop(state);
             // What this turn watches has been settled already.
             host.look_again();
             true
         }
         // It was there, so it is there no more. Or it can't be seen from here (0), and nothing else is left to go by.
-        Err(error) if pid == 0 || error.raw_os_error() == Some(process::NO_SUCH_PROCESS) => {
+        Err(error) if line.pid == 0 || error.raw_os_error() == Some(process::NO_SUCH_PROCESS) => {
+            drop(state);
             give_back(host, holder);
             true
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::domain::state::SeatLink;
+    use crate::pool::messages::Place;
+
+    fn is_watched(host: &Host, holder: u16) -> bool {
+        host.state().guests.values().any(|guest| guest.holder == Some(holder))
+    }
+
+    #[test]
+    fn a_worker_that_got_its_seat_since_the_lines_were_read_is_not_watched_once_more() {
+        let host = Host::current().expect("a host");
+        let place = Place { pool: u32::MAX, worker: 0, epoch: 0 };
+        let claim = {
+            let mut state = host.state();
+            let claim = host.claim().expect("a number");
+            state
+                .seats
+                .insert(place, SeatLink::new(claim.holder, Arc::new(host.heap().allocate_plain(1).expect("memory"))));
+            claim
+        };
+        assert!(host.roster.settle(claim, process::pid()));
+        let line = host.roster.line(claim.holder);
+        assert!(attend(&host, claim.holder, line) && !is_watched(&host, claim.holder));
+        host.state().seats.remove(&place);
+        assert!(attend(&host, claim.holder, line) && is_watched(&host, claim.holder), "one without a seat is");
+        host.roster.clear(claim.holder);
+        host.state().guests.retain(|_, guest| guest.holder != Some(claim.holder));
+    }
+
+    #[test]
+    fn nobody_is_watched_for_what_stood_in_a_line_before() {
+        let host = Host::current().expect("a host");
+        let claim = host.claim().expect("a number");
+        let before = Line { state: roster::State::Here, ..host.roster.line(claim.holder) };
+        assert!(attend(&host, claim.holder, before) && !is_watched(&host, claim.holder));
+        host.roster.clear(claim.holder);
     }
 }

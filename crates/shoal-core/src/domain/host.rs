@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use shoal_sys::oom;
 use shoal_sys::poll::Notifier;
-use shoal_sys::process;
+use shoal_sys::process::{self, Signal};
 use shoal_sys::random;
 use shoal_sys::socket::{Listener, Seqpacket};
 
@@ -25,6 +25,7 @@ use super::words::lock;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
+use crate::memory::heap::PlainBlock;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
 use crate::memory::roster::{Claim, Roster};
 use crate::pool::client::Shared;
@@ -39,7 +40,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 
 /// Tells a worker to say where it is, on its standard error, and to end. The kernel does not send it, and nobody else
 /// has a use for it. Who does not handle it just ends.
-pub const LAST_WORD: process::Signal = process::Signal::STKFLT;
+pub const LAST_WORD: Signal = Signal::STKFLT;
 
 /// With more workers than these their standard streams are not listened to.
 const MOST_HEARD: usize = 128;
@@ -293,7 +294,14 @@ impl Host {
     }
 
     /// Asks for a worker. The answer comes to the pool, by the supervisor.
-    pub(crate) fn fork(&self, place: Place, pool: BorrowedFd<'_>, output: Output, voice: &PoolVoice) -> Result<()> {
+    pub(crate) fn fork(
+        &self,
+        place: Place,
+        pool: BorrowedFd<'_>,
+        setup: Arc<PlainBlock>,
+        output: Output,
+        voice: &PoolVoice,
+    ) -> Result<()> {
         let mut state = self.state();
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
@@ -304,14 +312,10 @@ impl Host {
         let heard = if state.seats.len() < MOST_HEARD { streams(output) } else { vec![] };
         let (words, speakers): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
         let link = SeatLink {
-            holder,
             control: Some(Arc::new(ours)),
-            pidfd: None,
-            pid: 0,
-            killed: false,
-            since: Instant::now(),
             voice: voice.voice.clone(),
             words: words.into_iter().map(|words| Arc::new(Mutex::new(words))).collect(),
+            ..SeatLink::new(holder, setup)
         };
         state.seats.insert(place, link);
         let told = state.tell_zygote(
@@ -354,19 +358,44 @@ impl Host {
         self.signal(place, LAST_WORD).is_ok()
     }
 
-    /// Sends a signal to a worker, if it still is there.
-    pub(crate) fn signal(&self, place: Place, signal: process::Signal) -> Result<()> {
-        let pidfd = self.state().seats.get_mut(&place).and_then(|seat| {
-            seat.killed |= signal == process::Signal::KILL;
-            if seat.pidfd.is_none() && seat.pid != 0 {
-                // There was none free when it was told of.
-                seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
-            }
-            seat.pidfd.clone()
-        });
-        match pidfd {
-            Some(pidfd) => Ok(process::pidfd_kill(pidfd.as_fd(), signal)?),
-            None => Ok(()),
+    /// Sends a signal to a worker, if it still is there; a little later, if there is no descriptor for that now.
+    pub(crate) fn signal(&self, place: Place, signal: Signal) -> Result<()> {
+        if !self.send(place, signal)? {
+            self.notifier.notify();
         }
+        Ok(())
+    }
+
+    /// Sends what could not be sent before. When to try again, if it still can't be.
+    pub(super) fn send_owed(&self) -> Option<Duration> {
+        let owed: Vec<_> = {
+            let mut state = self.state();
+            state.seats.iter_mut().filter_map(|(place, seat)| Some((*place, seat.owed.take()?))).collect()
+        };
+        // An error says that the process is not ours to signal, and then there is nothing else to be done.
+        let sent = |&(place, signal): &(Place, Signal)| self.send(place, signal).unwrap_or(true);
+        // All are tried.
+        (owed.iter().filter(|one| !sent(one)).count() > 0).then_some(MOMENT)
+    }
+
+    /// `false`: there is no descriptor for that now. It is still owed.
+    fn send(&self, place: Place, signal: Signal) -> Result<bool> {
+        let mut state = self.state();
+        let Some(seat) = state.seats.get_mut(&place) else { return Ok(true) };
+        seat.killed |= signal == Signal::KILL;
+        if seat.pidfd.is_none() && seat.pid != 0 {
+            // There was none free when it was told of.
+            seat.pidfd = process::pidfd_open(seat.pid).ok().map(Arc::new);
+            if seat.pidfd.is_none() {
+                seat.owed = Some(if seat.killed { Signal::KILL } else { signal });
+                return Ok(false);
+            }
+        }
+        let pidfd = seat.pidfd.clone();
+        drop(state);
+        if let Some(pidfd) = pidfd {
+            process::pidfd_kill(pidfd.as_fd(), signal)?;
+        }
+        Ok(true)
     }
 }

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use shoal_sys::atfork;
-use shoal_sys::process;
+use shoal_sys::process::{self, Signal};
 use shoal_sys::socket::{Listener, Seqpacket};
 
 use super::host::Launch;
 use super::voice::Voice;
 use super::words::Words;
 use crate::error::{Error, Result};
+use crate::memory::heap::PlainBlock;
 use crate::pool::client::Shared;
 use crate::pool::layout::PoolMemory;
 use crate::pool::messages::{Place, ToZygote};
@@ -75,12 +76,34 @@ pub(super) struct SeatLink {
     pub(super) pid: u32,
     /// Whether it was sent SIGKILL from here.
     pub(super) killed: bool,
+    /// What it is still to be sent, for want of a descriptor until now.
+    pub(super) owed: Option<Signal>,
+    /// What it reads first, which it may come to only when its pool has already failed to start.
+    pub(super) _setup: Arc<PlainBlock>,
     /// When it was forked.
     pub(super) since: Instant,
     /// Who passes on what it says.
     pub(super) voice: Arc<Voice>,
     /// What it writes to its standard streams.
     pub(super) words: Vec<Arc<Mutex<Words>>>,
+}
+
+impl SeatLink {
+    /// Of a worker that has been asked for, and nothing is known of it yet.
+    pub(super) fn new(holder: u16, setup: Arc<PlainBlock>) -> SeatLink {
+        SeatLink {
+            holder,
+            control: None,
+            pidfd: None,
+            pid: 0,
+            killed: false,
+            owed: None,
+            _setup: setup,
+            since: Instant::now(),
+            voice: Arc::default(),
+            words: vec![],
+        }
+    }
 }
 
 /// A guest as the host sees it: a process that visits, or a fork.

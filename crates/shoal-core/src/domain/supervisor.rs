@@ -95,7 +95,8 @@ impl Chores {
         // What dead workers have left in use is looked at until it can be let go of.
         let bury = host.registry.bury(host.heap()).then_some(BURY);
         let tell = self.tell_owners.map(|at| at - now);
-        expected.into_iter().chain(bury).chain(tell).chain(host.heap().tick()).min()
+        let owed = host.send_owed();
+        expected.into_iter().chain(bury).chain(tell).chain(host.heap().tick()).chain(owed).min()
     }
 }
 

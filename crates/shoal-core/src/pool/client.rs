@@ -68,7 +68,8 @@ pub struct Shared {
     noticing: Mutex<()>,
     /// Workers that rest.
     resting: AtomicUsize,
-    _setup: PlainBlock,
+    /// What workers read first.
+    setup: Arc<PlainBlock>,
     /// What its limit of memory is counted against.
     pub(super) budget: Option<Arc<Budget>>,
     core: Mutex<Core>,
@@ -169,7 +170,7 @@ impl Pool {
                 heard: AtomicU64::new(0),
                 noticing: Mutex::default(),
                 resting: AtomicUsize::new(0),
-                _setup: setup,
+                setup: Arc::new(setup),
                 budget: config.memory_limit.map(|limit| host.budget(limit)),
                 core: Mutex::new(Core {
                     state: State::Open,
@@ -210,7 +211,7 @@ impl Pool {
         let pool = Pool(shared);
         for worker in 0..config.workers as u16 {
             let place = Seat { pool: pool.0.number, worker, epoch: 0 };
-            pool.0.host.fork(place, pool.0.memory.fd(), config.output, &pool.0.voice)?;
+            pool.0.ask_for(place)?;
         }
         let shared = pool.0.clone();
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Core, Crew, Shared, State, lock};
+use crate::error::Result;
 use crate::pool::messages::Place as Seat;
 
 /// How often in a row workers may end before they are ready, or not be had at all, until the pool is given up.
@@ -24,9 +25,14 @@ impl Shared {
         }
     }
 
+    /// Asks for a worker.
+    pub(super) fn ask_for(&self, seat: Seat) -> Result<()> {
+        self.host.fork(seat, self.memory.fd(), self.setup.clone(), self.output, &self.voice)
+    }
+
     /// Asks for a worker; again later, if it can't be had: then `false`.
     pub(super) fn start(&self, seat: Seat) -> bool {
-        let Err(error) = self.host.fork(seat, self.memory.fd(), self.output, &self.voice) else { return true };
+        let Err(error) = self.ask_for(seat) else { return true };
         let hopeless = {
             let mut core = lock(&self.core);
             core.failed_starts += 1;
