@@ -66,10 +66,11 @@ def opened() -> str:
     lines = []
     for pid in (os.getpid(), *(child.pid for child in psutil.Process().children() if _is_zygote(child))):
         links = []
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            # The directory's own is gone by now.
-            with contextlib.suppress(FileNotFoundError):
-                links.append(f"{descriptor}: {os.readlink(f'/proc/{pid}/fd/{descriptor}')}")
+        # The process may have ended, and the directory's own descriptor is gone by the time it is looked at.
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    links.append(f"{descriptor}: {os.readlink(f'/proc/{pid}/fd/{descriptor}')}")
         lines.append(f"{pid} has {', '.join(links)}")
     return "\n".join(lines)
 

@@ -120,19 +120,24 @@ class Life:
         while True:
             # What errors and threads refer to in circles is dropped here.
             gc.collect()
+            left: Balance | Exception
             try:
                 left = balance()
-            except (OSError, psutil.Error):
+            except (OSError, psutil.Error) as error:
                 # A zygote ended while it was looked at.
-                continue
-            # The zygote may have been killed, and nobody has needed another.
-            few = left.processes <= self.before.processes
-            if few and left.descriptors <= self.before.descriptors and left.leases <= self.before.leases + kept:
+                left = error
+            if isinstance(left, Balance) and self.is_as_before(left, kept):
                 break
             if time.monotonic() > deadline:
                 self.give_up(f"{opened()}\nsomething is left:\n{HEADER}\n{self.before}\n{left}")
             time.sleep(0.02)
         print(json.dumps(counts), flush=True)
+
+    def is_as_before(self, left: Balance, kept: int) -> bool:
+        """Whether no more is left than there was, and so many leases. A zygote that nobody needed may be missing."""
+        before = self.before
+        few = left.processes <= before.processes and left.descriptors <= before.descriptors
+        return few and left.leases <= before.leases + kept
 
     def give_up(self, why: str) -> None:
         """Tells the story, and ends this process."""

@@ -5,14 +5,18 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::cgroup::{Group, groups};
 
-/// The kernel's counter of processes that it has killed for want of memory: open from the first, as there may be no
+/// The kernel's counter of processes that it has killed for want of memory: opened as early as may be, as there may be no
 /// descriptor left when it matters.
 #[derive(Debug)]
-pub struct Counter(Option<File>);
+pub struct Counter {
+    path: PathBuf,
+    file: OnceLock<File>,
+}
 
 impl Counter {
     /// That of this process's control group; that of the whole machine if there is none that counts.
@@ -21,17 +25,27 @@ impl Counter {
             Group::V2(directory) => directory.join("memory.events"),
             Group::V1(directory) => directory.join("memory.oom_control"),
         });
-        let own = files.map(|file| Counter::open(&file)).find(|counter| counter.read().is_some());
-        own.unwrap_or_else(|| Counter::open(Path::new("/proc/vmstat")))
+        let own = files.map(Counter::of).find(|counter| counter.read().is_some());
+        own.unwrap_or_else(|| Counter::of("/proc/vmstat".into()))
     }
 
-    fn open(file: &Path) -> Counter {
-        Counter(File::open(file).ok())
+    fn of(path: PathBuf) -> Counter {
+        let counter = Counter { path, file: OnceLock::new() };
+        // If there is no descriptor now, it is opened when it is read.
+        let _ = counter.file();
+        counter
+    }
+
+    fn file(&self) -> Option<&File> {
+        match self.file.get() {
+            Some(file) => Some(file),
+            None => File::open(&self.path).ok().map(|file| self.file.get_or_init(|| file)),
+        }
     }
 
     /// How many there were; `None` if that can't be known here.
     pub fn read(&self) -> Option<u64> {
-        let file = self.0.as_ref()?;
+        let file = self.file()?;
         let mut text = Vec::new();
         let mut part = [0; 4096];
         loop {
@@ -63,7 +77,7 @@ mod tests {
     fn it_is_read_anew_each_time_and_needs_nothing_for_it() {
         let path = std::env::temp_dir().join(format!("shoal-oom-{}", std::process::id()));
         std::fs::write(&path, format!("{}oom_kill 3\n", "other 1\n".repeat(1000))).expect("room");
-        let counter = Counter::open(&path);
+        let counter = Counter::of(path.clone());
         assert_eq!(counter.read(), Some(3));
         std::fs::write(&path, "oom_kill 4\n").expect("room");
         std::fs::remove_file(&path).expect("there");

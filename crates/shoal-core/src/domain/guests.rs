@@ -225,8 +225,11 @@ fn attend(host: &Arc<Host>, holder: u16, line: Line) -> bool {
     let mut state = host.state();
     // Locked, as whoever asks for a worker claims its number and gives it a seat under this lock: a worker that came since
     // the lines were read must not be watched twice, or its number would be given back twice.
-    if state.attended()[usize::from(holder)] || host.roster.line(holder) != line {
+    if state.attended()[usize::from(holder)] {
         return true;
+    }
+    if host.roster.line(holder) != line {
+        return false;
     }
     match process::pidfd_open(line.pid) {
         Ok(pidfd) => {
@@ -282,7 +285,7 @@ mod tests {
         let host = Host::current().expect("a host");
         let claim = host.claim().expect("a number");
         let before = Line { state: roster::State::Here, ..host.roster.line(claim.holder) };
-        assert!(attend(&host, claim.holder, before) && !is_watched(&host, claim.holder));
+        assert!(!attend(&host, claim.holder, before) && !is_watched(&host, claim.holder));
         host.roster.clear(claim.holder);
     }
 }
