@@ -263,21 +263,19 @@ mod tests {
     fn a_worker_that_got_its_seat_since_the_lines_were_read_is_not_watched_once_more() {
         let host = Host::current().expect("a host");
         let place = Place { pool: u32::MAX, worker: 0, epoch: 0 };
-        let claim = {
-            let mut state = host.state();
-            let claim = host.claim().expect("a number");
-            state
-                .seats
-                .insert(place, SeatLink::new(claim.holder, Arc::new(host.heap().allocate_plain(1).expect("memory"))));
-            claim
-        };
+        let setup = Arc::new(host.heap().allocate_plain(1).expect("memory"));
+        let claim = host.claim().expect("a number");
+        host.state().seats.insert(place, SeatLink::new(claim.holder, setup));
         assert!(host.roster.settle(claim, process::pid()));
         let line = host.roster.line(claim.holder);
         assert!(attend(&host, claim.holder, line) && !is_watched(&host, claim.holder));
-        host.state().seats.remove(&place);
+        let seat = host.state().seats.remove(&place);
+        drop(seat);
         assert!(attend(&host, claim.holder, line) && is_watched(&host, claim.holder), "one without a seat is");
+        // At once, or it would be watched again, or another bearer's guest be forgotten.
+        let mut state = host.state();
+        state.guests.retain(|_, guest| guest.holder != Some(claim.holder));
         host.roster.clear(claim.holder);
-        host.state().guests.retain(|_, guest| guest.holder != Some(claim.holder));
     }
 
     #[test]
