@@ -53,6 +53,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// One was killed a second after `start`, and somebody has looked each second since.
+    fn seen_for(seconds: u32, start: Instant) -> Kills {
+        let mut kills = Kills::new(0, start);
+        (1..=seconds).for_each(|second| kills.see(1, start + second * SECOND));
+        kills
+    }
+
     #[test]
     fn each_kill_explains_one_death_and_those_before_the_first_look_none() {
         let start = Instant::now();
@@ -67,10 +74,7 @@ mod tests {
     #[test]
     fn a_kill_of_long_ago_was_of_somebody_else() {
         let start = Instant::now();
-        let mut kills = Kills::new(0, start);
-        for second in 1..=20 {
-            kills.see(1, start + second * SECOND);
-        }
+        let mut kills = seen_for(20, start);
         assert!(!kills.explain_one(1, start + 20 * SECOND));
         assert!(kills.explain_one(2, start + 20 * SECOND), "but not one of just now");
     }
@@ -78,10 +82,7 @@ mod tests {
     #[test]
     fn one_that_takes_seconds_to_end_is_explained_however_often_somebody_looks() {
         let start = Instant::now();
-        let mut kills = Kills::new(0, start);
-        for second in 1..=5 {
-            kills.see(1, start + second * SECOND);
-        }
+        let mut kills = seen_for(5, start);
         assert!(kills.explain_one(1, start + 5 * SECOND));
     }
 
