@@ -57,9 +57,20 @@ class Referee:
         plan, mark = Plan.draw(seed), f"{os.getpid()}-{seed}"
         print(f"{seed}: {plan}", flush=True)
         self.counts["lives"] += 1
+        group = Group.make(f"shoal-torture-{os.getpid()}-{self.counts['lives']}", LITTLE) if plan.edge else None
+        try:
+            return self.watch(seed, plan, mark, group, most)
+        finally:
+            # One that was cut off, or judged, goes with all that is left of it.
+            for pid in marked(mark):
+                send(pid, signal.SIGKILL)
+            if group is not None:
+                group.remove(LIMIT)
+
+    def watch(self, seed: str, plan: Plan, mark: str, group: Group | None, most: float) -> bool:
+        """Starts a life, ends it if that is planned, and judges its end and what is left; whether all was well."""
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
             command = [sys.executable, "-W", "error", "-m", "torture.life", seed]
-            group = Group.make(f"shoal-torture-{os.getpid()}-{self.counts['lives']}", LITTLE) if plan.edge else None
             if group is not None:
                 self.counts["lives at the edge of memory"] += 1
                 command += [str(group.path), group.events]
@@ -86,7 +97,8 @@ class Referee:
             lines = told.read().decode().splitlines()
         # At the edge of memory it may be this life whom the kernel takes: when it has just killed all that were larger,
         # and has not got their memory yet.
-        taken = code == -signal.SIGKILL and group is not None and group.kills() > 0
+        kills = 0 if group is None else group.kills()
+        taken = code == -signal.SIGKILL and kills > 0
         self.counts["clients killed by the kernel"] += taken
         if code is None or (code != 0 and not plan.violent and not taken) or "panicked at" in words:
             print(f"\n{words}")
@@ -94,9 +106,7 @@ class Referee:
             return self.fail(seed, f"ended with {code}: {panic[:BRIEF] or words[-BRIEF:]}")
         if left := leftovers(mark):
             return self.fail(seed, f"left these processes: {left}")
-        if group is not None:
-            self.counts["killed by the kernel"] += group.kills()
-            group.remove(LIMIT)
+        self.counts["killed by the kernel"] += kills
         if lines:
             self.counts.update(json.loads(lines[-1]))
         return True
