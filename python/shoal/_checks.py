@@ -96,6 +96,18 @@ def period(value: object, name: str) -> float | None:
     return None if seconds == float("inf") else seconds
 
 
+def seconds(value: object, name: str = "timeout") -> float | None:
+    """A time to wait; None for ever."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__} ({value!r})")
+    found = float(value)  # type: ignore[arg-type]
+    if found != found:
+        raise ValueError(f"{name} must be a number of seconds or None, not NaN")
+    return found
+
+
 def chunksize(value: object, name: str = "chunksize") -> int:
     """Items a task."""
     if hasattr(value, "__iter__") and not hasattr(value, "__index__"):

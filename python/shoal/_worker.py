@@ -93,7 +93,9 @@ def _serve(worker: _engine.Seated) -> int:
         raise
     except BaseException as error:
         # The next task of this worker gets the error, and the next worker tries again.
-        error.add_note("raised by the pool's initializer")
+        from shoal.serialize.exceptions import add_note
+
+        add_note(error, "raised by the pool's initializer")
         worker.fail_one(error)
         return 0
     worker.run(most, most_memory, notice)

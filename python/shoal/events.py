@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import SupportsIndex, TypeVar
 
+from shoal import _checks
 from shoal._engine import Event, RawBarrier, RawCondition
 from shoal.locks import Lock, RLock
 
@@ -32,6 +33,7 @@ class Condition(RawCondition):
 
     Args:
         lock: the lock, a `shoal.Lock` or `shoal.RLock`. Default: a new `shoal.RLock`.
+        ctx: ignored; `multiprocessing` has it.
 
     Raises:
         TypeError: `lock` is something else.
@@ -48,10 +50,14 @@ class Condition(RawCondition):
 
     __slots__ = ("__weakref__", "acquire", "release")
 
-    def __new__(cls, lock: Lock | RLock | None = None, *, _handle: bytes | None = None) -> Condition:
+    def __new__(
+        cls, lock: Lock | RLock | None = None, *, ctx: object = None, _handle: bytes | None = None
+    ) -> Condition:
         return super().__new__(cls, RLock() if lock is None else lock, _handle=_handle)
 
-    def __init__(self, lock: Lock | RLock | None = None, *, _handle: bytes | None = None) -> None:
+    def __init__(
+        self, lock: Lock | RLock | None = None, *, ctx: object = None, _handle: bytes | None = None
+    ) -> None:
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 
@@ -96,10 +102,11 @@ class Barrier(RawBarrier):
         parties: how many there are.
         action: called by the last one to come, before all go on. Default: None.
         timeout: how long each waits at most, in seconds, if `wait` is not told otherwise. Default: None, for ever.
+        ctx: ignored; `multiprocessing` has it.
 
     Raises:
-        TypeError: `parties` is no integer, or `action` can't be called.
-        ValueError: `parties` is not 1 to 65535.
+        TypeError: `parties` is no integer, `action` can't be called, or `timeout` is neither a number nor None.
+        ValueError: `parties` is not 1 to 65535, or `timeout` is not a number in the sense of floats (NaN).
 
     If a process dies while it waits, or in the action, the barrier breaks: all who wait, and all who come, get a
     `threading.BrokenBarrierError` that says so, until somebody calls `reset`. Of one that dies before it comes nobody
@@ -120,6 +127,7 @@ class Barrier(RawBarrier):
         action: Callable[[], object] | None = None,
         timeout: float | None = None,
         *,
+        ctx: object = None,
         _handle: bytes | None = None,
     ) -> Barrier:
         return super().__new__(cls, parties, _handle=_handle)
@@ -130,12 +138,13 @@ class Barrier(RawBarrier):
         action: Callable[[], object] | None = None,
         timeout: float | None = None,
         *,
+        ctx: object = None,
         _handle: bytes | None = None,
     ) -> None:
         if action is not None and not callable(action):
             raise TypeError(f"action must be callable or None, not {type(action).__name__}")
         self._action = action
-        self._timeout = timeout
+        self._timeout = _checks.seconds(timeout)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until all are there. How many were there before this one: 0 to parties - 1.

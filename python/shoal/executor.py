@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -129,7 +130,10 @@ class Executor(futures.Executor):
         # Dask reads this one of the standard library's executors.
         self._max_workers = self._pool._base.size
         self._owner = os.getpid()
-        _parting[:] = [pool for pool in _parting if not pool._base.wait_over(0)]
+        for pool in [pool for pool in _parting if pool._base.wait_over(0)]:
+            # Another thread may have found it, too.
+            with contextlib.suppress(ValueError):
+                _parting.remove(pool)
         _executors.add(self)
 
     def options(self, *, seed: Seed | None = None, **options: Unpack[TaskOptions]) -> Self:
@@ -258,6 +262,10 @@ class Executor(futures.Executor):
 
     def _repr_html_(self) -> str:
         return self._pool._as_html("shoal.Executor")
+
+    def __reduce__(self) -> Any:
+        # A copy would end the pool when it goes. In what travels to a task an executor has a way of its own.
+        raise NotImplementedError("executor objects cannot be copied, passed between processes or pickled")
 
     def __del__(self) -> None:
         # As of the standard library's: what was submitted is done.

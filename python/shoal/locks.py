@@ -38,6 +38,7 @@ class BoundedSemaphore(Semaphore):
 
     Args:
         value: how many permits there are, at first and at most. Default: 1.
+        ctx: ignored; `multiprocessing` has it.
 
     Raises:
         TypeError: `value` is no integer.
@@ -51,7 +52,9 @@ class BoundedSemaphore(Semaphore):
 
     __slots__ = ()
 
-    def __new__(cls, value: SupportsIndex = 1, *, _handle: bytes | None = None) -> BoundedSemaphore:
+    def __new__(
+        cls, value: SupportsIndex = 1, *, ctx: object = None, _handle: bytes | None = None
+    ) -> BoundedSemaphore:
         return super().__new__(cls, value, _bounded=True, _handle=_handle)
 
     def __repr__(self) -> str:

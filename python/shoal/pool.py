@@ -470,7 +470,9 @@ class Pool(Maps):
                 # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them.
                 self._base.close_now()
             else:
-                self.terminate()
+                # Bars of its workers go when these have ended: nobody is to be waited for in the middle of anything.
+                self._terminated = True
+                self._base.terminate_now()
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:

@@ -63,6 +63,9 @@ class SimpleQueue(RawQueue, Generic[T]):
     def __new__(cls, *, ctx: object = None, handle: bytes | None = None) -> SimpleQueue[T]:
         return super().__new__(cls, 0, handle=handle)
 
+    def __init__(self, *, ctx: object = None, handle: bytes | None = None) -> None:
+        """It is made by then. For classes below, which call this one as in `multiprocessing`."""
+
     def __iter__(self) -> Iterator[T]:
         """The items, as they come, until the queue is shut down and empty."""
         return _items(self)
@@ -93,6 +96,9 @@ class Queue(RawQueue, Generic[T]):
         if not hasattr(maxsize, "__index__"):
             raise TypeError(f"maxsize must be an integer, not {type(maxsize).__name__}")
         return super().__new__(cls, maxsize, handle=handle)
+
+    def __init__(self, maxsize: SupportsIndex = 0, *, ctx: object = None, handle: bytes | None = None) -> None:
+        """It is made by then. For classes below, which call this one as in `multiprocessing`."""
 
     def join_thread(self) -> None:
         """Nothing to wait for: what was put lies in the queue. As in `multiprocessing`, the queue must be closed.

@@ -24,6 +24,7 @@ from shoal.insight.stats import PoolStats, WorkerStats
 from shoal.maps import AT_HAND
 from shoal.pool import Pool, _seeds, register
 from shoal.results import closed
+from shoal.serialize.exceptions import add_note
 from shoal.thread_maps import Job, Stream
 
 __all__ = ["ThreadPool", "ThreadWorker"]
@@ -340,7 +341,7 @@ class Threads:
             try:
                 function(*arguments)
             except BaseException as error:
-                error.add_note("raised by the pool's initializer")
+                add_note(error, "raised by the pool's initializer")
                 broken = error
         left = 1 if broken is not None else self._most
         while left != 0 and (task := self._next(number)) is not None:

@@ -217,7 +217,8 @@ def synchronized(obj: Any, lock: Any = None, ctx: object = None) -> Any:
 class SynchronizedBase:
     """What `Value` and `Array` give: an object, and the lock that guards it. Taken by `with`, it takes the lock."""
 
-    def __init__(self, obj: Any, lock: Any = None) -> None:
+    def __init__(self, obj: Any, lock: Any = None, ctx: object = None) -> None:
+        # The context is ignored; `multiprocessing` has it.
         self._obj = obj
         self._lock = RLock() if lock is None else lock
         self.acquire = self._lock.acquire

@@ -115,6 +115,8 @@ class SyncManager(_OnDemand, _original.SyncManager):  # type: ignore[misc]
 
 def _of_shoal(name: str) -> Callable[..., Any]:
     """A method that makes a `name`: shoal's, or that of the server that the manager is connected to."""
+    # As the original's, every queue of a manager can be joined.
+    kind = "JoinableQueue" if name == "Queue" else name
     of_server = getattr(_original.SyncManager, name)
 
     def make(self: SyncManager, *args: Any, **kwargs: Any) -> Any:
@@ -124,9 +126,9 @@ def _of_shoal(name: str) -> Callable[..., Any]:
             raise AssertionError("the manager has not been started, or was shut down")
         from shoal.multiprocessing.context import default
 
-        return getattr(default, name)(*args, **kwargs)
+        return getattr(default, kind)(*args, **kwargs)
 
-    make.__name__, make.__doc__ = name, f"A `shoal.{name}`, which needs no server."
+    make.__name__, make.__doc__ = name, f"A `shoal.{kind}`, which needs no server."
     return make
 
 

@@ -72,9 +72,15 @@ class Mapping:
 
     def tidy(self) -> None:
         """Unmap it now, if nobody uses it and the segment has been unlinked."""
-        with _lock:
+        if not _lock.acquire(blocking=False):
+            # Finalizers come here, in the middle of anything: it may be this thread that has the lock.
+            _unused.put(self)
+            return
+        try:
             if not self._views and self.is_unlinked:
                 _is_over(self)
+        finally:
+            _lock.release()
 
     @property
     def in_use(self) -> bool:

@@ -93,7 +93,8 @@ class Screen:
     def __init__(self) -> None:
         self._bars: weakref.WeakSet[Bar[Any]] = weakref.WeakSet()
         self._visitors: list[Visitor] = []
-        self._guard = threading.Lock()  # of what follows; is never held while drawing
+        # Of what follows; is never held while drawing. A signal's handler that ends a pool may come while it is held.
+        self._guard = threading.RLock()
         self._thread: threading.Thread | None = None
         self._ended = False
         self._bell = -1
@@ -128,7 +129,9 @@ class Screen:
             self._dismissed |= pids
             self._without_them.clear()
             self._ring()
-        self._without_them.wait(timeout=1.0)
+            waits = self._thread is not threading.current_thread()
+        if waits:
+            self._without_them.wait(timeout=1.0)
 
     def end(self) -> None:
         """At the end of the interpreter: a thread that wrote during its last moments would crash it."""

@@ -53,7 +53,7 @@ def at_home(name: bytes) -> Any:
 
 
 def reduce_pool(pool: Any) -> Any:
-    """A pool in an object that travels, as in `pool.map(self.work, items)` with the pool in `self.pool`."""
+    """A pool or executor in an object that travels, as in `pool.map(self.work, items)` with the pool in `self.pool`."""
     mark = marked(pool, lambda pool: (type(pool).__name__, os.getpid()))
     return arrive_pool, (mark.name, *mark.stands_for)
 
@@ -65,7 +65,7 @@ def arrive_pool(name: bytes, kind: str, pid: int) -> Any:
 
 
 class PoolElsewhere:
-    """A pool of another process. It goes along, and comes home as itself, but is of no use here."""
+    """A pool or executor of another process. It goes along, and comes home as itself, but is of no use here."""
 
     def __init__(self, name: bytes, kind: str, pid: int) -> None:
         self._name, self._kind, self._pid = name, kind, pid

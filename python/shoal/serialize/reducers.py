@@ -63,6 +63,7 @@ _REFUSED = {
     "multiprocessing.synchronize.Event": "standard:reduce_standard",
     "multiprocessing.synchronize.SemLock": "standard:reduce_standard",
     "queue.Queue": "refusals:refuse_queue",
+    "shoal.executor.Executor": "home:reduce_pool",
     "shoal.pool.Pool": "home:reduce_pool",
     "subprocess.Popen": "refusals:refuse_running",
     "threading.Barrier": "threads:reduce_barrier",

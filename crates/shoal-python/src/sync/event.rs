@@ -30,8 +30,9 @@ impl Event {
 #[pymethods]
 impl Event {
     #[new]
-    #[pyo3(signature = (*, _handle = None))]
-    fn new(py: Python<'_>, _handle: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (*, ctx = None, _handle = None))]
+    fn new(py: Python<'_>, ctx: Option<&Bound<'_, PyAny>>, _handle: Option<&[u8]>) -> PyResult<Self> {
+        let _ = ctx;
         cell(py, Kind::Event, _handle).map(Event)
     }
 

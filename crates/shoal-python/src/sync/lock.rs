@@ -18,6 +18,7 @@ use super::{Reduced, cell, reduce};
 ///     raise_abandoned: what happens when a holder dies. False: the next one gets the lock, and `abandoned` is true for
 ///         it. True: `acquire` raises `shoal.LockAbandoned` instead, for everybody, until one takes it with `repair`.
 ///         Default: False.
+///     ctx: ignored; `multiprocessing` has it.
 ///
 /// Example:
 ///     >>> lock = shoal.Lock()
@@ -51,8 +52,14 @@ impl Lock {
 #[pymethods]
 impl Lock {
     #[new]
-    #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
-    fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (*, raise_abandoned = false, ctx = None, _handle = None))]
+    fn new(
+        py: Python<'_>,
+        raise_abandoned: bool,
+        ctx: Option<&Bound<'_, PyAny>>,
+        _handle: Option<&[u8]>,
+    ) -> PyResult<Self> {
+        let _ = ctx;
         let made = cell(py, Kind::Lock, _handle).map(Lock)?;
         if raise_abandoned {
             made.lock().make_strict();
@@ -65,6 +72,7 @@ impl Lock {
     /// Args:
     ///     block: whether to wait for it. Default: True. With False, `timeout` is ignored.
     ///     timeout: how long to wait at most, in seconds; zero or less is to try once. Default: None, to wait for ever.
+    ///     blocking: what `threading` and managers call `block`.
     ///
     /// Raises:
     ///     TypeError: `timeout` is neither a number nor None.
@@ -76,10 +84,20 @@ impl Lock {
     /// Example:
     ///     >>> lock.acquire(timeout=2.5)
     ///     True
-    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
-    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    #[pyo3(
+        signature = (block = Truth(true), timeout = None, *, blocking = Truth(true)),
+        text_signature = "($self, block=True, timeout=None, *, blocking=True)"
+    )]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+        blocking: Truth,
+    ) -> PyResult<bool> {
+        let block = block.0 && blocking.0;
         let (lock, me) = (self.lock(), self.me());
-        acquire(py, block.0, timeout, || lock.acquire_now(me), |patience| lock.acquire_with(me, patience))
+        acquire(py, block, timeout, || lock.acquire_now(me), |patience| lock.acquire_with(me, patience))
     }
 
     /// Take the lock though its last holder died in it, to put right what it guards. Otherwise as `acquire`.
@@ -112,7 +130,7 @@ impl Lock {
     }
 
     pub fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire(py, Truth(true), None)
+        self.acquire(py, Truth(true), None, Truth(true))
     }
 
     pub fn __exit__(

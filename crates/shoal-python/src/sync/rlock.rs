@@ -16,6 +16,7 @@ use super::{Reduced, cell, reduce};
 ///
 /// Args:
 ///     raise_abandoned: as for `Lock`. Default: False.
+///     ctx: ignored; `multiprocessing` has it.
 ///
 /// Example:
 ///     >>> lock = shoal.RLock()
@@ -46,8 +47,14 @@ impl RLock {
 #[pymethods]
 impl RLock {
     #[new]
-    #[pyo3(signature = (*, raise_abandoned = false, _handle = None))]
-    fn new(py: Python<'_>, raise_abandoned: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (*, raise_abandoned = false, ctx = None, _handle = None))]
+    fn new(
+        py: Python<'_>,
+        raise_abandoned: bool,
+        ctx: Option<&Bound<'_, PyAny>>,
+        _handle: Option<&[u8]>,
+    ) -> PyResult<Self> {
+        let _ = ctx;
         let made = cell(py, Kind::RLock, _handle).map(RLock)?;
         if raise_abandoned {
             made.lock().lock().make_strict();
@@ -56,10 +63,20 @@ impl RLock {
     }
 
     /// Take the lock, once more if this thread has it already, and tell whether it was taken. As `Lock.acquire`.
-    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
-    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    #[pyo3(
+        signature = (block = Truth(true), timeout = None, *, blocking = Truth(true)),
+        text_signature = "($self, block=True, timeout=None, *, blocking=True)"
+    )]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+        blocking: Truth,
+    ) -> PyResult<bool> {
+        let block = block.0 && blocking.0;
         let (lock, me) = (self.lock(), self.me());
-        acquire(py, block.0, timeout, || lock.acquire_now(me), |patience| lock.acquire(me, patience))
+        acquire(py, block, timeout, || lock.acquire_now(me), |patience| lock.acquire(me, patience))
     }
 
     /// Take the lock though its last holder died in it, to put right what it guards. As `Lock.repair`.
@@ -81,7 +98,7 @@ impl RLock {
     }
 
     pub fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire(py, Truth(true), None)
+        self.acquire(py, Truth(true), None, Truth(true))
     }
 
     pub fn __exit__(

@@ -23,6 +23,7 @@ use crate::inside::Inside;
 ///
 /// Args:
 ///     value: how many permits there are at first. Default: 1.
+///     ctx: ignored; `multiprocessing` has it.
 ///
 /// Raises:
 ///     TypeError: `value` is no integer.
@@ -60,8 +61,15 @@ fn permits(value: &Bound<'_, PyAny>) -> PyResult<u32> {
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (value = Given::Nothing, *, _bounded = false, _handle = None), text_signature = "(value=1, *, _bounded=False, _handle=None)")]
-    fn new(py: Python<'_>, value: Given<'_>, _bounded: bool, _handle: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (value = Given::Nothing, *, ctx = None, _bounded = false, _handle = None), text_signature = "(value=1, *, ctx=None, _bounded=False, _handle=None)")]
+    fn new(
+        py: Python<'_>,
+        value: Given<'_>,
+        ctx: Option<&Bound<'_, PyAny>>,
+        _bounded: bool,
+        _handle: Option<&[u8]>,
+    ) -> PyResult<Self> {
+        let _ = ctx;
         let shared = match _handle {
             Some(handle) => Shared::new(resolve(py, handle, Kind::Semaphore)?),
             None => {
@@ -84,6 +92,7 @@ impl Semaphore {
     /// Args:
     ///     block: whether to wait for one. Default: True. With False, `timeout` is ignored.
     ///     timeout: how long to wait at most, in seconds; zero or less is to try once. Default: None, to wait for ever.
+    ///     blocking: what `threading` and managers call `block`.
     ///
     /// Raises:
     ///     TypeError: `timeout` is neither a number nor None.
@@ -94,11 +103,21 @@ impl Semaphore {
     /// Example:
     ///     >>> if semaphore.acquire(timeout=1.5):
     ///     ...     semaphore.release()
-    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
-    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    #[pyo3(
+        signature = (block = Truth(true), timeout = None, *, blocking = Truth(true)),
+        text_signature = "($self, block=True, timeout=None, *, blocking=True)"
+    )]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        block: Truth,
+        timeout: Option<&Bound<'_, PyAny>>,
+        blocking: Truth,
+    ) -> PyResult<bool> {
+        let block = block.0 && blocking.0;
         let (semaphore, me) = (self.semaphore(), self.me());
         let now = || if semaphore.try_acquire(me) { Acquired::Yes } else { Acquired::TimedOut };
-        acquire(py, block.0, timeout, now, |patience| {
+        acquire(py, block, timeout, now, |patience| {
             semaphore.acquire(me, patience).map_or_else(Acquired::from, |()| Acquired::Yes)
         })
     }
@@ -113,7 +132,7 @@ impl Semaphore {
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.acquire(py, Truth(true), None)
+        self.acquire(py, Truth(true), None, Truth(true))
     }
 
     fn __exit__(

@@ -58,6 +58,8 @@ _DEFAULTS: dict[str, Any] = {"block": True, "timeout": None, "n": 1, "immediate"
 def _positional(operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     if not kwargs:
         return args
+    if operation == "acquire" and "blocking" in kwargs:
+        kwargs.setdefault("block", kwargs.pop("blocking"))
     names = _NAMED.get(operation, ())[len(args) :]
     if unknown := kwargs.keys() - set(names):
         raise TypeError(f"{operation}() got an unexpected keyword argument {min(unknown)!r}")
