@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 
 from shoal import _budget
 
@@ -106,6 +107,11 @@ def seconds(value: object, name: str = "timeout") -> float | None:
     if found != found:
         raise ValueError(f"{name} must be a number of seconds or None, not NaN")
     return found
+
+
+def patience(timeout: float | None) -> float:
+    """A time to wait at most, as the locks of `threading` want it; those can't wait longer than three centuries."""
+    return -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
 
 
 def chunksize(value: object, name: str = "chunksize") -> int:

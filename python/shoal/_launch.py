@@ -98,7 +98,9 @@ def preloaded(names: list[str], share: dict[str, str]) -> list[bytes]:
     if likely and _budget.differs({**os.environ, **_budget.zygote()}, {**os.environ, **share}):
         likely.append("threadpoolctl")
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
-    if any(getattr(value, "__module__", None) == "__main__" for value in list(main.values())):
+    # Other objects may make of the question what they like: a module that loads itself, that its moment has come.
+    named = [value for value in main.values() if isinstance(value, (type, type(preloaded)))]
+    if any(getattr(value, "__module__", None) == "__main__" for value in named):
         likely += ["shoal.serialize.by_value", "shoal.reports.records"]
     elif "logging" in sys.modules and sys.modules["logging"].root.handlers:
         likely.append("shoal.reports.records")

@@ -6,6 +6,7 @@ spread      worker 0, 1, 2, …: one core of each package in turn, second thread
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,7 @@ def cpus_of_workers(affinity: object) -> list[list[int]]:
     if affinity is None:
         return []
     allowed = sorted(os.sched_getaffinity(0))
-    if affinity in ("compact", "spread"):
+    if isinstance(affinity, str) and affinity in ("compact", "spread"):
         places = {cpu: _place(cpu) for cpu in allowed}
         order = sorted(allowed, key=places.__getitem__)
         return [[cpu] for cpu in (order if affinity == "compact" else _spread(order, places))]
@@ -43,8 +44,9 @@ def _cpus(entry: object, allowed: list[int]) -> list[int]:
         raise ValueError("affinity must name at least one CPU for each worker, not []")
     cpus = []
     for cpu in named:
-        if isinstance(cpu, bool) or not isinstance(cpu, int):
+        if isinstance(cpu, bool) or not hasattr(cpu, "__index__"):
             raise TypeError(f"affinity must be made of CPU numbers, not {cpu!r}")
+        cpu = operator.index(cpu)
         if cpu not in allowed:
             raise ValueError(f"affinity: CPU {cpu} is not among those that this process may use: {allowed}")
         cpus.append(cpu)

@@ -123,6 +123,17 @@ class Run:
         tasks = {
             tag: self.pool._base.submit_call(told, (items[tag],), None, self.pool._terms.engine) for tag in range(ahead)
         }
+        try:
+            return self._taken(tasks, inbox)
+        except BaseException:
+            # After Ctrl-C nobody wants them any more.
+            for task in tasks.values():
+                task.cancel()
+            raise
+
+    def _taken(self, tasks: dict[int, Any], inbox: Any) -> SharedArray | None:
+        """The output, of blocks that are ahead, by tag, and of the rest, which goes on its way when one has come."""
+        ahead = len(tasks)
         come = [tag for tag, task in tasks.items() if not task.watch(inbox, tag)]
         # What has come of those that are ahead.
         pieces: dict[int, Any] = {}
@@ -151,16 +162,21 @@ class Run:
         # While the workers go on with the rest, what came ahead is put into its place here.
         settled: set[int] = set()
         rest_is_done = rest is None
-        while not rest_is_done or len(pieces) + len(errors) < ahead:
-            waiting = len(pieces) + len(errors) < ahead
-            if rest is None or rest_is_done:
-                take(None)
-            elif not (waiting and take(0.0)):
-                rest_is_done = rest.run(_LOOK if waiting else None)
-            if place is not None:
-                for tag in pieces.keys() - settled:
-                    settled.add(tag)
-                    pieces[tag] = settle(pieces[tag], place, self.axis, self.spans[tag])
+        try:
+            while not rest_is_done or len(pieces) + len(errors) < ahead:
+                waiting = len(pieces) + len(errors) < ahead
+                if rest is None or rest_is_done:
+                    take(None)
+                elif not (waiting and take(0.0)):
+                    rest_is_done = rest.run(_LOOK if waiting else None)
+                if place is not None:
+                    for tag in pieces.keys() - settled:
+                        settled.add(tag)
+                        pieces[tag] = settle(pieces[tag], place, self.axis, self.spans[tag])
+        except BaseException:
+            if rest is not None:
+                rest.stop()
+            raise
         if errors:
             raise errors[min(errors)]
         results = [pieces[tag] for tag in range(ahead)]

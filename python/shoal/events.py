@@ -55,9 +55,7 @@ class Condition(RawCondition):
     ) -> Condition:
         return super().__new__(cls, RLock() if lock is None else lock, _handle=_handle)
 
-    def __init__(
-        self, lock: Lock | RLock | None = None, *, ctx: object = None, _handle: bytes | None = None
-    ) -> None:
+    def __init__(self, lock: Lock | RLock | None = None, *, ctx: object = None, _handle: bytes | None = None) -> None:
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 

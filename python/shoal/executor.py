@@ -58,7 +58,7 @@ class Executor(futures.Executor):
         seed: what the random numbers of tasks depend on. See `shoal.rng`.
         logs, warnings, output: whether what workers log, warn of and print is heard here. See `Pool`.
         kind: "process"; or "thread", for threads of this process. See `Pool`.
-        cluster: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
+        cluster, node_timeout: for the machines of a Dask cluster, each with `max_workers` workers. See `Pool`.
         options: the terms of all its tasks, `timeout`, `retries` and so on. See `Pool.options`.
 
     Raises:
@@ -95,6 +95,7 @@ class Executor(futures.Executor):
         output: bool = True,
         kind: str = "process",
         cluster: object = None,
+        node_timeout: float | None = None,
         **options: Unpack[TaskOptions],
     ) -> None:
         check_names(options)
@@ -124,6 +125,7 @@ class Executor(futures.Executor):
             warnings=warnings,
             output=output,
             kind=kind,
+            node_timeout=node_timeout,
             **many,
             **options,
         )

@@ -61,7 +61,13 @@ class Future(concurrent.futures.Future[R]):
                 return
             super().__init__()
             self._full = True
-            watched = self._callbacks.watch(self._task, self._settle)
+            try:
+                watched = self._callbacks.watch(self._task, self._settle)
+            except BaseException:
+                # Nobody will settle it: it is fresh again, for the next one who wants more of it.
+                for name in ("_full", *_STATE):
+                    del self.__dict__[name]
+                raise
         if not watched:
             self._settle()
 
@@ -71,12 +77,28 @@ class Future(concurrent.futures.Future[R]):
             super().cancel()
             self.set_running_or_notify_cancel()
             return
-        try:
-            value = self._task.get()
-        except BaseException as error:
+        value, error, interrupt = self._outcome()
+        if error is not None:
             self.set_exception(error)
         else:
-            self.set_result(value)
+            self.set_result(value)  # type: ignore[arg-type]
+        if interrupt is not None:
+            raise interrupt
+
+    def _outcome(self) -> tuple[R | None, BaseException | None, KeyboardInterrupt | None]:
+        """What the task returned, or what it raised; and Ctrl-C that came meanwhile, which is none of it."""
+        interrupt = None
+        try:
+            return self._task.get(), None, None
+        except KeyboardInterrupt as error:
+            interrupt = error
+        except BaseException as error:
+            return None, error, None
+        # Asked again, the task says the same if it was its own.
+        try:
+            return self._task.get(), None, interrupt
+        except BaseException as error:
+            return None, error, None if error is interrupt else interrupt
 
     def result(self, timeout: float | None = None) -> R:
         """What the task returned, when it has; what it raised is raised.
@@ -90,7 +112,11 @@ class Future(concurrent.futures.Future[R]):
             return super().result(timeout)
         if timeout is not None:
             self._wait(timeout)
-        return self._task.get()
+        try:
+            return self._task.get()
+        finally:
+            # An exception knows this frame.
+            del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, when it has ended; None if it returned. It raises what `result` does of its own."""
@@ -99,11 +125,14 @@ class Future(concurrent.futures.Future[R]):
         self._wait(timeout)
         if self._task.cancelled():
             raise CancelledError
+        _, error, interrupt = self._outcome()
+        if interrupt is not None:
+            raise interrupt
         try:
-            self._task.get()
-        except BaseException as error:
             return error
-        return None
+        finally:
+            # It knows this frame.
+            del error
 
     def _wait(self, timeout: float | None) -> None:
         self._task.wait(timeout)

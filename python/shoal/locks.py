@@ -52,9 +52,7 @@ class BoundedSemaphore(Semaphore):
 
     __slots__ = ()
 
-    def __new__(
-        cls, value: SupportsIndex = 1, *, ctx: object = None, _handle: bytes | None = None
-    ) -> BoundedSemaphore:
+    def __new__(cls, value: SupportsIndex = 1, *, ctx: object = None, _handle: bytes | None = None) -> BoundedSemaphore:
         return super().__new__(cls, value, _bounded=True, _handle=_handle)
 
     def __repr__(self) -> str:

@@ -382,8 +382,12 @@ class Maps:
             with watch:
                 return self._map_now(watch.counted(func), iterable, chunksize, buffersize, None, star, options)
         job = self._job(func, iterable, chunksize, buffersize, star, options)
-        finish(job)
-        return job.result()
+        try:
+            finish(job)
+            return job.result()
+        finally:
+            # An exception knows this frame.
+            del job
 
     def _map_later(
         self,
@@ -412,7 +416,7 @@ class Maps:
         at_hand = buffersize is None and not isinstance(iterable, (tuple, range))
         job = self._job(func, list(iterable) if at_hand else iterable, chunksize, buffersize, star, options)
         more = job.start(chunksize is not None) if isinstance(job, _engine.Job) else job.start()
-        result: MapResult[R] = MapResult(job, callback, error_callback)
+        result: MapResult[R] = MapResult(job, callback, error_callback, self._threads().told)
         if more or callback is not None or error_callback is not None:
             self._threads().spawn(result.wait)
         return result

@@ -139,6 +139,16 @@ class Pool(Maps):
     ) -> None:
         if node_timeout is not None:
             raise ValueError("node_timeout is for a pool on a cluster")
+        if kind == "thread" or cluster is not None:
+            name = "cluster" if cluster is not None else "kind"
+            raise TypeError(
+                f"{name}: {type(self).__name__}, a class below shoal.Pool, has processes of this machine only"
+            )
+        if default_cluster is not None and type(self) is not Pool:
+            from warnings import warn
+
+            text = f"{type(self).__name__}, a class below shoal.Pool, runs on this machine instead of the cluster"
+            warn(text, RuntimeWarning, stacklevel=2)
         if kind != "process":
             raise ValueError(f"kind must be 'process' or 'thread', not {kind!r}")
         terms = Terms(options)
@@ -262,6 +272,9 @@ class Pool(Maps):
         except BaseException:
             task.cancel()  # of no use if that is the task's own; after Ctrl-C nobody wants it any more
             raise
+        finally:
+            # An exception knows this frame.
+            del task
         return result
 
     def apply_async(
@@ -295,6 +308,7 @@ class Pool(Maps):
         last = self._last_terms
         terms = last[1] if last[0] == options else self._terms_with(options)
         if self._seeds is not None:
+            args = _checks.arguments(args)
             func, args = self._seeds.one(func), self._seeds.place(args)
         if callback is None and error_callback is None:
             return self._base.submit_call(
@@ -421,7 +435,7 @@ class Pool(Maps):
 
     def terminate(self) -> None:
         """End the workers now. Tasks that have not ended raise `PoolClosed`. As `multiprocessing.Pool.terminate`."""
-        self._terminated = True
+        (self._root or self)._terminated = True
         screen = sys.modules.get("shoal.progress.screen")
         visited = screen is not None and screen.screen.has_visitors and self._base.is_open
         pids = {worker.pid for worker in self._base.workers} if visited else set()
@@ -508,7 +522,7 @@ class Pool(Maps):
 
     @property
     def _state(self) -> str:
-        return "RUN" if self._base.is_open else "CLOSE" if not self._terminated else "TERMINATE"
+        return "RUN" if self._base.is_open else "CLOSE" if not (self._root or self)._terminated else "TERMINATE"
 
     def _as_html(self, name: str) -> str:
         from shoal.insight import html

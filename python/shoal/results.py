@@ -10,7 +10,7 @@ import itertools
 import sys
 import threading
 
-from shoal import _engine
+from shoal import _checks, _engine
 from shoal._engine import AsyncResult
 
 TYPE_CHECKING = False
@@ -44,9 +44,10 @@ class MapResult(Generic[R]):
         job: _engine.Job | _engine.StreamJob,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
+        told: threading.RLock,
     ) -> None:
         self._job = job
-        self._callback, self._error_callback = callback, error_callback
+        self._callback, self._error_callback, self._told = callback, error_callback, told
         self._turn = threading.Lock()
         self._done = False
 
@@ -60,7 +61,11 @@ class MapResult(Generic[R]):
             from multiprocessing import TimeoutError
 
             raise TimeoutError
-        return self._job.result()
+        try:
+            return self._job.result()
+        finally:
+            # An exception knows this frame.
+            del self
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all tasks have ended, at most `timeout` seconds."""
@@ -91,7 +96,7 @@ class MapResult(Generic[R]):
         Args:
             running: whether to stop also what workers are at: these are ended and replaced. Threads are not.
         """
-        if self._done:
+        if self._advance(0):
             return False
         self._job.stop(running)
         # Whoever is waiting sees to it; and if nobody is, this thread does.
@@ -110,25 +115,31 @@ class MapResult(Generic[R]):
         """Feed and collect until all is done; one thread at a time, the others wait for it."""
         if self._done:
             return True
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not self._turn.acquire(timeout=_checks.patience(timeout)):
             return self._done
         try:
             if not self._done and self._job.run(timeout):
-                self._call_back()
-                self._done = True
+                try:
+                    self._call_back()
+                finally:
+                    self._done = True
         finally:
             self._turn.release()
         return self._done
 
     def _call_back(self) -> None:
+        if self._callback is None and self._error_callback is None:
+            return
         try:
             results: list[R] = self._job.result()
         except BaseException as error:
             if self._error_callback is not None:
-                _guarded(self._error_callback, error)
+                with self._told:
+                    _guarded(self._error_callback, error)
         else:
             if self._callback is not None:
-                _guarded(self._callback, results)
+                with self._told:
+                    _guarded(self._callback, results)
 
 
 class CallbackResult(Generic[R]):
@@ -139,9 +150,10 @@ class CallbackResult(Generic[R]):
         task: AsyncResult[R],
         callback: Callable[[R], object] | None,
         error_callback: Callable[[BaseException], object] | None,
+        told: threading.RLock,
     ) -> None:
         self._task = task
-        self._callback, self._error_callback = callback, error_callback
+        self._callback, self._error_callback, self._told = callback, error_callback, told
         self._event = threading.Event()
 
     def _arrived(self) -> None:
@@ -152,9 +164,12 @@ class CallbackResult(Generic[R]):
         except BaseException as error:
             value, callback = error, self._error_callback
         if callback is not None:
-            _guarded(callback, value)
+            with self._told:
+                _guarded(callback, value)
         self._callback = self._error_callback = None
         self._event.set()
+        # An exception knows this frame.
+        del value
 
     def get(self, timeout: float | None = None) -> R:
         """The result, when it arrives; the task's exception if it raised one."""
@@ -184,6 +199,14 @@ class CallbackResult(Generic[R]):
         worker runs: that is ended and replaced."""
         return self._task.cancel(running=running)
 
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self._task.cancelled()
+
+    def queued(self) -> bool:
+        """Whether no worker has taken the task yet."""
+        return self._task.queued()
+
 
 class Callbacks:
     """A pool's threads for what must go on while nobody waits: who is to be told of a task's end, and maps with more to
@@ -191,6 +214,9 @@ class Callbacks:
 
     def __init__(self, inbox: _engine.Inbox) -> None:
         self._inbox = inbox
+        # Held while a callback runs: one at a time, as in multiprocessing, where all run in one thread; programs count
+        # on it. Of the reentrant kind, as a callback may take the results of others.
+        self.told = threading.RLock()
         # Who is told of which task's end, by tag.
         self._watching: dict[int, Callable[[], object]] = {}
         self._tags = itertools.count()
@@ -204,14 +230,16 @@ class Callbacks:
         """Call `told`, once, in a thread of this process, when the task has ended. False: it has ended already."""
         tag = next(self._tags)
         with self._changed:
+            if self._thread is None:
+                # First: where no thread can be started, nobody waits for it either.
+                thread = threading.Thread(target=self._run, name="shoal-callbacks", daemon=True)
+                thread.start()
+                self._thread = thread
             self._watching[tag] = told
             if not task.watch(self._inbox, tag):
                 del self._watching[tag]
                 return False
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="shoal-callbacks", daemon=True)
-                self._thread.start()
-            elif len(self._watching) == 1:
+            if len(self._watching) == 1:
                 self._changed.notify_all()
         return True
 
@@ -222,7 +250,7 @@ class Callbacks:
         error_callback: Callable[[BaseException], object] | None,
     ) -> CallbackResult[R]:
         """The task's result, with callbacks."""
-        result = CallbackResult(task, callback, error_callback)
+        result = CallbackResult(task, callback, error_callback, self.told)
         if not self.watch(task, result._arrived):
             # It may take its time, and the caller has more to submit.
             self.spawn(result._arrived)
@@ -233,11 +261,21 @@ class Callbacks:
         thread = threading.Thread(target=self._drive, args=(function,), name="shoal-map", daemon=True)
         with self._changed:
             self._drivers.add(thread)
-        thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                self._drivers.discard(thread)
+                raise
 
     def join(self) -> None:
-        """Wait until everybody has been told. The pool takes no more tasks."""
+        """Wait until everybody has been told. The pool takes no more tasks.
+
+        Raises:
+            RuntimeError: called by one of those who are told, which would wait for itself.
+        """
         with self._changed:
+            if threading.current_thread() in (self._thread, *self._drivers):
+                raise RuntimeError("cannot join the pool in a callback: it would wait for itself")
             self._may_stay = False
             self._changed.notify_all()
             while self._drivers or self._watching or self._telling:
@@ -270,7 +308,10 @@ def _guarded(callback: Callable[..., object], *arguments: object) -> None:
     """Call a user's callback; what it raises is reported as for any thread, and stops nothing."""
     try:
         callback(*arguments)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            # Ctrl-C, for who waits for the result and runs the callback meanwhile.
+            raise
         threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 

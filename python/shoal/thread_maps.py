@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from shoal import _checks
 from shoal._text import name_of
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Stream:
     def take(self, timeout: float | None = None) -> tuple[str, Any]:
         """What comes next: ("result", it), ("error", the task's), ("late", None), or ("end", what the input raised)."""
         until = None if timeout is None else time.monotonic() + timeout
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not self._turn.acquire(timeout=_checks.patience(timeout)):
             return "late", None
         try:
             self.pump()
@@ -180,17 +181,21 @@ class Stream:
 def _each(func: Callable[..., Any], star: bool, piece: list[Any]) -> list[tuple[str, Any]]:
     """In a thread: what came of each item, as `Stream.take` tells it."""
     results: list[tuple[str, Any]] = []
-    for item in piece:
-        try:
-            results.append(("result", func(*item) if star else func(item)))
-        except StopIteration as error:
-            # An iterator takes it for its end.
-            stopped = RuntimeError(f"{name_of(func)} raised StopIteration")
-            stopped.__cause__ = error
-            results.append(("error", stopped))
-        except BaseException as error:
-            results.append(("error", error))
-    return results
+    try:
+        for item in piece:
+            try:
+                results.append(("result", func(*item) if star else func(item)))
+            except StopIteration as error:
+                # An iterator takes it for its end.
+                stopped = RuntimeError(f"{name_of(func)} raised StopIteration")
+                stopped.__cause__ = error
+                results.append(("error", stopped))
+            except BaseException as error:
+                results.append(("error", error))
+        return results
+    finally:
+        # An exception knows this frame.
+        del results
 
 
 class Job:
@@ -240,6 +245,10 @@ class Job:
 
     def result(self) -> list[Any]:
         """The results, or the first exception."""
-        if self._error is not None:
-            raise self._error
-        return self._results
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._results
+        finally:
+            # An exception knows this frame.
+            del self

@@ -226,13 +226,17 @@ class Task:
             from shoal.errors import PoolClosed
 
             raise PoolClosed("the pool was terminated before the task was done")
-        if self._error is not None:
-            raise self._error
-        return self._value
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._value
+        finally:
+            # An exception knows this frame.
+            del self
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, at most `timeout` seconds."""
-        if self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not self.ready() and self._latch.acquire(timeout=_checks.patience(timeout)):
             self._latch.release()
         # As from the engine.
         _engine.stay_if_ending()
@@ -282,7 +286,7 @@ class Task:
             return None, error
         finally:
             # An exception knows this frame.
-            del func, args, kwargs
+            del self, func, args, kwargs
 
     def _end(self, state: str, value: Any = None, error: BaseException | None = None) -> None:
         """Under the lock: tell everybody. A task that is cut off ends before its function does."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import ctypes
 import operator
 from collections.abc import Iterable, Iterator, Sized
-from functools import cache
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -306,7 +306,8 @@ class SynchronizedString(SynchronizedArray):
             self._obj.raw = value
 
 
-@cache
+# Programs may make types without end.
+@lru_cache(maxsize=1000)
 def _structure(type_: Any) -> type[SynchronizedBase]:
     """The wrapper of a structure: a property for each field."""
 
@@ -357,7 +358,8 @@ def _over(type_: Any, memory: SmallBlock | Block) -> Any:
     return value
 
 
-@cache
+# Programs may make types without end.
+@lru_cache(maxsize=1000)
 def _shared(type_: Any) -> type[Any]:
     """The type, but that its instances pickle to handles."""
 

@@ -36,7 +36,7 @@ class Sum:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("Queue", ()), ("JoinableQueue", (3,)), ("Lock", ()), ("RLock", ()), ("Semaphore", (2,)),
+        ("JoinableQueue", (3,)), ("Lock", ()), ("RLock", ()), ("Semaphore", (2,)),
         ("BoundedSemaphore", (2,)), ("Condition", ()), ("Event", ()), ("Barrier", (2,)),
     ],
 )  # fmt: skip
@@ -45,6 +45,26 @@ def test_what_shoal_has_needs_no_server(manager: SyncManager, name: str, argumen
     assert type(getattr(manager, name)(*arguments)) is getattr(shoal, name)
     # Those of other tests may be ending.
     assert children() <= before
+
+
+def test_every_queue_can_be_joined_as_the_original_managers(manager: SyncManager) -> None:
+    queue = manager.Queue(maxsize=2)
+    assert isinstance(queue, shoal.Queue) and queue.maxsize == 2
+    queue.put(1)
+    queue.get()
+    queue.task_done()
+    queue.join()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"])
+def test_what_is_acquired_takes_the_name_that_a_manager_has_for_it(manager: SyncManager, kind: str) -> None:
+    lock = getattr(manager, kind)()
+    assert lock.acquire(blocking=False)
+    if "RLock" not in repr(lock):
+        assert not lock.acquire(blocking=False)
+    lock.release()
+    assert lock.acquire(blocking=True, timeout=0)
+    lock.release()
 
 
 def test_a_queue_of_a_manager_goes_to_a_pool(manager: SyncManager, pool: shoal.Pool) -> None:

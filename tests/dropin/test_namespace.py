@@ -5,11 +5,13 @@ import multiprocessing as original
 import subprocess
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import shoal
 import shoal.multiprocessing as ours
+from shoal.multiprocessing import queues, synchronize
 
 MODULES = ["connection", "context", "dummy", "managers", "pool", "process", "queues", "reduction", "shared_memory",
            "sharedctypes", "synchronize", "util"]  # fmt: skip
@@ -127,3 +129,30 @@ def test_importing_it_imports_nothing_else() -> None:
     source = "import sys, shoal.multiprocessing.shared_memory; print('multiprocessing' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=100)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("Lock", ()), ("RLock", ()), ("Semaphore", (2,)), ("BoundedSemaphore", (2,)), ("Event", ()), ("Condition", ()),
+        ("Barrier", (2,)),
+    ],
+)  # fmt: skip
+def test_what_is_made_by_its_class_takes_a_context(kind: str, arguments: tuple[int, ...]) -> None:
+    made = getattr(synchronize, kind)(*arguments, ctx=original.get_context("spawn"))
+    assert isinstance(made, getattr(shoal, kind))
+
+
+def test_a_class_below_queue_makes_itself_as_it_does_below_the_original() -> None:
+    class Counted(queues.Queue[int]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, ctx=original.get_context(), **kwargs)
+            self.puts = 0
+
+        def put(self, *args: Any, **kwargs: Any) -> None:
+            self.puts += 1
+            super().put(*args, **kwargs)
+
+    queue = Counted(maxsize=3)
+    queue.put(7)
+    assert (queue.get(), queue.puts, queue.maxsize) == (7, 1, 3)

@@ -340,3 +340,25 @@ def test_plain_multiprocessing_reads_a_list_and_the_other_way_round() -> None:
     assert list(ShareableList(name=name)) == VALUES
     assert program.communicate(timeout=100) == ("", "")
     values.shm.unlink()
+
+
+def test_a_segment_may_be_closed_by_a_finalizer_wherever_the_collector_comes() -> None:
+    program = start("""
+        import gc
+        from shoal.multiprocessing.shared_memory import SharedMemory
+
+        class Holder:
+            def __init__(self):
+                self.segment, self.me = SharedMemory(create=True, size=5000), self
+
+            def __del__(self):
+                self.segment.close()
+                self.segment.unlink()
+
+        gc.set_threshold(3)
+        for _ in range(300):
+            Holder()
+        gc.collect()
+        print("done")
+    """)
+    assert program.communicate(timeout=150) == ("done\n", "")

@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 import shoal
+from shoal.futures import Future
 from tests.executor.support import fail, occupy
 from tests.pool.support import eventually
 
@@ -270,3 +271,66 @@ def test_a_future_keeps_neither_pool_nor_result_longer_than_itself(pool):
     gone = weakref.ref(future)
     del future
     assert eventually(lambda: gc.collect() is not None and gone() is None and value() is None)
+
+
+class Interrupted:
+    """A task whose result was about to be unpickled when Ctrl-C came."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def get(self, timeout: float | None = None) -> int:
+        self.asked += 1
+        if self.asked == 1:
+            raise KeyboardInterrupt
+        return 4
+
+    def wait(self, timeout: float | None = None) -> None: ...
+    def ready(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def watch(self, inbox: object, tag: int) -> bool:
+        return False
+
+
+ASK = {
+    "exception": lambda future: future.exception(),
+    "wait": lambda future: concurrent.futures.wait([future]),
+    "result": lambda future: future.result(),
+}
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_ctrl_c_while_a_result_is_unpickled_is_not_the_tasks(pool, ask):
+    future = Future(Interrupted(), pool._threads())
+    with pytest.raises(KeyboardInterrupt):
+        ASK[ask](future)
+    assert future.exception() is None
+    assert future.result() == 4
+
+
+def test_a_keyboard_interrupt_of_the_task_is_its_exception(pool):
+    def interrupted():
+        raise KeyboardInterrupt("of the task")
+
+    with shoal.Executor(1, kind="thread") as executor:
+        for future in (pool.submit(interrupted), executor.submit(interrupted)):
+            assert repr(future.exception()) == "KeyboardInterrupt('of the task')"
+            assert concurrent.futures.wait([future]).done == {future}
+
+
+def test_a_future_that_nobody_could_watch_is_settled_by_the_next_who_asks(pool, monkeypatch):
+    future = pool.submit(pow, 2, 10)
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr(type(pool._threads()), "watch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            concurrent.futures.wait([future])
+    assert future.result() == 1024
+    assert concurrent.futures.wait([future]).done == {future}

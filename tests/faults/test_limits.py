@@ -5,6 +5,7 @@ import signal
 import time
 from typing import Any
 
+import numpy
 import pytest
 
 import shoal
@@ -81,7 +82,7 @@ def test_a_worker_at_a_long_task_is_not_idle() -> None:
 
 def test_each_worker_runs_where_it_was_told_to() -> None:
     allowed = sorted(os.sched_getaffinity(0))
-    with shoal.Pool(2, affinity=[allowed[0], allowed]) as pool:
+    with shoal.Pool(2, affinity=[numpy.int64(allowed[0]), numpy.array(allowed)]) as pool:
         wanted = [{allowed[0]}, set(allowed)]
         assert eventually(lambda: [os.sched_getaffinity(worker.pid or 0) for worker in pool.workers] == wanted)
 

@@ -214,3 +214,47 @@ def test_the_program_ends_while_workers_are_kept(run: Run) -> None:
         """
     )
     assert (result.stdout, result.stderr, result.returncode) == ("[1, 2, 3]\n", "", 0)
+
+
+def test_how_long_idle_workers_stay_is_what_the_program_says() -> None:
+    with joblib.parallel_config(backend="shoal", n_jobs=2, idle_timeout=70):
+        backend, _ = joblib.parallel.get_active_backend()
+        backend.configure(2, Parallel(), **backend.backend_kwargs)
+        assert backend._wanted.options["idle_timeout"] == 70
+
+
+def test_threads_need_no_time_limit_that_nobody_gave() -> None:
+    with joblib.parallel_config(backend="shoal", n_jobs=2, kind="thread"):
+        assert set(Parallel()(delayed(os.getpid)() for _ in range(4))) == {os.getpid()}
+
+
+def test_a_callback_that_raises_leaves_the_backend_fit_for_the_next_call() -> None:
+    backend = ShoalBackend()
+    backend.configure(2, Parallel(n_jobs=2))
+
+    def broken(_: object) -> None:
+        raise KeyboardInterrupt
+
+    class Ended:
+        """A pool whose tasks have ended when somebody would like to be told."""
+
+        def __init__(self) -> None:
+            self._base = self
+            self.is_open = True
+
+        def submit_call(self, *_: object) -> object:
+            return object()
+
+        def _threads(self) -> Any:
+            return self
+
+        def watch(self, *_: object) -> bool:
+            return False
+
+    backend._pool, backend._copies = Ended(), None  # type: ignore[assignment]
+    batch = joblib.parallel.BatchedCalls([delayed(abs)(-1)], (backend, 2))
+    with pytest.raises(KeyboardInterrupt):
+        backend.submit(batch, broken)
+    told: list[object] = []
+    backend.submit(batch, told.append)
+    assert len(told) == 1

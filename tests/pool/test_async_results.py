@@ -1,7 +1,11 @@
 """What apply_async and its kin return: a result to wait for, to ask, and to be called back with."""
 
+import gc
 import multiprocessing
+import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 import shoal
 from tests.conftest import Run
 from tests.pool import tasks
+from tests.pool.support import eventually
 
 
 def test_get_gives_the_same_answer_each_time(pool: shoal.Pool) -> None:
@@ -129,3 +134,106 @@ def test_a_result_that_nobody_keeps_is_no_trouble(pool: shoal.Pool) -> None:
     for x in range(1000):
         pool.apply_async(tasks.square, (x,))
     assert pool.apply(tasks.square, (3,)) == 9
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_map_that_is_done_is_not_cancelled(kind: str) -> None:
+    with shoal.Pool(1, kind=kind) as pool:
+        result = pool.map_async(abs, [-1, 2])
+        assert pool.apply(tasks.square, (3,)) == 9  # the only worker came to it behind the map
+        assert not result.cancel()
+        assert result.get() == [1, 2]
+
+
+def test_callbacks_are_called_one_at_a_time(pool: shoal.Pool) -> None:
+    at_once, most = 0, []
+
+    def callback(_: object) -> None:
+        nonlocal at_once
+        at_once += 1
+        time.sleep(0.01)
+        most.append(at_once)
+        at_once -= 1
+
+    results = [pool.apply_async(tasks.square, (x,), callback=callback) for x in range(10)]
+    maps = [pool.map_async(tasks.square, range(3), callback=callback) for _ in range(3)]
+    for result in (*results, *maps):
+        result.get()
+    assert most == [1] * 13
+
+
+def test_a_callback_can_not_join_its_pool_and_is_told_so() -> None:
+    raised: list[BaseException] = []
+
+    def callback(_: object) -> None:
+        pool.close()
+        try:
+            pool.join()
+        except RuntimeError as error:
+            raised.append(error)
+
+    with shoal.Pool(1) as pool:
+        pool.apply_async(tasks.square, (2,), callback=callback).get()
+    assert "wait for itself" in str(raised[0])
+
+
+def test_a_thread_that_can_not_be_started_harms_no_later_call(
+    pool: shoal.Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="start new thread"):
+                pool.apply_async(tasks.wait_for, (tmp_path / "go",), callback=print)
+            with pytest.raises(RuntimeError, match="start new thread"):
+                pool.map_async(tasks.square, [1], callback=print)
+    (tmp_path / "go").touch()
+    called: list[int] = []
+    assert pool.apply_async(tasks.square, (2,), callback=called.append).get() == 4
+    assert called == [4]
+    pool.close()
+    pool.join()
+
+
+class Failure(Exception):
+    """One that can be referred to weakly, as those of the standard library can't."""
+
+
+def fail(why: str) -> None:
+    raise Failure(why)
+
+
+FAILING: dict[str, Callable[[shoal.Pool], object]] = {
+    "apply": lambda pool: pool.apply(fail, ("no",)),
+    "map": lambda pool: pool.map(fail, ["no"]),
+    "map_async": lambda pool: pool.map_async(fail, ["no"]).get(),
+    "submit": lambda pool: pool.submit(fail, "no").result(),
+}
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+@pytest.mark.parametrize("call", FAILING)
+def test_an_exception_that_is_dropped_goes_at_once_with_its_result(call: str, kind: str) -> None:
+    with shoal.Pool(1, kind=kind) as pool:
+        gc.collect()
+        gc.disable()
+        try:
+            try:
+                FAILING[call](pool)
+            except Failure as error:
+                gone = weakref.ref(error)
+            assert eventually(lambda: gone() is None)
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12])
+def test_a_timeout_that_nobody_lives_to_see_the_end_of_is_none(pool: shoal.Pool, timeout: float) -> None:
+    assert pool.apply_async(tasks.square, (2,)).get(timeout) == 4
+    assert pool.map_async(tasks.square, [2]).get(timeout) == [4]
+    with shoal.Pool(1, kind="thread") as threads:
+        assert threads.apply_async(tasks.square, (2,)).get(timeout) == 4
+        assert threads.map_async(tasks.square, [2]).get(timeout) == [4]

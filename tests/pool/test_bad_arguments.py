@@ -93,3 +93,35 @@ def test_a_name_that_multiprocessing_has() -> None:
         shoal.Manager  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         shoal.nonsense  # noqa: B018
+
+
+class Mine(shoal.Pool):
+    """A class below."""
+
+
+@pytest.mark.parametrize(("name", "value"), [("cluster", "tcp://127.0.0.1:1"), ("kind", "thread")])
+def test_a_class_below_pool_says_that_it_is_of_this_machines_processes(name: str, value: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: Mine, a class below shoal.Pool, has processes of this machine"):
+        Mine(1, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_class_below_pool_says_when_it_does_not_run_on_the_cluster_of_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shoal.pool.default_cluster", "tcp://127.0.0.1:1")
+    with pytest.warns(RuntimeWarning, match="Mine, a class below"), Mine(1) as pool:
+        assert pool.apply(abs, (-1,)) == 1
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_time_limit_of_nodes_is_for_clusters(kind: str) -> None:
+    for make in (shoal.Pool, shoal.Executor):
+        with pytest.raises(ValueError, match="node_timeout is for a pool on a cluster"):
+            make(1, node_timeout=3.0, kind=kind)
+
+
+def test_arguments_are_checked_before_a_stream_of_random_numbers_is_counted() -> None:
+    with shoal.Pool(1, seed=1) as pool, shoal.Pool(1, seed=1) as other:
+        with pytest.raises(TypeError, match="args must be iterable, not int"):
+            pool.apply(abs, 5)  # type: ignore[arg-type]
+        assert pool.apply(lambda: shoal.rng().random()) == other.apply(lambda: shoal.rng().random())

@@ -1,5 +1,6 @@
 """What goes wrong in a task arrives where the task was asked for, as what it is; it harms no other task."""
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -128,6 +129,25 @@ def test_an_initializer_that_raises_fails_the_tasks_with_its_exception() -> None
                 pool.apply(tasks.square, (3,))
         pool.close()
         pool.join()
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """It takes no note."""
+
+    why: str
+
+
+def raise_frozen() -> None:
+    raise Frozen("not today")
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_an_initializer_may_raise_what_takes_no_note(kind: str) -> None:
+    with shoal.Pool(1, raise_frozen, kind=kind) as pool:
+        # Nor can it be unpickled: from a process comes what stands for it.
+        with pytest.raises((Frozen, shoal.RemoteError), match="not today"):
+            pool.apply(tasks.square, (3,))
 
 
 def test_a_pool_recovers_when_its_initializer_does(tmp_path: Path) -> None:

@@ -349,3 +349,29 @@ def test_the_directory_of_the_program_may_go(run: Run, when: str) -> None:
         """
     )
     assert (program.stdout, program.stderr) == ("[0, 1, 2]\n", "")
+
+
+def test_a_view_that_terminates_ends_the_pool_that_it_is_of() -> None:
+    pool = shoal.Pool(1)
+    pool.options(timeout=5).terminate()
+    assert repr(pool) == "<shoal.Pool state=TERMINATE pool_size=1>"
+    pool.join()
+
+
+def test_a_program_may_have_a_module_that_loads_itself(run: Run) -> None:
+    program = run(
+        """
+        import sys, types
+        import shoal
+
+        class Lazy(types.ModuleType):
+            def __getattr__(self, name):
+                return {}[name]
+
+        settings = Lazy("settings")
+        del settings.__dict__["__name__"]
+        with shoal.Pool(1) as pool:
+            print(pool.apply(abs, (-1,)))
+        """
+    )
+    assert (program.returncode, program.stdout) == (0, "1\n"), program.stderr

@@ -6,6 +6,8 @@ import os
 import pickle
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -179,3 +181,27 @@ def test_a_program_ends_though_nobody_has_knocked(run: Run) -> None:
         print("done")
     """)
     assert (program.stdout, program.stderr, program.returncode) == ("done\n", "", 0)
+
+
+def test_threads_that_ask_for_the_door_at_once_get_the_same() -> None:
+    program = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from shoal.progress import door
+
+for _ in range(100):
+    barrier, doors = threading.Barrier(4), []
+
+    def ask():
+        barrier.wait()
+        doors.append(door.door())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, doors))) == 1
+    door.shut()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=150)

@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 from tqdm.auto import tqdm as ordinary_tqdm
 
 import shoal
+from shoal.progress.door import door
+from shoal.progress.line import Line
 from tests.pool.support import eventually
 
 # Gets a bar on its standard input, and does with it what its argument says.
@@ -307,3 +310,16 @@ def test_a_worker_that_dies_while_it_changes_a_bar_damages_nothing(
         assert bar.postfix in (None, "alive", "x" * 400) and bar.desc == "walk"
         pool.apply(bar.set_postfix_str, ("alive",))
         assert bar.postfix == "alive"
+
+
+def test_text_that_a_slow_screen_prints_later_is_printed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = socket.socketpair()
+    monkeypatch.setattr(shoal.progress.line, "PATIENCE", 0.01)
+    line = Line(door().address)
+    here.settimeout(0.01)
+    line._socket = here  # type: ignore[assignment]
+    assert line.ask("write", "a line", "stdout", "\n")
+    # What it does not even take is for the one who asks to print.
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    assert not line.ask("write", "x" * 10_000_000, "stdout", "\n")
+    there.close()

@@ -117,3 +117,51 @@ def test_forking_while_bars_are_drawn_locks_no_child_up() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str([60] * 10)
+
+
+def test_a_signal_may_end_a_pool_while_the_screen_is_busy() -> None:
+    program = """
+import os, signal
+import shoal
+from shoal.progress.screen import screen
+
+pool = shoal.Pool(1)
+pool.apply(shoal.tqdm, (range(3),))
+signal.signal(signal.SIGTERM, lambda *_: pool.terminate())
+with screen._guard:
+    os.kill(os.getpid(), signal.SIGTERM)
+print(pool)
+"""
+    result = run(program)
+    assert (result.returncode, result.stdout) == (0, "<shoal.Pool state=TERMINATE pool_size=1>\n")
+
+
+@pytest.mark.parametrize("lock", ["screen.LOCK", "travel._turn"])
+def test_a_fork_does_not_inherit_what_another_thread_is_stuck_in(lock: str) -> None:
+    program = f"""
+import os, pickle, threading
+import shoal
+from shoal.progress import screen, travel
+
+bar = shoal.tqdm(total=3)
+taken, leave = threading.Event(), threading.Event()
+
+def draw():
+    with {lock}:
+        taken.set()
+        leave.wait()
+
+if {lock!r} == "travel._turn":
+    bar.close()
+thread = threading.Thread(target=draw)
+thread.start()
+taken.wait()
+if (child := os.fork()) == 0:
+    bar.update()
+    pickle.dumps(shoal.tqdm(total=3))
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+leave.set()
+"""
+    result = run(program)
+    assert (result.returncode, result.stdout) == (0, "0\n")

@@ -91,3 +91,16 @@ def test_a_counted_function_counts_its_calls_however_they_end() -> None:
         function(7, 0)
     assert tally.n == 2
     assert (function.__qualname__, function.__wrapped__) == ("divmod", divmod)
+
+
+def test_what_was_read_is_noted_before_anybody_else_reads_or_changes_it(shared: Shared) -> None:
+    class Notes(dict[str, Any]):
+        def update(self, fields: dict[str, Any]) -> None:  # type: ignore[override]
+            assert not shared.lock.acquire(block=False)
+            super().update(fields)
+
+    other, notes = same(shared), Notes()
+    other.news(into=notes)
+    assert notes == {"desc": "first"}
+    shared.change({"desc": "second"}, notes)
+    assert notes == {"desc": "second"}

@@ -161,3 +161,9 @@ def test_ctrl_c_interrupts_the_waiting_and_does_not_break_it() -> None:
             assert not barrier.broken and barrier.n_waiting == 0
     """
     assert interrupted(program) == "interrupted"
+
+
+@pytest.mark.parametrize(("timeout", "error"), [("soon", TypeError), (float("nan"), ValueError)])
+def test_a_timeout_that_is_none_is_an_error_at_once(timeout: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="timeout must be a number of seconds or None"):
+        shoal.Barrier(2, None, timeout)

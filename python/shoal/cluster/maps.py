@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from shoal import _checks
 from shoal.cluster.pieces import Pieces
 from shoal.errors import WorkerDied
 from shoal.maps import AT_HAND
@@ -139,7 +140,7 @@ class Stream:
         """The next result. StopIteration if there are no more, multiprocessing.TimeoutError if it is not there within
         `timeout` seconds, and in its place what the task raised."""
         until = None if timeout is None else time.monotonic() + timeout
-        if not self._turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not self._turn.acquire(timeout=_checks.patience(timeout)):
             raise _late()
         try:
             if not self._values:

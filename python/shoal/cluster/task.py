@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from shoal import _checks
 from shoal.cluster.target import ERROR, FAILED, RESULTS
 from shoal.cluster.wire import size, unpack
 from shoal.serialize import load_exception
@@ -130,7 +131,7 @@ class Task:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, at most `timeout` seconds."""
-        if self._latch.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)):
+        if self._latch.acquire(timeout=_checks.patience(timeout)):
             self._latch.release()
 
     def ready(self) -> bool:

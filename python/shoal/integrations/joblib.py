@@ -76,7 +76,9 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         options = {**self.backend_kwargs, **options}
         for name in _NOT_FOR_POOLS:
             options.pop(name, None)
-        options["idle_timeout"] = options.pop("idle_worker_timeout", None) or _IDLE
+        idle = options.pop("idle_worker_timeout", None)
+        if options.get("kind", "process") == "process":
+            options.setdefault("idle_timeout", idle or _IDLE)
         self._wanted = _Wanted(count, self.inner_max_num_threads, options)
         self._max_nbytes = max_nbytes
         return count
@@ -88,7 +90,9 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             assert self._wanted is not None
             pool = self._pool = _pool_for(self._wanted, func)
             # Another call of the same `parallel_config` may have ended, and taken them along.
-            self._copies = None if self._max_nbytes is None else _engine.Copies(self._max_nbytes)
+            # Threads need no copies, and nodes of a cluster keep their own.
+            of_processes = isinstance(pool._base, _engine.PoolBase)
+            self._copies = _engine.Copies(self._max_nbytes) if of_processes and self._max_nbytes is not None else None
         call = _packed(func)
         if self._copies is None:
             task = pool._base.submit_call(*call)
@@ -101,9 +105,11 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             self._ended.append(told)
             if not self._telling:
                 self._telling = True
-                while self._ended:
-                    self._ended.popleft()()
-                self._telling = False
+                try:
+                    while self._ended:
+                        self._ended.popleft()()
+                finally:
+                    self._telling = False
         return task
 
     def _tell(self, task: _engine.AsyncResult[Any], callback: Callable[[Any], object] | None) -> None:

@@ -73,7 +73,7 @@ class _Shown:
     def __set__(self, bar: Bar[Any], value: object) -> None:
         bar.__dict__[self._name] = value
         if bar.shared is not None:
-            bar.__dict__.update(bar.shared.change({self._name: value}))
+            bar.shared.change({self._name: value}, bar.__dict__)
 
 
 class _Closed(_Shown):
@@ -368,10 +368,7 @@ class Bar(_Base[T]):
 
     def _hear(self, patience: float = 0.0) -> bool:
         """Take note of what other processes have changed. Whether there was something."""
-        news = None if self.shared is None else self.shared.news(patience)
-        if news is not None:
-            self.__dict__.update(news)
-        return news is not None
+        return self.shared is not None and self.shared.news(patience, self.__dict__) is not None
 
     @classmethod
     def _locked(cls) -> AbstractContextManager[object]:

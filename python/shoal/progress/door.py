@@ -118,6 +118,8 @@ class Door:
 
 
 _door: Door | None = None
+# Two threads that ask at once get one door.
+_making = _thread.RLock()
 
 # Those who have what others make or write shown elsewhere: on a node of a cluster (`shoal.cluster.shared.relay`).
 relays: list[Any] = []
@@ -129,12 +131,15 @@ _given: Address | None = None
 def door() -> Door:
     """This process's door, made when first asked for."""
     global _door
-    if _door is None:
-        _door = Door()
-        screen = sys.modules.get("shoal.progress.screen")
-        if screen is not None:
-            screen.screen.light()
-    return _door
+    if (existing := _door) is not None:
+        return existing
+    with _making:
+        if (made := _door) is None:
+            made = _door = Door()
+            screen = sys.modules.get("shoal.progress.screen")
+            if screen is not None:
+                screen.screen.light()
+    return made
 
 
 def existing_door() -> Door | None:
@@ -202,7 +207,8 @@ def standard_error() -> tuple[int, ...]:
 
 def _after_fork() -> None:
     """In the child: the door is the parent's, and it knows where that is."""
-    global _given
+    global _given, _making
+    _making = _thread.RLock()
     if _door is not None:
         _given = _door.address
         shut()  # else the parent's door would seem open when the parent is gone

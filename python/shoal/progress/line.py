@@ -48,7 +48,7 @@ class Line:
             return self._socket is not None or self._connect()
 
     def ask(self, verb: str, *arguments: Any) -> bool:
-        """Have something done there, and wait until it is. False: there is no screen, or it is slow.
+        """Have something done there, and wait until it is; a screen that is slow does it later. False: there is none.
 
         Raises:
             ShoalError: it can't be done, with the reason.
@@ -74,11 +74,14 @@ class Line:
             if self._socket is None and not self._connect():
                 return False
             self._number += 1
-            self._send(pack((self._number, verb, *arguments)))
+            try:
+                self._send(pack((self._number, verb, *arguments)))
+            except TimeoutError:
+                return False  # it has not even listened to all of it, and what it has of it is void
             try:
                 answered, problem = self._answer()
             except TimeoutError:
-                return False  # the answer is left out when it comes
+                return True  # the answer is left out when it comes
             if answered:
                 if problem is not None:
                     from shoal.errors import ShoalError

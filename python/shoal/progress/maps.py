@@ -28,7 +28,8 @@ class Watch:
         failures: whether an item that fails counts: not, if it may be tried again.
 
     Raises:
-        TypeError: `progress` is none of these, or the dict has other arguments than tqdm's.
+        TypeError: `progress` is none of these.
+        tqdm.TqdmKeyError: the dict has other arguments than tqdm's.
     """
 
     def __init__(self, progress: Progress, iterable: object, failures: bool) -> None:

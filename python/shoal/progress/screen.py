@@ -167,7 +167,10 @@ class Screen:
 
     def after_fork_in_child(self) -> None:
         """The thread is not there, and the bars are the parent's."""
-        self.after_fork_in_parent()
+        if self._held:
+            LOCK.release()
+        else:
+            LOCK._at_fork_reinit()  # it is a thread's that is not there, as with locks of the standard library
         bars, visitors, bell = [bar for bar in self._bars if bar.is_drawn], self._visitors, self._bell
         self.__init__()  # type: ignore[misc]  # as new
         if bell >= 0:
@@ -248,10 +251,11 @@ class Screen:
     def _serve(self, visitor: Visitor) -> None:
         questions = visitor.questions()
         if questions is None:
-            self._visitors.remove(visitor)
-            visitor.socket.close()
+            # First its bars: whoever sees that it is gone finds them at their end.
             for bar in visitor.bars.values():
                 self._guarded(bar, bar.close)
+            self._visitors.remove(visitor)
+            visitor.socket.close()
             return
         for number, verb, *arguments in questions:
             try:

@@ -80,21 +80,23 @@ class Shared:
         """Have the bar redrawn, though nothing has changed."""
         _NUMBER.pack_into(self._view, 8, self.refreshes + 1 & 0xFFFFFFFF)
 
-    def news(self, patience: float = PATIENCE) -> dict[str, Any] | None:
+    def news(self, patience: float = PATIENCE, into: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """All fields, if any has changed since this was asked last in this process; None if not, or not to be had now.
 
         Args:
             patience: how long to wait for somebody who is changing them, in seconds.
+            into: where they are to be noted, while nobody else has the turn: a thread that is slower must not put older
+                ones over them, nor another find them said and not noted yet.
         """
         if self.version == self._seen or not self.lock.acquire(timeout=patience):
             return None
         try:
-            return self._read()
+            return self._read(into)
         finally:
             self.lock.release()
 
-    def change(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Change some fields. Returns all of them, with what others have changed.
+    def change(self, fields: dict[str, Any], into: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Change some fields. Returns all of them, with what others have changed; `into` as for `news`.
 
         Raises:
             ValueError: they are too large, though all texts were cut.
@@ -109,6 +111,8 @@ class Shared:
             _LENGTH.pack_into(self._view, at, len(data))
             self._view[at + 4 : at + 4 + len(data)] = data
             _NUMBER.pack_into(self._view, 0, version)
+            if into is not None:
+                into.update(now)
             self._seen, self._fields = version, now
             return now
         finally:
@@ -120,7 +124,7 @@ class Shared:
         version: int = _NUMBER.unpack_from(self._view, 0)[0]
         return version
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, into: dict[str, Any] | None = None) -> dict[str, Any]:
         """The fields, for who holds the lock."""
         version = self.version
         if version != self._seen:
@@ -128,6 +132,8 @@ class Shared:
             length = _LENGTH.unpack_from(self._view, at)[0]
             if length:
                 self._fields = _fields_in(self._view[at + 4 : at + 4 + length]) or self._fields
+            if into is not None:
+                into.update(self._fields)
             self._seen = version
         return self._fields
 

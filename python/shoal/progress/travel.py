@@ -6,6 +6,7 @@ it: so the original moves when somebody elsewhere updates what has arrived there
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -130,3 +131,12 @@ def _adopting(ordinary: type) -> type[_Adopted]:
         names = {"__module__": ordinary.__module__, "__qualname__": ordinary.__qualname__, "__doc__": ordinary.__doc__}
         _classes[ordinary] = type(ordinary.__name__, (_Adopted, ordinary), names)
     return _classes[ordinary]
+
+
+def _after_fork() -> None:
+    """In a child: another thread may have had the turn."""
+    global _turn
+    _turn = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -37,7 +37,11 @@ def reduce_future(future: Any) -> Any:
     """A future that is done travels as what it is; nobody elsewhere could set another."""
     if not future.done() or future.cancelled():
         _refuse(future, "only this process will know its result: wait for it, or send what it will be made of")
-    return _done, (type(future), future.exception(), None if future.exception() else future.result())
+    kind = type(future)
+    if kind.__module__ == "shoal.futures":
+        # What it has beyond the standard library's is the task, which is over.
+        from concurrent.futures import Future as kind
+    return _done, (kind, future.exception(), None if future.exception() else future.result())
 
 
 def _done(kind: type[Any], error: BaseException | None, result: Any) -> Any:
