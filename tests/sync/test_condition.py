@@ -42,6 +42,36 @@ def test_all_go_on_processes_too(pool: shoal.Pool) -> None:
     assert waited == [True, True] and [result.get(100) for result in results] == [True, True]
 
 
+def go_round(condition: shoal.Condition, arrived: shoal.Counter, parties: int) -> bool:
+    """Meets the others again and again, at a barrier made by hand."""
+    for turn in range(1, 201):
+        with condition:
+            if arrived.add() == turn * parties:
+                condition.notify_all()
+            while arrived.value < turn * parties:
+                # The last one to come may wait for the next turn before this one has read its notification.
+                assert condition.wait(100), f"not notified in turn {turn}"
+    return True
+
+
+def go_round_in_threads(count: int, condition: shoal.Condition, arrived: shoal.Counter, parties: int) -> list[Any]:
+    with threads(count, lambda: go_round(condition, arrived, parties)) as went:
+        pass
+    return went
+
+
+@pytest.mark.parametrize("lock", [shoal.Lock, shoal.RLock])
+def test_who_comes_later_takes_no_notification_of_an_earlier_one(lock: Any) -> None:
+    assert go_round_in_threads(3, shoal.Condition(lock()), shoal.Counter(), 3) == [True] * 3
+
+
+def test_nor_do_the_threads_of_two_processes(pool: shoal.Pool) -> None:
+    condition, arrived = shoal.Condition(), shoal.Counter()
+    elsewhere = pool.apply_async(go_round_in_threads, (2, condition, arrived, 4))
+    assert go_round_in_threads(2, condition, arrived, 4) == [True] * 2
+    assert elsewhere.get(150) == [True] * 2
+
+
 def test_the_time_may_be_up() -> None:
     condition = shoal.Condition()
     assert [wait(condition, timeout) for timeout in (0, -1, 0.01)] == [False] * 3

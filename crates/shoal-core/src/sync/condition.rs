@@ -1,37 +1,42 @@
 //! A condition: those who wait, without the lock that guards what they wait for, until somebody who has it notifies them.
 //!
-//! A word for each process says how many of its threads wait, how many of those have been notified, and how many have read
-//! that and are on their way back to the lock. They sleep on that very word.
+//! Each waiter has a word of its own in a table, and sleeps on it:
 //!
 //! ```text
-//! bits 0..10  waiting      bits 10..20  notified, never more than wait      bits 20..30  going
+//! bits 0..10  process + 1, or 0: nobody's      bit 10  NOTIFIED      bits 11..32  its turn
 //! ```
 //!
 //! Every step is one compare-and-swap of one such word:
 //!
 //! | who | does | when |
 //! | --- | --- | --- |
-//! | a waiter | waiting += 1 | while it has the lock |
-//! | a notifier | notified += 1, then wakes one thread of that process | for each one that it notifies; while it has the lock |
-//! | a waiter | both -= 1, going += 1: it has been notified | if one is |
-//! | a waiter | waiting -= 1: it gives up | only if none is notified: otherwise it counts as notified |
-//! | a waiter | going -= 1: it goes on | when it has the lock again |
+//! | a waiter | takes a word of nobody's, with the next turn | while it has the lock |
+//! | a notifier | NOTIFIED, then wakes that thread | for each one that it notifies, those first that have waited longest; while it has the lock |
+//! | a waiter | gives its word back: it gives up | only if it is not notified: otherwise it counts as notified |
+//! | a waiter | gives its word back: it goes on | when it has been notified and has the lock again |
 //!
-//! So a notification is for somebody who waits, and nobody who gives up takes one along. Which thread of a process gets it
-//! does not matter: none of them can tell.
+//! So a notification is for somebody who waited before it: whoever comes later, be it a thread of the same process, has
+//! another word. And nobody who gives up takes one along.
 //!
-//! Why no wake-up is lost: a thread sleeps on a word that says that none is notified, and the kernel compares it. Threads that
-//! come and go change the word too; then it looks again.
+//! Who was notified and does not go on notifies another in its place, without the lock: some may have come since then. But
+//! the one that has waited longest is one of those whom the notification was for, if any of them is left.
+//!
+//! Turns wrap. They tell the order and nothing else, and as the one that has waited longest is notified first, it takes
+//! two million who wait and give up without any notification to upset it.
+//!
+//! Why no wake-up is lost: a thread sleeps on a word that says that it is not notified, and the kernel compares it.
 //!
 //! # Deaths
 //!
-//! With a process its word goes, and the notifications that it had not read, or had not acted on as it did not have the lock yet,
-//! go to others (`abandon`). A holder of the lock who dies may have been about to notify: the lock's count of such deaths is looked at by everybody who waits (`Guard::deaths`),
+//! A dead process's words are given back, and the notifications that it had not read, or had not acted on as it did not
+//! have the lock yet, go to others (`abandon`). A holder of the lock who dies may have been about to notify: the lock's count of such deaths is looked at by everybody who waits (`Guard::deaths`),
 //! and another one than before is as good as a notification.
 
-use super::atomics::{AtomicU32, Ordering};
+use std::cmp::Reverse;
+
+use super::atomics::Ordering;
 use super::bits::CAPACITY;
-use super::futex::{Futex, Wake};
+use super::futex::Futex;
 use super::lock::{Acquired, Lock};
 use super::patience::{End, Patience};
 use super::rlock::{Owner, RLock};
@@ -40,35 +45,32 @@ use super::spin;
 use crate::crash;
 use crate::memory::lease::Cell;
 
-/// The most threads of one process that can wait.
-pub const MOST: u32 = (1 << BITS) - 1;
-const BITS: u32 = 10;
-const ONE_WAITING: u32 = 1;
-const ONE_NOTIFIED: u32 = 1 << BITS;
-const ONE_GOING: u32 = 1 << (2 * BITS);
+/// The most that can wait at once: their words fill a page.
+#[cfg(not(loom))]
+pub const MOST: usize = 1024;
+/// The most that can wait at once; loom's models need only a few.
+#[cfg(loom)]
+pub const MOST: usize = 4;
 
-fn waiting(word: u32) -> u32 {
-    word & MOST
+const PROCESS: u32 = (1 << 10) - 1;
+const NOTIFIED: u32 = 1 << 10;
+const ONE_TURN: u32 = 1 << 11;
+const _: () = assert!(CAPACITY < PROCESS as usize, "every process has a number");
+
+/// What all words of a process have in common.
+fn process(holder: u16) -> u32 {
+    u32::from(holder) + 1
 }
 
-fn notified(word: u32) -> u32 {
-    (word >> BITS) & MOST
-}
-
-fn going(word: u32) -> u32 {
-    (word >> (2 * BITS)) & MOST
-}
-
-/// One that waits reads that it was notified, if one was.
-fn read(word: u32) -> Option<u32> {
-    let read = || word.wrapping_sub(ONE_WAITING + ONE_NOTIFIED).wrapping_add(ONE_GOING);
-    (notified(word) > 0).then(read)
+/// How long ago the turn in `word` began, in turns, if `next` is the one to come.
+fn age(word: u32, next: u32) -> u32 {
+    next.wrapping_sub(word & !(ONE_TURN - 1))
 }
 
 /// Who waits. All zero when new.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Waiters([Futex; CAPACITY]);
+pub struct Waiters([Futex; MOST]);
 
 #[cfg(not(loom))]
 #[allow(unsafe_code, reason = "what others write to")]
@@ -78,6 +80,38 @@ unsafe impl crate::memory::words::Words for Waiters {}
 impl Default for Waiters {
     fn default() -> Self {
         Waiters(std::array::from_fn(|_| Futex::default()))
+    }
+}
+
+/// A word that somebody has, as it was seen.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    futex: &'a Futex,
+    word: u32,
+}
+
+impl Place<'_> {
+    fn is_notified(&self) -> bool {
+        self.word & NOTIFIED != 0
+    }
+
+    /// Its waiter looks whether somebody has notified it.
+    fn was_notified(&self) -> bool {
+        self.futex.word().load(Ordering::SeqCst) != self.word
+    }
+
+    fn change(&self, new: u32) -> bool {
+        self.futex.word().compare_exchange(self.word, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// It is nobody's from now on. `false`: it is not as it was seen any more.
+    fn give_back(&self) -> bool {
+        self.change(0)
+    }
+
+    /// The same place when it has been notified.
+    fn notified(self) -> Self {
+        Place { word: self.word | NOTIFIED, ..self }
     }
 }
 
@@ -145,7 +179,7 @@ pub enum Waited {
     Notified,
     /// It gave up.
     Ended(End),
-    /// It can't wait: it does not have the lock, or [`MOST`] threads of its process wait already.
+    /// It can't wait: it does not have the lock, or [`MOST`] wait already.
     Refused,
 }
 
@@ -162,46 +196,38 @@ impl<'a> Condition<'a> {
         Condition { cell, waiters }
     }
 
-    fn word(&self, holder: u16) -> &'a AtomicU32 {
-        self.futex(holder).word()
+    /// How many words have ever been used: all behind them are nobody's.
+    fn top(&self) -> usize {
+        (self.cell.word.load(Ordering::SeqCst) as usize).min(MOST)
     }
 
-    fn futex(&self, holder: u16) -> &'a Futex {
-        &self.waiters.0[usize::from(holder)]
+    /// The words that somebody has.
+    fn places(&self) -> impl Iterator<Item = Place<'a>> + use<'a> {
+        let used = self.waiters.0[..self.top()].iter();
+        let places = used.map(|futex| Place { futex, word: futex.word().load(Ordering::SeqCst) });
+        places.filter(|place| place.word != 0)
     }
 
-    /// No process with a greater number has ever waited.
-    fn top(&self) -> u16 {
-        self.cell.word.load(Ordering::SeqCst).min(CAPACITY as u32) as u16
+    /// A thread of process `me`, which has the lock, waits from now on. `None`: too many do.
+    fn enter(&self, me: u16) -> Option<Place<'a>> {
+        let turn = self.cell.more[0].fetch_add(1, Ordering::SeqCst) as u32;
+        let word = turn.wrapping_mul(ONE_TURN) | process(me);
+        self.waiters.0.iter().enumerate().find_map(|(at, futex)| {
+            if futex.word().load(Ordering::Relaxed) != 0 {
+                return None;
+            }
+            if self.top() <= at {
+                self.cell.word.fetch_max(at as u32 + 1, Ordering::SeqCst);
+            }
+            let taken = futex.word().compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst);
+            taken.ok().map(|_| Place { futex, word })
+        })
     }
 
-    /// A thread of process `me`, which has the lock, waits from now on. `false`: too many of them do.
-    fn enter(&self, me: u16) -> bool {
-        if self.top() <= me {
-            self.cell.word.fetch_max(u32::from(me) + 1, Ordering::SeqCst);
-        }
-        // Those that go were waiting: neither field runs over.
-        let enter = |now: u32| (waiting(now) + going(now) < MOST).then(|| now + ONE_WAITING);
-        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
-    }
-
-    /// Stops to wait. Whether it was notified, or may count as one that was: then it is going. See the module.
-    fn leave(&self, me: u16) -> bool {
-        let leave = |now: u32| Some(read(now).unwrap_or(now.wrapping_sub(ONE_WAITING)));
-        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok_and(|now| notified(now) > 0)
-    }
-
-    /// Reads a notification, if there is one.
-    fn take(&self, me: u16) -> bool {
-        self.word(me).fetch_update(Ordering::SeqCst, Ordering::SeqCst, read).is_ok()
-    }
-
-    /// One that was going goes on, or else another one is notified in its place.
-    fn gone(&self, me: u16, on: bool) {
-        if !on {
-            self.notify(1);
-        }
-        self.word(me).fetch_sub(ONE_GOING, Ordering::SeqCst);
+    /// One that was notified does not go on: another one is notified in its place.
+    fn pass_on(&self, place: Place<'_>) {
+        self.notify(1);
+        place.notified().give_back();
     }
 
     /// Lets go of the lock, waits until it is notified, and takes the lock back, for which `back` is the patience. What it
@@ -214,103 +240,89 @@ impl<'a> Condition<'a> {
         back: &mut Patience<'_>,
     ) -> (Waited, Acquired) {
         let deaths = guard.deaths();
-        if !self.enter(me) {
-            return (Waited::Refused, Acquired::Yes);
-        }
+        let Some(place) = self.enter(me) else { return (Waited::Refused, Acquired::Yes) };
         crash::point("condition: entered");
         let times = guard.let_go();
         crash::point("condition: let go");
         if times == 0 {
-            if self.leave(me) {
-                self.gone(me, false);
+            if !place.give_back() {
+                self.pass_on(place);
             }
             return (Waited::Refused, Acquired::Yes);
         }
-        let (waited, going) = self.sleep(me, || guard.deaths() != deaths, patience);
+        let (waited, going) = self.sleep(place, || guard.deaths() != deaths, patience);
         crash::point("condition: read");
         let back = guard.take_back(times, back);
         crash::point("condition: back");
-        if going {
-            self.gone(me, back == Acquired::Yes);
+        match back {
+            _ if !going => {}
+            Acquired::Yes => _ = place.notified().give_back(),
+            _ => self.pass_on(place),
         }
         (waited, back)
     }
 
-    /// Waits. What for, and whether a notification was read.
-    fn sleep(&self, me: u16, bereft: impl Fn() -> bool, patience: &mut Patience<'_>) -> (Waited, bool) {
+    /// Waits. What for, and whether its place is still its own, as it has been notified.
+    fn sleep(&self, place: Place<'_>, bereft: impl Fn() -> bool, patience: &mut Patience<'_>) -> (Waited, bool) {
         #[cfg(not(loom))]
-        spin::briefly(|| notified(self.word(me).load(Ordering::Relaxed)) > 0);
+        spin::briefly(|| place.was_notified());
         loop {
-            if self.take(me) {
+            if place.was_notified() {
                 return (Waited::Notified, true);
             }
-            let rested = patience.rest(|timeout| match self.word(me).load(Ordering::SeqCst) {
-                now if notified(now) > 0 => Wake::Woken,
-                now => self.futex(me).wait(now, timeout),
-            });
+            let rested = patience.rest(|timeout| place.futex.wait(place.word, timeout));
             crash::point("condition: woken");
             match rested {
                 Ok(()) if !bereft() => {}
-                Ok(()) => return (Waited::Notified, self.leave(me)),
+                Ok(()) => return (Waited::Notified, !place.give_back()),
                 Err(end) => {
-                    return match (self.leave(me), end) {
-                        (true, End::TimedOut) => (Waited::Notified, true),
-                        (true, End::Stopped) => {
+                    return match (place.give_back(), end) {
+                        (true, end) => (Waited::Ended(end), false),
+                        (false, End::TimedOut) => (Waited::Notified, true),
+                        (false, End::Stopped) => {
                             // It turns to something else: the notification is for another one.
-                            self.gone(me, false);
+                            self.pass_on(place);
                             (Waited::Ended(end), false)
                         }
-                        (false, end) => (Waited::Ended(end), false),
                     };
                 }
             }
         }
     }
 
-    /// Notifies up to `most` of those who wait, one process after the other. How many.
+    /// Notifies up to `most` of those who wait, those first that have waited longest. How many.
     pub fn notify(&self, most: u32) -> u32 {
-        let top = self.top();
-        let start = if top == 0 { 0 } else { (self.cell.more[0].load(Ordering::Relaxed) % u64::from(top)) as u16 };
-        let mut notified = 0;
-        loop {
-            let before = notified;
-            for holder in (start..top).chain(0..start) {
-                if notified == most {
-                    return notified;
-                }
-                if self.notify_one_of(holder) {
-                    notified += 1;
-                    self.cell.more[0].store(u64::from(holder) + 1, Ordering::Relaxed);
-                }
-            }
-            if notified == before {
-                return notified;
-            }
-        }
+        let next = (self.cell.more[0].load(Ordering::SeqCst) as u32).wrapping_mul(ONE_TURN);
+        let mut waiting: Vec<Place<'_>> = self.places().filter(|place| !place.is_notified()).collect();
+        waiting.sort_unstable_by_key(|place| Reverse(age(place.word, next)));
+        // Some may give up meanwhile.
+        let notified = waiting.iter().filter(|place| Self::notify_this(place));
+        notified.take(most as usize).count() as u32
     }
 
-    fn notify_one_of(&self, holder: u16) -> bool {
-        let notify = |now: u32| (notified(now) < waiting(now)).then(|| now + ONE_NOTIFIED);
-        let notified = self.word(holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, notify).is_ok();
+    fn notify_this(place: &Place<'_>) -> bool {
+        let notified = place.change(place.notified().word);
         if notified {
             crash::point("condition: notified");
-            self.futex(holder).wake(1);
+            place.futex.wake(1);
         }
         notified
     }
 
     /// How many wait and have not been notified.
     pub fn waiting(&self) -> u32 {
-        let words = (0..self.top()).map(|holder| self.word(holder).load(Ordering::SeqCst));
-        words.map(|now| waiting(now).saturating_sub(notified(now))).sum()
+        self.places().filter(|place| !place.is_notified()).count() as u32
     }
 
     /// A process has died: it waits no more, and what it was notified of and has not acted on others are. All look again: a lock may have been
     /// abandoned, and the dead one may not have come to wake whom it notified.
     pub fn abandon(&self, dead: u16) {
-        let word = self.word(dead).swap(0, Ordering::SeqCst);
-        self.notify(notified(word) + going(word));
-        (0..self.top()).for_each(|holder| _ = self.futex(holder).wake(u32::MAX));
+        let theirs = || self.places().filter(|place| place.word & PROCESS == process(dead));
+        theirs().filter(|place| !place.is_notified()).for_each(|place| _ = place.give_back());
+        // What is left was notified.
+        let notified = theirs().filter(Place::give_back).count();
+        self.notify(notified as u32);
+        self.places().for_each(|place| _ = place.futex.wake(1));
     }
 }
 
@@ -394,29 +406,50 @@ mod tests {
         let whole = Whole::default();
         scope(|scope| {
             let condition = whole.condition();
-            assert!(condition.enter(7), "7 waits");
+            assert!(condition.enter(7).is_some(), "7 waits");
             assert_eq!(condition.notify(1), 1);
             let waiter = scope.spawn(|| whole.wait(1, &mut Patience::endless()));
             whole.until_waiting(1);
             condition.abandon(7);
             assert_eq!(waiter.join().expect("ends"), Waited::Notified);
         });
+        assert!(whole.waiters.0.iter().all(|futex| futex.word().load(Ordering::SeqCst) == 0), "nobody is there");
     }
 
     #[test]
-    fn what_one_read_that_dies_before_it_has_the_lock_another_is_notified_of() {
+    fn a_notification_is_for_those_who_waited_before_it() {
         let whole = Whole::default();
-        scope(|scope| {
-            let condition = whole.condition();
-            assert!(condition.enter(7), "7 waits");
-            assert_eq!(condition.notify(1), 1);
-            assert!(condition.take(7));
-            let waiter = scope.spawn(|| whole.wait(1, &mut Patience::endless()));
-            whole.until_waiting(1);
-            condition.abandon(7);
-            assert_eq!(waiter.join().expect("ends"), Waited::Notified);
-        });
-        assert!(whole.waiters.0.iter().all(|word| word.word().load(Ordering::SeqCst) == 0), "nobody is there");
+        let condition = whole.condition();
+        let mut earlier = [(); 2].map(|()| condition.enter(3).expect("room"));
+        for turns in [0, u64::from(u32::MAX / ONE_TURN)] {
+            assert_eq!(condition.notify(u32::MAX), 2);
+            // Of the same process, and before they have looked.
+            let later = condition.enter(3).expect("room");
+            assert!(earlier.iter().all(Place::was_notified) && !later.was_notified());
+            // Also where the turns wrap.
+            earlier.iter().for_each(|place| assert!(place.notified().give_back()));
+            assert!(later.give_back());
+            whole.cell.more[0].store(turns, Ordering::SeqCst);
+            earlier = [(); 2].map(|()| condition.enter(3).expect("room"));
+        }
+        assert_eq!(condition.notify(1), 1);
+        assert_eq!(earlier.map(|place| place.was_notified()), [true, false], "the first has waited longest");
+    }
+
+    #[test]
+    fn what_is_passed_on_is_for_the_one_that_has_waited_longest() {
+        let whole = Whole::default();
+        let condition = whole.condition();
+        let [dead, hasty, longest] = [7, 1, 2].map(|me| condition.enter(me).expect("room"));
+        assert_eq!(condition.notify(1), 1);
+        assert!(dead.was_notified());
+        assert!(hasty.give_back());
+        // This one has the place that was given back.
+        let latest = condition.enter(1).expect("room");
+        condition.abandon(7);
+        assert!(longest.was_notified() && !latest.was_notified());
+        condition.pass_on(longest);
+        assert!(latest.was_notified());
     }
 
     #[test]
@@ -441,15 +474,15 @@ mod tests {
     }
 
     #[test]
-    fn no_more_threads_of_a_process_wait_than_its_word_can_tell() {
+    fn no_more_wait_than_there_are_words() {
         let whole = Whole::default();
-        assert!((0..MOST).all(|_| whole.condition().enter(3)));
-        assert!(!whole.condition().enter(3));
-        assert_eq!(whole.condition().notify(u32::MAX), MOST);
-        assert!((0..MOST).all(|_| whole.condition().take(3)));
-        assert!(!whole.condition().enter(3), "they are on their way");
-        whole.condition().gone(3, true);
-        assert!(whole.condition().enter(3));
+        let places: Vec<Place<'_>> = (0..MOST).map_while(|_| whole.condition().enter(3)).collect();
+        assert_eq!(places.len(), MOST);
+        assert!(whole.condition().enter(3).is_none());
+        assert_eq!(whole.condition().notify(u32::MAX), MOST as u32);
+        assert!(whole.condition().enter(3).is_none(), "they are on their way");
+        assert!(places[5].notified().give_back());
+        assert!(whole.condition().enter(3).is_some());
     }
 
     #[test]
@@ -471,6 +504,7 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_models {
     use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU32;
     use loom::thread;
 
     use super::*;
@@ -496,14 +530,19 @@ mod loom_models {
             result
         }
 
+        /// Waits, with the lock, until there are so many things.
+        fn wait_for(&self, me: u16, things: u32) {
+            while self.things.load(Ordering::Relaxed) < things {
+                let guard = Plain { cell: &self.lock, holder: me };
+                let (waited, back) =
+                    self.condition().wait(me, &guard, &mut Patience::endless(), &mut Patience::endless());
+                assert_eq!((waited, back), (Waited::Notified, Acquired::Yes));
+            }
+        }
+
         fn take(&self, me: u16) {
             self.locked(me, |whole| {
-                while whole.things.load(Ordering::Relaxed) == 0 {
-                    let guard = Plain { cell: &whole.lock, holder: me };
-                    let (waited, back) =
-                        whole.condition().wait(me, &guard, &mut Patience::endless(), &mut Patience::endless());
-                    assert_eq!((waited, back), (Waited::Notified, Acquired::Yes));
-                }
+                whole.wait_for(me, 1);
                 whole.things.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -548,6 +587,26 @@ mod loom_models {
     }
 
     #[test]
+    fn loom_who_comes_later_takes_no_notification_of_an_earlier_one() {
+        model(2, |whole| {
+            // Each changes what the other waits for. The second may come while the notification of the first is unread.
+            let first = go(&whole, |whole| {
+                whole.locked(1, |whole| {
+                    whole.wait_for(1, 1);
+                    whole.things.store(2, Ordering::Relaxed);
+                    whole.condition().notify(u32::MAX);
+                });
+            });
+            whole.locked(1, |whole| {
+                whole.things.store(1, Ordering::Relaxed);
+                whole.condition().notify(u32::MAX);
+            });
+            whole.locked(1, |whole| whole.wait_for(1, 2));
+            vec![first]
+        });
+    }
+
+    #[test]
     fn loom_who_gives_up_takes_no_notification_with_it() {
         model(2, |whole| {
             let threads = vec![
@@ -572,7 +631,7 @@ mod loom_models {
     #[test]
     fn loom_the_notification_of_a_dead_one_goes_to_another() {
         model(3, |whole| {
-            assert!(whole.condition().enter(1), "1 waits, and dies before it reads anything");
+            assert!(whole.condition().enter(1).is_some(), "1 waits, and dies before it reads anything");
             let threads = vec![go(&whole, |whole| whole.take(2)), go(&whole, |whole| whole.condition().abandon(1))];
             whole.put(0);
             threads

@@ -170,14 +170,15 @@ fn a_notification_reaches_somebody_wherever_one_is_killed() {
         let things = Things::new();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| (0..2).for_each(|_| things.take_one()));
-            // They are notified in turn: the next one is for the other.
             until("it waits", || things.condition().waiting() == 1);
-            things.put_one();
-            until("it has one, and waits", || things.left() == 0 && things.condition().waiting() == 1);
             let child = Child::start("take", &things, point);
             // One that is notified at once has not slept.
             let sleeps = point == "condition: woken";
             until(point, || child.has_ended() || !sleeps && things.condition().waiting() == 2);
+            // The one that has waited longest is notified: the next time that is the other.
+            things.put_one();
+            let both = || if child.has_ended() { 1 } else { 2 };
+            until("it has one, and waits", || things.left() == 0 && things.condition().waiting() >= both());
             things.put_one();
             child.dies();
             waiter.join().expect("ends");

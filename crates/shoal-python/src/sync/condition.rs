@@ -153,9 +153,7 @@ impl RawCondition {
         }
         match (waited, back) {
             (_, Acquired::Abandoned | Acquired::Interrupted | Acquired::TimedOut) => Ok(false),
-            (Waited::Refused, _) => {
-                Err(PyRuntimeError::new_err(format!("{MOST} threads of this process wait already")))
-            }
+            (Waited::Refused, _) => Err(PyRuntimeError::new_err(format!("{MOST} wait already"))),
             _ if CoreLock::new(cell).is_spoilt() => Err(abandoned(py)),
             (Waited::Notified, _) => Ok(true),
             (Waited::Ended(End::TimedOut | End::Stopped), _) => Ok(false),
