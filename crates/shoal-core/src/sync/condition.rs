@@ -224,9 +224,11 @@ impl<'a> Condition<'a> {
         })
     }
 
-    /// One that was notified does not go on: another one is notified in its place.
+    /// One that was notified does not go on: another one is notified in its place. That comes first: whoever dies in between
+    /// leaves the word for others to pass on again, and one too many is notified, not one too few.
     fn pass_on(&self, place: Place<'_>) {
         self.notify(1);
+        crash::point("condition: passed on");
         place.notified().give_back();
     }
 
@@ -320,8 +322,7 @@ impl<'a> Condition<'a> {
         let theirs = || self.places().filter(|place| place.word & PROCESS == process(dead));
         theirs().filter(|place| !place.is_notified()).for_each(|place| _ = place.give_back());
         // What is left was notified.
-        let notified = theirs().filter(Place::give_back).count();
-        self.notify(notified as u32);
+        theirs().for_each(|place| self.pass_on(place));
         self.places().for_each(|place| _ = place.futex.wake(1));
     }
 }
@@ -414,6 +415,28 @@ mod tests {
             assert_eq!(waiter.join().expect("ends"), Waited::Notified);
         });
         assert!(whole.waiters.0.iter().all(|futex| futex.word().load(Ordering::SeqCst) == 0), "nobody is there");
+    }
+
+    #[cfg(feature = "crash-points")]
+    #[test]
+    fn one_who_cleans_up_may_die_and_another_begins_again() {
+        for point in ["condition: passed on", "condition: notified"] {
+            let whole = Whole::default();
+            let condition = whole.condition();
+            let [dead, also_dead, living] = [7, 7, 1].map(|me| condition.enter(me).expect("room"));
+            assert_eq!(condition.notify(1), 1);
+            let died = scope(|scope| {
+                let cleaner = scope.spawn(|| {
+                    crash::on_this_thread(move |name| assert_ne!(name, point, "it dies"));
+                    whole.condition().abandon(7);
+                });
+                cleaner.join().is_err()
+            });
+            assert!(died, "{point}: it comes by there");
+            condition.abandon(7);
+            assert!(living.was_notified(), "{point}");
+            assert!(![dead, also_dead].iter().any(|place| place.futex.word().load(Ordering::SeqCst) != 0), "{point}");
+        }
     }
 
     #[test]
