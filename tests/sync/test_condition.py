@@ -1,5 +1,6 @@
 """`shoal.Condition` is `multiprocessing.Condition`, and nobody waits for ever because another died."""
 
+import textwrap
 import threading
 from typing import Any
 
@@ -222,3 +223,36 @@ def test_ctrl_c_interrupts_the_waiting_and_the_lock_is_had_again() -> None:
                 condition.notify()
     """
     assert interrupted(program) == "interrupted"
+
+
+def test_who_is_interrupted_on_the_way_back_to_the_lock_leaves_the_notification_to_another() -> None:
+    program = """
+        condition, waited = shoal.Condition(), []
+        def wait():
+            with condition:
+                waited.append(condition.wait(100))
+        def notify_one_and_interrupt():
+            while condition._waiting < 1:
+                time.sleep(0.01)
+            other.start()
+            while condition._waiting < 2:
+                time.sleep(0.01)
+            with condition:
+                # The main thread has waited longer. It is on its way back when it is interrupted.
+                condition.notify()
+                time.sleep(0.2)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+        other = threading.Thread(target=wait)
+        threading.Thread(target=notify_one_and_interrupt).start()
+        with condition:
+            try:
+                condition.wait()
+                sys.exit("not interrupted")
+            except KeyboardInterrupt:
+                pass
+        other.join()
+        sys.exit(0 if waited == [True] else f"the other: {waited}")
+    """
+    with stranger("import os, signal\n" + textwrap.dedent(program), None) as process:
+        assert process.ends() == 0

@@ -149,6 +149,11 @@ impl RawCondition {
             }
         });
         if let Some(error) = raised.into_inner().ok().flatten() {
+            if (waited, back) == (Waited::Notified, Acquired::Yes) {
+                // It was interrupted on its way back to the lock: the notification is for another one. Who dies before this
+                // line dies in the lock, and all look again.
+                condition.notify(1);
+            }
             return Err(error);
         }
         match (waited, back) {
@@ -169,7 +174,7 @@ impl RawCondition {
     ///     AssertionError: the caller does not have the lock.
     ///     ValueError: `n` is negative.
     ///
-    /// A waiter that dies before it went on was not one: another goes on in its place.
+    /// A waiter that dies, or is interrupted, before it went on was not one: another goes on in its place.
     #[pyo3(signature = (n = 1))]
     fn notify(&self, n: i64) -> PyResult<()> {
         if !self.guard.is_mine() {
