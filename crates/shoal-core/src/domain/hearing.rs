@@ -37,8 +37,8 @@ impl Host {
         voice.voice.say(Stream::Err, line.into_bytes(), self);
     }
 
-    /// Passes on what workers have said so far, of pools without a voice of their own, and waits until it is spoken, for
-    /// so long at most.
+    /// Passes on what workers have said so far, of pools without a voice of their own, and waits until it is spoken,
+    /// unless nothing of it is for that time.
     pub fn pass_on(self: &Arc<Host>, timeout: Duration) {
         self.pass_on_by(&self.voice, timeout);
     }

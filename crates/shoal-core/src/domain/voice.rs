@@ -179,17 +179,83 @@ impl Voice {
         self.changed.notify_all();
     }
 
-    /// Waits until all that was said up to now is spoken, for so long at most.
+    /// Waits until all that was said up to now is spoken; not longer than `timeout` for any part of it.
     pub(super) fn flush(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
         let mut waiting = self.lock();
         let so_far = waiting.came;
+        let mut ear = Ear::new(timeout, waiting.gone);
         while waiting.has_thread && waiting.gone < so_far {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(slice) = ear.slice(waiting.gone) else { return };
+            let began = Instant::now();
+            waiting = self.changed.wait_timeout(waiting, slice).unwrap_or_else(PoisonError::into_inner).0;
+            ear.waited(began.elapsed());
         }
+    }
+}
+
+/// How long something may go unspoken before nobody waits for it any more: whoever speaks may be stuck. One who is slow but
+/// goes on is waited for, and so is one whom the machine keeps from it: that keeps the waiter, too.
+#[derive(Debug)]
+struct Ear {
+    timeout: Duration,
+    left: Duration,
+    gone: u64,
+}
+
+impl Ear {
+    /// What a wait counts at most, however long it took.
+    const SLICE: Duration = Duration::from_millis(50);
+
+    fn new(timeout: Duration, gone: u64) -> Ear {
+        Ear { timeout, left: timeout, gone }
+    }
+
+    /// How long to wait now, `gone` bytes having been spoken; `None`: no longer.
+    fn slice(&mut self, gone: u64) -> Option<Duration> {
+        if gone > self.gone {
+            (self.gone, self.left) = (gone, self.timeout);
+        }
+        (!self.left.is_zero()).then(|| self.left.min(Ear::SLICE))
+    }
+
+    fn waited(&mut self, passed: Duration) {
+        self.left = self.left.saturating_sub(passed.min(Ear::SLICE));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_is_stuck_is_not_waited_for_longer_than_that() {
+        let mut ear = Ear::new(Duration::from_secs(1), 7);
+        for _ in 0..20 {
+            assert_eq!(ear.slice(7), Some(Ear::SLICE));
+            ear.waited(Ear::SLICE);
+        }
+        assert_eq!(ear.slice(7), None);
+        // Nor for ever, if others say more and wake whoever waits.
+        let mut ear = Ear::new(Duration::from_secs(1), 7);
+        (0..999).for_each(|_| ear.waited(Duration::from_millis(1)));
+        assert_eq!(ear.slice(7), Some(Duration::from_millis(1)));
+        ear.waited(Duration::from_millis(1));
+        assert_eq!(ear.slice(7), None);
+    }
+
+    #[test]
+    fn one_who_goes_on_is_waited_for_however_slow() {
+        let mut ear = Ear::new(Duration::from_secs(1), 7);
+        for gone in 8..100 {
+            (0..19).for_each(|_| ear.waited(Ear::SLICE));
+            assert_eq!(ear.slice(gone), Some(Ear::SLICE));
+        }
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_counts_little() {
+        let mut ear = Ear::new(Duration::from_secs(1), 7);
+        ear.waited(Duration::from_secs(100));
+        assert_eq!(ear.slice(7), Some(Ear::SLICE));
     }
 }

@@ -229,7 +229,8 @@ impl Pool {
         self.0.memory.control().said.load(Ordering::Acquire) != self.0.heard.load(Ordering::Relaxed)
     }
 
-    /// Passes it on, so that a result comes after what its task has said. Waits no longer than `timeout` for it.
+    /// Passes it on, so that a result comes after what its task has said. Does not wait for what goes
+    /// unspoken for `timeout`.
     pub fn hear(&self, timeout: Duration) {
         // Read first: what is said from now on is the affair of whoever asks next.
         let said = self.0.memory.control().said.load(Ordering::Acquire);

@@ -12,7 +12,7 @@ use shoal_core::sync::bell::Tone;
 use crate::errors::exception;
 use crate::inside::Inside;
 
-/// How long a result waits for what its task has said, should nobody read that.
+/// How long a result waits for what its task has said while none of it is passed on, should nobody read that.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits in the engine, detached from the interpreter; a signal's exception ends the wait.
