@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use shoal_core::domain::host::{Host, Launch, Output};
 use shoal_core::memory::heap::Lease;
-use shoal_core::pool::client::{Config, Limits, Pool};
+use shoal_core::pool::client::{Config, Limits, Pool, WorkerState as State};
 use shoal_core::pool::tasks::{Reply, TaskCell};
 use shoal_core::sync::bell::Tone;
 
@@ -205,8 +205,14 @@ impl PoolBase {
     /// The workers, as they are at this moment. Those that are starting are waited for.
     #[getter]
     fn workers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        wait(py, &self.pool, Tone::Completion, || !self.pool.is_starting() || self.pool.is_over(), None)?;
-        PyTuple::new(py, self.pool.workers().into_iter().map(WorkerState))
+        loop {
+            wait(py, &self.pool, Tone::Completion, || !self.pool.is_starting() || self.pool.is_over(), None)?;
+            let workers = self.pool.workers();
+            // A death may be settled in between, and another worker be on its way.
+            if self.pool.is_over() || workers.iter().all(|worker| worker.state != State::Starting) {
+                return PyTuple::new(py, workers.into_iter().map(WorkerState));
+            }
+        }
     }
 }
 
