@@ -36,23 +36,11 @@ fn forgotten_by_forks() -> Option<&'static AtomicU32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::testing::in_child;
 
     #[test]
     fn a_fork_knows_its_own_id() {
         assert_eq!(pid(), std::process::id());
-        // SAFETY: the child calls nothing but what is safe after a fork.
-        match unsafe { libc::fork() } {
-            0 => {
-                let right = pid() == std::process::id() && pid() == std::process::id();
-                // SAFETY: ends the child at once.
-                unsafe { libc::_exit(i32::from(!right)) }
-            }
-            child => {
-                let mut status = 0;
-                // SAFETY: waits for the child just made.
-                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-                assert_eq!(status, 0, "the child took itself for its parent");
-            }
-        }
+        in_child(|| pid() == std::process::id() && pid() == std::process::id()).assert_ok();
     }
 }

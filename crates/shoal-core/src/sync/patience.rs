@@ -124,13 +124,16 @@ mod tests {
     #[test]
     fn a_sleep_is_never_longer_than_a_slice_or_what_is_left() {
         for timeout in [None, Some(Duration::MAX), Some(Duration::from_secs(100)), Some(Duration::from_millis(5))] {
+            let began = Instant::now();
             let mut patience = Patience::within(timeout);
             let longest = timeout.map_or(SLICE, |timeout| timeout.min(SLICE));
             let slept = patience.rest(|slice| {
                 assert!(slice.is_some_and(|slice| slice <= longest));
                 Wake::Woken
             });
-            assert_eq!(slept, Ok(()));
+            // On a busy machine the time may be up before it comes to sleep.
+            let is_up = timeout.is_some_and(|timeout| began.elapsed() >= timeout);
+            assert!(slept == Ok(()) || (slept == Err(End::TimedOut) && is_up));
         }
     }
 

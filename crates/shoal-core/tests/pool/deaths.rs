@@ -128,11 +128,12 @@ fn workers_killed_at_work_end_one_task_each() {
 fn results_of_a_worker_that_died_later_arrive() {
     let client = Client::new(1);
     let worker = number(&client.result("who", &[])) as u32;
+    // Watched, not waited for in the pool: nothing is collected here. And watched before it dies: later it may be gone.
+    let watched = watch(worker);
     let small = client.call("square", &numbers(&[9]));
     let large = client.call("fill", &numbers(&[3 << 20, 5]));
     let last = client.call("kill", &[]);
-    // Watched, not waited for in the pool: nothing is collected here.
-    gone(&watch(worker));
+    gone(&watched);
     assert_eq!(death(&client.outcome(&last)), (worker, -9));
     assert_eq!(number(value(&client.outcome(&small))), 81);
     assert!(value(&client.outcome(&large)) == vec![5; 3 << 20]);

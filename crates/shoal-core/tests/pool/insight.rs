@@ -86,7 +86,12 @@ fn one_trace_at_a_time() {
 fn the_time_of_workers_is_accounted_for() {
     let client = Client::new(2);
     client.result("echo", b"");
-    eventually("both are ready", || client.pool.spent().iter().all(|spent| spent.sending + spent.idle > 0));
+    // They have looked for work and found none: from now on their time counts as idle.
+    eventually("both are idle", || {
+        let earlier = client.pool.spent();
+        std::thread::sleep(Duration::from_millis(1));
+        client.pool.spent().iter().zip(&earlier).all(|(now, earlier)| now.since(earlier).idle > 0)
+    });
     let began = shoal_sys::clock::nanos();
     let before = client.pool.spent();
     std::thread::sleep(Duration::from_millis(50));
