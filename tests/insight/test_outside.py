@@ -150,10 +150,11 @@ def test_the_pools_of_a_container_are_seen_under_the_numbers_that_hold_here() ->
             return [seen for seen in clients if seen.pid in children]
 
         assert eventually(lambda: [states(seen) for seen in of_it()] == [["busy", "busy"]])
+        # A task is known before all that it holds is counted.
+        assert eventually(lambda: [all(w.leases for w in seen.pools[0].workers) for seen in of_it()] == [True])
         (seen,) = of_it()
         assert "wait_for" in seen.command
         assert seen.memory is not None
-        assert all(worker.leases for worker in seen.pools[0].workers)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,7 @@ def test_the_file_has_a_track_for_each_worker_and_its_tasks_on_it(pool: shoal.Po
 
 def test_the_file_has_counters_of_the_queue_and_of_memory(pool: shoal.Pool, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
+    assert all(worker.pid for worker in pool.workers), "memory is that of workers that are there"
     with pool.trace(path):
         results = [pool.apply_async(wait_for, (tmp_path / "gate",)) for _ in range(8)]
         (tmp_path / "gate").touch()
