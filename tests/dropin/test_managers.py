@@ -12,6 +12,7 @@ import pytest
 import shoal
 from shoal.multiprocessing import Manager
 from shoal.multiprocessing.managers import SharedMemoryManager, SyncManager
+from tests.pool.support import eventually
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_dict_starts_the_server_which_ends_with_the_manager(pool: shoal.Pool) 
 
         pool.apply(work)
         assert (counts.copy(), items[:], space.x) == ({"a": 1, "b": 2}, [1, 2], 3)
-    assert children() <= before
+    assert eventually(lambda: children() <= before)
 
 
 def test_things_of_shoal_may_lie_in_a_dict_of_the_server(manager: SyncManager) -> None:
@@ -127,7 +128,7 @@ def test_an_initializer_starts_the_server_at_once() -> None:
     manager.start(os.getpid)
     assert len(children() - before) == 1
     manager.shutdown()
-    assert children() <= before
+    assert eventually(lambda: children() <= before)
 
 
 def test_a_manager_that_was_not_started_gives_nothing() -> None:

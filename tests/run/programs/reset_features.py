@@ -7,6 +7,7 @@ Shared memory by name, a manager's queue and lock, a bar that a daemon thread mo
 
 import multiprocessing
 import sys
+import time
 from multiprocessing import Pool, shared_memory
 from threading import Thread
 
@@ -52,6 +53,9 @@ def main(features=1_000_000, positions=200_000):
         [result.wait() for result in results]
     while not queue.empty():
         pass
+    # The thread may have the last of it in hand.
+    while bar.n < positions:
+        time.sleep(0.001)
     bar.close()
 
     expected[where] = 0
