@@ -18,6 +18,13 @@ hypothesis.settings.load_profile("shoal")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(autouse=True)
+def enough_time_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two seconds of work why something can't travel is told as far as it is known: on a busy machine, less."""
+    for module in ("why", "cost"):
+        monkeypatch.setattr(f"shoal.serialize.{module}._SECONDS", 100.0)
+
+
 @pytest.fixture
 def pool() -> Iterator[shoal.Pool]:
     """A pool of two workers; all of it is gone when the test ends."""

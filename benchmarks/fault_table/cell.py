@@ -26,7 +26,7 @@ from .tools import TOOLS, Tool
 
 _MARK = "BENCHMARK_FAULT_CELL"
 # How long what is to be gone may take to go.
-_LEAVING_S = 5.0
+_LEAVING_S = 20.0
 _SHARED = Path("/dev/shm")
 
 

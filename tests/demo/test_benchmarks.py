@@ -85,6 +85,7 @@ def test_the_long_run_asks_for_the_most_at_once_and_is_the_same_each_time() -> N
 
 def test_the_table_of_faults_tells_what_each_tool_makes_of_each() -> None:
     command = [sys.executable, "-m", "benchmarks.fault_table", "--only", "exit,client", "--tools", "shoal,executor"]
+    command += ["--limit", "100"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     head, rule, *lines = done.stdout.splitlines()
