@@ -11,7 +11,12 @@ def test_bars_are_widgets_and_workers_move_them_and_add_their_own(notebook: Note
     printed = notebook.run("""
         import shoal, tqdm.notebook
 
-        pool = shoal.Pool(2)
+        def be_patient():
+            # On a busy machine the screen may not answer within two seconds, and what is drawn comes behind the result.
+            import shoal.progress.line
+            shoal.progress.line.PATIENCE = 100.0
+
+        pool = shoal.Pool(2, be_patient)
         def work(i):
             for _ in shoal.tqdm(range(5), desc=f"part {i}", leave=False):
                 pass

@@ -20,8 +20,11 @@ from shoal.progress.door import door
 from shoal.progress.line import Line
 from tests.pool.support import eventually
 
-# Gets a bar on its standard input, and does with it what its argument says.
-STRANGER = "import pickle, sys; bar = pickle.load(sys.stdin.buffer); exec(sys.argv[1])"
+# Gets a bar on its standard input, and does with it what its argument says, however long the screen takes to answer.
+STRANGER = (
+    "import pickle, sys, shoal.progress.line; shoal.progress.line.PATIENCE = 100.0; "
+    "bar = pickle.load(sys.stdin.buffer); exec(sys.argv[1])"
+)
 
 
 def elsewhere(bar: Any, code: str, stderr: int | None = None) -> None:
@@ -306,6 +309,9 @@ def test_a_worker_that_dies_while_it_changes_a_bar_damages_nothing(
     for _ in range(5):
         with pytest.raises(shoal.WorkerDied):
             pool.apply(work, (0,))
+        # Who reads waits for the lock of the dead for a second only.
+        assert bar.shared.lock.acquire(timeout=100)
+        bar.shared.lock.release()
         # What was there, or what it wrote: nothing in between.
         assert bar.postfix in (None, "alive", "x" * 400) and bar.desc == "walk"
         pool.apply(bar.set_postfix_str, ("alive",))

@@ -84,7 +84,8 @@ def test_no_process_is_started_for_a_bar(method: str) -> None:
 
 def test_the_child_of_a_fork_counts_on_the_bar_and_its_own_bars_are_drawn_by_its_parent() -> None:
     result = run(
-        "import os, sys, shoal, warnings\n"
+        "import os, sys, shoal, shoal.progress.line, warnings\n"
+        "shoal.progress.line.PATIENCE = 100.0\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"
         "bar = shoal.tqdm(total=9, bar_format='{n} parent', mininterval=1e6)\n"
         "if (pid := os.fork()) == 0:\n"

@@ -87,6 +87,8 @@ def test_the_bar_of_a_killed_worker_vanishes_or_stays_as_its_leave_says(tmp_path
             from shoal.progress.screen import screen
             while len(screen._all_bars()) > 1:  # that of the dead is on its way out
                 time.sleep(0.01)
+            with outer.get_lock():
+                pass  # its last line is drawn under it
     """
     with on_terminal(program, tmp_path) as terminal:
         lines = [line for line in terminal.end() if line]
