@@ -23,6 +23,8 @@ class Terminal:
 
     def __init__(self, program: subprocess.Popen[bytes], master: int) -> None:
         self.program, self._master, self.text = program, master, ""
+        # Whether nobody has it open any more.
+        self._is_left = False
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -37,13 +39,12 @@ class Terminal:
         return seen + text
 
     def rest(self) -> str:
-        """Wait until the program ends; all that appeared."""
+        """Wait until the program and all that it has started have ended; all that appeared."""
         deadline = time.monotonic() + PATIENCE
-        while self.program.poll() is None:
+        while not self._is_left:
             assert time.monotonic() < deadline, f"it does not end: {self.text!r}"
             self._read(0.1)
-        while self._read(0.1):
-            pass
+        self.program.wait(PATIENCE)
         return self.text
 
     def hang_up(self) -> None:
@@ -56,7 +57,8 @@ class Terminal:
             return False
         try:
             data = os.read(self._master, 1 << 16)
-        except OSError:  # the last one who had it open has closed it
+        except OSError:
+            self._is_left = True
             return False
         self.text += data.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)

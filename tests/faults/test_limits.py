@@ -1,8 +1,10 @@
 """Limits of workers: their memory, their idleness, the CPUs they run on, and whether they still answer."""
 
 import os
+import re
 import signal
 import time
+from collections import Counter
 from typing import Any
 
 import numpy
@@ -35,11 +37,17 @@ def states(pool: shoal.Pool) -> set[str]:
 
 def test_a_worker_with_too_much_memory_is_ended_and_its_task_says_so() -> None:
     with shoal.Pool(2, worker_memory_limit=300 * MIB) as pool:
-        with pytest.raises(shoal.WorkerDied, match="of memory to itself, and worker_memory_limit is 300 MiB") as caught:
-            pool.apply(hoard_and_wait, (600,))
-        assert caught.value.exitcode == -signal.SIGKILL
-        assert "memory to itself" in caught.value.cause
-        assert "in hoard" in caught.value.traceback
+        traceback = ""
+        # On a busy machine it may be killed before it has told where it was.
+        while not traceback:
+            with pytest.raises(
+                shoal.WorkerDied, match="memory to itself, and worker_memory_limit is 300 MiB"
+            ) as caught:
+                pool.apply(hoard_and_wait, (600,))
+            assert caught.value.exitcode == -signal.SIGKILL
+            assert "memory to itself" in caught.value.cause
+            traceback = caught.value.traceback
+        assert "in hoard" in traceback
         assert pool.map(square, range(10)) == [x * x for x in range(10)]
 
 
@@ -158,9 +166,12 @@ def test_native_code_that_holds_the_interpreter_is_told_apart_from_a_busy_one(ru
             # The others are asked as often.
             time.sleep(2)
             until(["busy", "busy", "unresponsive"])
-            print("told apart")
+            print(*(worker.pid for worker in pool.workers if worker.state == "unresponsive"))
     """)
-    assert result.stdout == "told apart\n", result.stderr
-    # One that a busy machine keeps from answering in time answers later.
-    complaints = result.stderr.count("does not answer: it runs native code that does not come back")
-    assert complaints - result.stderr.count("answers again") == 1
+    (native,) = map(int, result.stdout.split())
+    why = "it runs native code that does not come back"
+    complaints = Counter(map(int, re.findall(rf"worker (\d+) has been .* does not answer: {why}", result.stderr)))
+    answers = Counter(map(int, re.findall(r"worker (\d+) answers again", result.stderr)))
+    assert (complaints.pop(native), answers.pop(native, 0)) == (1, 0)
+    # One that a busy machine keeps from answering in time answers later, if it lives so long.
+    assert all(complaints[pid] - answers[pid] in (0, 1) for pid in complaints | answers)

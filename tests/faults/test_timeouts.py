@@ -30,7 +30,7 @@ def test_a_task_that_takes_too_long_is_stopped_and_says_so(pool: shoal.Pool) -> 
 def test_the_error_tells_where_the_task_was(pool: shoal.Pool) -> None:
     timeout, traceback = SHORT, ""
     # With too little time it may not even have been called.
-    while "in sleep_and_tell" not in traceback:
+    while not traceback.endswith("in sleep_and_tell"):
         with pytest.raises(shoal.TaskTimeout) as caught:
             pool.apply(tasks.sleep_and_tell, (FOREVER,), timeout=timeout)
         traceback = caught.value.traceback
