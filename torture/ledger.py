@@ -45,6 +45,13 @@ HEADER = "".join(f"  {name}" for name in NAMES)
 
 def balance() -> Balance:
     """What this program takes now."""
+    while True:
+        # A zygote may end while it is looked at.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+            return _balance()
+
+
+def _balance() -> Balance:
     me = psutil.Process()
     # A worker is a fork of the zygote, so the same by name, but no child of this process.
     zygotes = [child.pid for child in me.children() if _is_zygote(child)]

@@ -97,6 +97,8 @@ class World:
         # Who was killed here, written down before. A zygote takes its workers along: then it may be anybody.
         self.victims: set[int] = set()
         self.zygote_killed = False
+        # By the kernel, before this life.
+        self.killed_before = group.kills() if group is not None else 0
         self.counts: Counter[str] = Counter()
         self._events: deque[tuple[float, str]] = deque(maxlen=400)
         self._lock = threading.Lock()
@@ -179,15 +181,26 @@ class World:
             if self.zygote_killed:
                 return "deaths"
             # Where others are killed as well, one of these may be told what was another one's end.
-            by_kernel = self.group is not None and error.exitcode == -9 and (told or self.plan.kills)
+            # Where the kernel kills the zygote, its workers go with it, and one kill is told.
+            by_kernel = self.group is not None and error.exitcode == -9
+            by_kernel = by_kernel and (told or self.plan.kills or self.group.kills() > self.killed_before)
             return "deaths for want of memory" if by_kernel else None
-        if (self.plan.pressed or self.group is not None) and isinstance(error, MemoryError):
+        if (self.plan.pressed or self.group is not None) and is_short_of_memory(error):
             return "out of memory"
+        if self.plan.kills and "workers end before they are ready" in str(error):
+            # So many were killed in a row while they started.
+            return "pools given up"
         if self.plan.poor and (is_poor(error) or is_poor(error.__cause__)):
             return "out of descriptors"
         if self.plan.poor and isinstance(error, shoal.PoolClosed | CancelledError) and not self.pool._base.is_open:
             return "pools given up"
         return None
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no memory for something."""
+    no_thread = isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+    return isinstance(error, MemoryError) or no_thread or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def is_poor(error: BaseException | None) -> bool:

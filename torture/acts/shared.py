@@ -89,26 +89,27 @@ def queues(world: World, dice: random.Random) -> None:
     deaths, order = 0, dict.fromkeys(range(producers), -1)
     waiting = [result for result in sent if not isinstance(result, Exception)]
     while waiting:
-        take(world, queue, taken, order, 0.02)
+        deaths += take(world, queue, taken, order, 0.02)
         for result in [result for result in waiting if result.ready()]:
             waiting.remove(result)
             deaths += isinstance(world.outcome(lambda result=result: result.get(timeout=LIMIT)), Exception)
     while queue.qsize() or not queue.empty():
-        take(world, queue, taken, order, 1)
+        deaths += take(world, queue, taken, order, 1)
     check(int(taken.max()) <= 1, "an item was taken twice")
     lost = sum(int((taken[n, : int(done[n])] == 0).sum()) for n in range(producers))
     check(lost <= deaths, f"{lost} items were lost with {deaths} deaths")
     world.tell("items", int(taken.sum()))
 
 
-def take(world: World, queue: shoal.Queue, taken: np.ndarray, order: dict[int, int], patience: float) -> None:
-    """Takes an item here, in the client, if one comes."""
+def take(world: World, queue: shoal.Queue, taken: np.ndarray, order: dict[int, int], patience: float) -> bool:
+    """Takes an item here, in the client, if one comes. Whether one may be lost: nothing was left to read it with."""
     item = world.outcome(lambda: queue.get(timeout=patience), may=(Empty,))
     if isinstance(item, Exception):
-        return
+        return not isinstance(item, Empty)
     producer, number, payload = item
     check(number > order[producer], f"item {number} of producer {producer} comes after {order[producer]}")
     order[producer] = number
     if isinstance(payload, np.ndarray):
         check(bool((payload == number).all()), f"item {number} of producer {producer} is damaged")
     taken[producer, number] += 1
+    return False
