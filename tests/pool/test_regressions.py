@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -337,3 +338,26 @@ if "shoal._zygote" in sys.modules:
     )
     assert program.stdout.startswith("workers cannot be started: the zygote ended before it was ready (exit status: 1)")
     assert program.stderr.count("RuntimeError: no fork") == 2
+
+
+def held_at(held: int, item: int, started: Path, gate: Path) -> int:
+    if item == held:
+        tasks.touch_and_wait(started, gate)
+    return item
+
+
+@pytest.mark.parametrize("held", [30_000, 50_000, 70_000])
+def test_a_map_goes_on_in_a_closed_pool_though_its_last_piece_was_sent(tmp_path: Path, held: int) -> None:
+    """What lies behind a slow item of that piece is given back when the pool has closed."""
+    pool, started, gate = shoal.Pool(2), tmp_path / "started", tmp_path / "gate"
+    result = pool.map_async(functools.partial(held_at, held, started=started, gate=gate), range(100_000))
+    assert eventually(started.exists)
+    # Until all others are done, or wait behind it.
+    left: list[int] = []
+    while len(left) < 30 or len(set(left[-30:])) > 1:
+        left.append(result._number_left)
+        time.sleep(0.01)
+    pool.close()
+    gate.touch()
+    pool.join()
+    assert result.get() == list(range(100_000))

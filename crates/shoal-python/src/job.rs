@@ -84,6 +84,8 @@ struct State {
     sent: HashMap<u64, (Range<usize>, u64)>,
     /// Items that are out.
     out: usize,
+    /// Pieces that are out and may be given back in part.
+    divisible: usize,
     tag: u64,
     results: Py<PyList>,
     /// Of the first item that failed, in the order of the items: the same however the workers took turns.
@@ -108,6 +110,16 @@ impl State {
         }
     }
 
+    /// Whether a worker may give a part of this piece back.
+    fn is_divisible(&self, chunk: &Range<usize>) -> bool {
+        self.fixed.is_none() && chunk.len() > 1
+    }
+
+    /// Whether something is to be sent, or may yet be given back: until then the pool must not end.
+    fn may_send(&self) -> bool {
+        self.chunks.left() > 0 || (self.divisible > 0 && !self.chunks.is_abandoned())
+    }
+
     fn feed(&mut self, py: Python<'_>, everything: bool) {
         let mut unpublished = 0;
         while self.chunks.left() > 0
@@ -125,7 +137,7 @@ impl State {
         if unpublished > 0 {
             self.pool.publish();
         }
-        let more = self.chunks.left() > 0;
+        let more = self.may_send();
         if more && !self.feeding {
             self.pool.feed(if self.fixed.is_some() { usize::MAX } else { self.pool.size() });
         } else if !more && self.feeding {
@@ -184,6 +196,7 @@ impl State {
                     Ok(number) => {
                         self.tag += 1;
                         self.out += chunk.len();
+                        self.divisible += usize::from(self.is_divisible(&chunk));
                         self.sent.insert(tag, (chunk, number));
                     }
                     Err(error) => {
@@ -211,6 +224,7 @@ impl State {
         for (tag, outcome) in self.inbox.take_all() {
             let Some((chunk, _)) = self.sent.remove(&tag) else { continue };
             self.out -= chunk.len();
+            self.divisible -= usize::from(self.is_divisible(&chunk));
             let first = chunk.start;
             if let Err(error) = self.store(py, &outcome, chunk) {
                 if is_interrupt(py, &error) {
@@ -341,6 +355,7 @@ impl Job {
             inbox: Inbox::new(),
             sent: HashMap::new(),
             out: 0,
+            divisible: 0,
             tag: 0,
             results: results.unbind(),
             error: None,

@@ -57,6 +57,7 @@ pub struct Chunks {
     fixed: Option<usize>,
     workers: usize,
     pace: Pace,
+    abandoned: bool,
 }
 
 impl Chunks {
@@ -64,7 +65,7 @@ impl Chunks {
     pub fn new(items: usize, fixed: Option<usize>, workers: usize) -> Chunks {
         let all = 0..items;
         let pending = Some(all).filter(|all| all.end > 0).into_iter().collect();
-        Chunks { pending, left: items, fixed, workers, pace: Pace::default() }
+        Chunks { pending, left: items, fixed, workers, pace: Pace::default(), abandoned: false }
     }
 
     /// Items still to be sent.
@@ -90,15 +91,21 @@ impl Chunks {
         self.pace.measured(items, nanos);
     }
 
-    /// Nothing more is to be sent.
+    /// Nothing more is to be sent, not even what workers give back.
     pub fn abandon(&mut self) {
         self.pending.clear();
         self.left = 0;
+        self.abandoned = true;
+    }
+
+    /// Whether nothing more is to be sent.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     /// A worker has not got to these.
     pub fn give_back(&mut self, items: Range<usize>) {
-        if items.start < items.end {
+        if items.start < items.end && !self.abandoned {
             self.left += items.len();
             self.pending.push_front(items);
         }
@@ -151,6 +158,15 @@ mod tests {
         }
         assert_eq!(largest.0, 1);
         assert!(largest.1 > 10_000, "{}", largest.1);
+    }
+
+    #[test]
+    fn what_is_given_back_to_a_map_that_was_abandoned_is_not_sent_again() {
+        let mut chunks = Chunks::new(100, Some(10), 2);
+        let first = chunks.next_chunk().expect("there are more");
+        chunks.abandon();
+        chunks.give_back(first.start + 1..first.end);
+        assert_eq!((chunks.left(), chunks.next_chunk()), (0, None));
     }
 
     #[test]
