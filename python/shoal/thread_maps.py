@@ -14,7 +14,7 @@ from shoal import _checks
 from shoal._text import name_of
 
 if TYPE_CHECKING:
-    from shoal.threads import Inbox, Task, ThreadPool
+    from shoal.threads import Inbox, Task, ThreadPool, Threads
 
 __all__ = ["Job", "Stream"]
 
@@ -37,8 +37,10 @@ class Stream:
     ) -> None:
         if not callable(func):
             raise TypeError(f"func must be callable, not {type(func).__name__}")
+        self._pool = pool
+        self._threads: Threads = pool._base  # type: ignore[assignment]
         # Not this object's own: tasks don't keep it.
-        self._pool, self._each = pool, functools.partial(_each, func, star)
+        self._each = functools.partial(_each, func, star)
         self._each.__qualname__ = name_of(func)  # type: ignore[attr-defined]  # it has a __dict__
         self._items: Iterator[Any] | None = iter(items)
         self._chunksize = chunksize
@@ -54,6 +56,7 @@ class Stream:
         self._last: BaseException | None = None
         # One thread at a time takes.
         self._turn = threading.RLock()
+        self._threads.feed(self)
         self.pump()
 
     def pump(self) -> None:
@@ -65,18 +68,23 @@ class Stream:
                 # As in the standard library: a chunk in which the input fails is not sent.
                 piece, self._last = [], error
             if not piece:
-                self._items = None
+                self._read_no_more()
                 break
             try:
-                task: Any = self._pool._base.submit_call(self._each, (piece,))
+                task: Any = self._threads.submit_piece(self, self._each, piece)
             except BaseException as error:
-                self._items, self._last = None, error
+                self._last = error
+                self._read_no_more()
                 break
             tag = next(self._tags)
             self._sent[tag] = task, len(piece)
             self._out += len(piece)
             if self._inbox is None or not task.watch(self._inbox, tag):
                 self._come.append(tag)
+
+    def _read_no_more(self) -> None:
+        self._items = None
+        self._threads.fed(self)
 
     @property
     def is_reading(self) -> bool:
@@ -155,14 +163,15 @@ class Stream:
         """Read no more of the input, and take back what no thread has taken; `why` comes behind what is left."""
         if self._items is None and not self._sent:
             return
-        self._items, self._last = None, why
+        self._last = why
+        self._read_no_more()
         for task, _ in list(self._sent.values()):
             task.cancel()
 
     def close(self) -> None:
         """Read no more of the input and let go of all results. What threads are at, they end."""
         with self._turn:
-            self._items = None
+            self._read_no_more()
             for task, _ in self._sent.values():
                 task.cancel()
             self._sent.clear()

@@ -328,6 +328,8 @@ class Threads:
         self._at: list[Task | None] = [None] * count
         self._counts = [(0, 0.0)] * count
         self._threads: list[threading.Thread | None] = [None] * count
+        # Maps that may submit more, also when the pool has closed.
+        self._feeding: weakref.WeakSet[Stream] = weakref.WeakSet()
         with self.changed:
             for number in range(count):
                 self._begin(number)
@@ -361,7 +363,7 @@ class Threads:
             if left is not None:
                 left -= 1
         with self.changed:
-            if left == 0 and (self._state == "open" or self._queue):
+            if left == 0 and (self._queue or self._may_get_more()):
                 self._begin(number)
             else:
                 self._threads[number] = None
@@ -376,9 +378,38 @@ class Threads:
                         task._state, task._began = "running", time.perf_counter()
                         self._at[number] = task
                         return task
-                if self._state != "open":
+                if not self._may_get_more():
                     return None
-                self.changed.wait()
+                # A map that is forgotten tells nobody.
+                self.changed.wait(None if self._state == "open" else 0.05)
+
+    def _may_get_more(self) -> bool:
+        """Under the lock: whether tasks may be submitted, be it by maps that were begun before the pool closed."""
+        return self._state == "open" or (self._state == "closed" and len(self._feeding) > 0)
+
+    def feed(self, stream: Stream) -> None:
+        """A map begins, all of which counts as submitted now: threads of a closed pool stay until it is `fed`."""
+        with self.changed:
+            if self._state == "open":
+                self._feeding.add(stream)
+                return
+        raise closed()
+
+    def fed(self, stream: Stream) -> None:
+        """A map submits no more."""
+        with self.changed:
+            self._feeding.discard(stream)
+            self.changed.notify_all()
+
+    def submit_piece(self, stream: Stream, func: Callable[..., Any], piece: list[Any]) -> Task:
+        """Submit a piece of a map that feeds."""
+        task = Task(self, func, (piece,), None)
+        with self.changed:
+            if self._state == "open" or (self._state == "closed" and stream in self._feeding):
+                self._queue.append(task)
+                self.changed.notify()
+                return task
+        raise closed()
 
     def submit_call(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, terms: None = None
