@@ -361,3 +361,35 @@ def test_a_map_goes_on_in_a_closed_pool_though_its_last_piece_was_sent(tmp_path:
     gate.touch()
     pool.join()
     assert result.get() == list(range(100_000))
+
+
+class ClosesWhenIterated:
+    def __init__(self, pool: shoal.Pool) -> None:
+        self.pool = pool
+
+    def __iter__(self) -> Iterator[int]:
+        self.pool.close()
+        return iter(range(10))
+
+
+def test_a_stream_does_not_begin_in_a_pool_that_closes_just_then() -> None:
+    pool = shoal.Pool(2)
+    with pytest.raises(shoal.PoolClosed):
+        pool.imap(tasks.square, ClosesWhenIterated(pool))
+    pool.join()
+
+
+class ClosesWhenPickled:
+    def __init__(self, pool: shoal.Pool) -> None:
+        self.pool = pool
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        self.pool.close()
+        return int, (7,)
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 2])
+def test_a_map_whose_first_pieces_are_being_sent_goes_on_though_its_pool_is_closed(chunksize: int | None) -> None:
+    pool = shoal.Pool(2)
+    assert pool.map(tasks.same, [1, ClosesWhenPickled(pool), 3, 4], chunksize) == [1, 7, 3, 4]
+    pool.join()

@@ -121,6 +121,16 @@ impl State {
     }
 
     fn feed(&mut self, py: Python<'_>, everything: bool) {
+        if self.chunks.left() > 0 && !self.feeding {
+            // Before the first piece: a pool that is closed between two of them is to go on until all are sent.
+            match self.pool.feed(0).or_raise(py) {
+                Ok(()) => self.feeding = true,
+                Err(error) => {
+                    self.chunks.abandon();
+                    self.failed(py, 0, error);
+                }
+            }
+        }
         let mut unpublished = 0;
         while self.chunks.left() > 0
             && self.interrupt.is_none()
@@ -137,13 +147,12 @@ impl State {
         if unpublished > 0 {
             self.pool.publish();
         }
-        let more = self.may_send();
-        if more && !self.feeding {
-            self.pool.feed(if self.fixed.is_some() { usize::MAX } else { self.pool.size() });
-        } else if !more && self.feeding {
+        if self.chunks.left() > 0 {
+            self.pool.ring_at(if self.fixed.is_some() { usize::MAX } else { self.pool.size() });
+        } else if self.feeding && !self.may_send() {
             self.pool.fed();
+            self.feeding = false;
         }
-        self.feeding = more;
     }
 
     fn send(&mut self, py: Python<'_>, chunk: Range<usize>) {

@@ -162,8 +162,15 @@ impl PoolBase {
 
     /// Whether there is more to come than was submitted: then a worker without a task is waiting, else it is idle. Each True
     /// is to be followed by a False.
-    fn expect_more(&self, py: Python<'_>, more: bool) {
-        Inside::detach(py, || if more { self.pool.feed(0) } else { self.pool.fed() });
+    fn expect_more(&self, py: Python<'_>, more: bool) -> PyResult<()> {
+        let told = || {
+            if more {
+                return self.pool.feed(0);
+            }
+            self.pool.fed();
+            Ok(())
+        };
+        Inside::detach(py, told).or_raise(py)
     }
 
     /// Take back all tasks that no worker has taken yet.

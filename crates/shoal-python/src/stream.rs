@@ -23,7 +23,7 @@ use shoal_core::sync::bell::Tone;
 use shoal_sys::clock;
 
 use self::arrived::{Arrivals, Arrived};
-use crate::errors::{exception, is_interrupt};
+use crate::errors::{OrRaise, exception, is_interrupt};
 use crate::in_flight;
 use crate::insight::Watch;
 use crate::pool::{Named, PoolBase, cancelled, hear_first, wait};
@@ -102,11 +102,12 @@ impl State {
             each: result::EACH,
         };
         // Who keeps the results sleeps until the workers run out of tasks.
-        pool.feed(match (plan.keep, plan.chunksize) {
+        let low = match (plan.keep, plan.chunksize) {
             (false, _) => 0,
             (true, None) => pool.size(),
             (true, Some(_)) => usize::MAX,
-        });
+        };
+        pool.feed(low).or_raise(plan.func.py())?;
         Ok(State {
             owner,
             input: Some(input.unbind()),

@@ -19,6 +19,8 @@ pub const TESTS: &[Test] = &[
         "a_closed_pool_replaces_a_dead_worker_while_there_is_work",
         a_closed_pool_replaces_a_dead_worker_while_there_is_work,
     ),
+    ("a_closed_pool_goes_on_for_a_job_that_was_begun", a_closed_pool_goes_on_for_a_job_that_was_begun),
+    ("no_job_begins_in_a_pool_that_has_closed", no_job_begins_in_a_pool_that_has_closed),
     ("an_ended_pool_takes_no_tasks", an_ended_pool_takes_no_tasks),
     ("a_terminated_pool_ends_its_tasks_and_workers", a_terminated_pool_ends_its_tasks_and_workers),
     ("workers_that_ignore_sigterm_are_killed", workers_that_ignore_sigterm_are_killed),
@@ -48,6 +50,29 @@ fn a_closed_pool_replaces_a_dead_worker_while_there_is_work() {
     assert!(matches!(client.outcome(&killed), Outcome::Died(_)));
     assert_eq!(value(&client.outcome(&after)), b"after");
     client.wait("the workers' end", || client.pool.is_over());
+}
+
+fn a_closed_pool_goes_on_for_a_job_that_was_begun() {
+    let client = Client::new(1);
+    client.pool.feed(0).unwrap();
+    client.pool.close();
+    client.pool.feed(0).expect("the pool is held by the first job");
+    client.pool.fed();
+    let inbox = client.call_all("square", (0..10).map(|n| numbers(&[n])));
+    assert!(!client.pool.is_over());
+    client.pool.fed();
+    for (n, outcome) in client.outcomes(&inbox, 10).iter().enumerate() {
+        assert_eq!(number(value(outcome)), (n * n) as u64);
+    }
+    client.wait("the worker's end", || client.pool.is_over());
+}
+
+fn no_job_begins_in_a_pool_that_has_closed() {
+    let client = Client::new(1);
+    client.pool.close();
+    // Its workers have been told to end: nobody would do what the job sends.
+    assert!(matches!(client.pool.feed(0), Err(Error::PoolClosed)));
+    client.wait("the worker's end", || client.pool.is_over());
 }
 
 fn an_ended_pool_takes_no_tasks() {

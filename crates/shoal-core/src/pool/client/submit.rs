@@ -109,14 +109,29 @@ impl Pool {
         self.0.memory.tasks().queued() as usize + self.0.backlogged.load(Ordering::Relaxed)
     }
 
-    /// Counts a job that has more to send: who feeds it is woken when no more than `low` tasks are queued, and
-    /// `close` leaves the workers until it has sent everything.
-    pub fn feed(&self, low: usize) {
+    /// Counts a job that has more to send: `close` leaves the workers until it has sent everything, and who feeds it is woken
+    /// when no more than `low` tasks are queued. Fails in a pool that has closed, unless another job holds it: its workers
+    /// have been told to end.
+    pub fn feed(&self, low: usize) -> Result<()> {
         if !self.0.host.is_mine() {
+            return Ok(());
+        }
+        let core = lock(&self.0.core);
+        if core.state == State::Closed && self.0.feeders.load(Ordering::Relaxed) == 0 {
+            return Err(Error::PoolClosed);
+        }
+        self.0.feeders.fetch_add(1, Ordering::Relaxed);
+        self.0.feed_at.fetch_max(low, Ordering::Relaxed);
+        self.0.set_low_water(&core);
+        Ok(())
+    }
+
+    /// Has whoever feeds a job, as one does, woken when no more than `low` tasks are queued.
+    pub fn ring_at(&self, low: usize) {
+        if self.0.feed_at.load(Ordering::Relaxed) >= low || !self.0.host.is_mine() {
             return;
         }
         let core = lock(&self.0.core);
-        self.0.feeders.fetch_add(1, Ordering::Relaxed);
         self.0.feed_at.fetch_max(low, Ordering::Relaxed);
         self.0.set_low_water(&core);
     }
