@@ -200,6 +200,61 @@ def test_an_interrupt_while_an_item_is_pickled_concerns_who_waits_and_not_the_it
     assert (program.stdout, program.stderr) == ("interrupted\ninterrupted\n[7, 8]\n", "")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pool.apply_async(work, (1,))",
+        "pool.map_async(work, [1, 2, 3])",
+        "pool.map_async(work, [1, 2, 3], chunksize=1)",
+        "pool.map_async(work, [1, 2, 3], chunksize=2)",
+        "pool.map_async(work, [1, 2, 3], buffersize=9)",
+        "pool.map_async(work, [1, 2, 3], chunksize=2, buffersize=9)",
+        "Stream(pool.imap(work, [1, 2, 3]))",
+        "Stream(pool.imap(work, [1, 2, 3], chunksize=2))",
+    ],
+)
+def test_an_interrupt_while_a_result_is_unpickled_is_not_the_result(run: Run, call: str) -> None:
+    program = run(
+        f"""
+        import os, shoal, signal
+
+        def answer(item):
+            if os.environ.pop("INTERRUPTS", None):
+                os.kill(os.getpid(), signal.SIGINT)
+            return 10 * item
+
+        class Result:
+            def __init__(self, item):
+                self.item = item
+
+            def __reduce__(self):
+                return answer, (self.item,)
+
+        def work(item):
+            return Result(item)
+
+        class Stream:
+            def __init__(self, results):
+                self.results, self.taken = results, []
+
+            def get(self):
+                self.taken.extend(self.results)
+                return self.taken
+
+        with shoal.Pool(2) as pool:
+            result = {call}
+            os.environ["INTERRUPTS"] = "1"
+            try:
+                result.get()
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(result.get())
+        """
+    )
+    expected = "10" if "apply" in call else "[10, 20, 30]"
+    assert (program.stdout, program.stderr) == (f"interrupted\n{expected}\n", "")
+
+
 def test_a_pool_goes_on_after_an_interrupt(run: Run) -> None:
     program = run(
         """

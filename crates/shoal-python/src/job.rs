@@ -4,7 +4,7 @@
 //! results come back. So a map needs no memory for tasks that are far ahead, and learns from the first pieces how large
 //! the others should be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +80,8 @@ struct State {
     fixed: Option<usize>,
     chunks: Chunks,
     inbox: Arc<Inbox>,
+    /// What came of pieces, and is still to be read.
+    ended: VecDeque<(u64, Outcome)>,
     /// The pieces that are out, by tag: their items, and their numbers in the pool.
     sent: HashMap<u64, (Range<usize>, u64)>,
     /// Items that are out.
@@ -230,17 +232,22 @@ impl State {
     }
 
     fn collect(&mut self, py: Python<'_>) {
-        for (tag, outcome) in self.inbox.take_all() {
-            let Some((chunk, _)) = self.sent.remove(&tag) else { continue };
+        self.ended.extend(self.inbox.take_all());
+        while let Some((tag, outcome)) = self.ended.pop_front() {
+            let Some((chunk, number)) = self.sent.remove(&tag) else { continue };
+            match self.store(py, &outcome, chunk.clone()) {
+                // It concerns whoever waits: the results are read again by who does so next.
+                Err(error) if is_interrupt(py, &error) => {
+                    self.sent.insert(tag, (chunk, number));
+                    self.ended.push_front((tag, outcome));
+                    self.interrupt = Some(error);
+                    return;
+                }
+                Err(error) => self.failed(py, chunk.start, error),
+                Ok(()) => {}
+            }
             self.out -= chunk.len();
             self.divisible -= usize::from(self.is_divisible(&chunk));
-            let first = chunk.start;
-            if let Err(error) = self.store(py, &outcome, chunk) {
-                if is_interrupt(py, &error) {
-                    self.interrupt = Some(error.clone_ref(py));
-                }
-                self.failed(py, first, error);
-            }
         }
     }
 
@@ -362,6 +369,7 @@ impl Job {
             fixed: chunksize,
             chunks: Chunks::new(len, chunksize, pool.pool.size()),
             inbox: Inbox::new(),
+            ended: VecDeque::new(),
             sent: HashMap::new(),
             out: 0,
             divisible: 0,

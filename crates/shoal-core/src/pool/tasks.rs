@@ -274,6 +274,11 @@ impl TaskCell {
             }
         }
     }
+
+    /// Gives back an outcome that was taken and could not be used.
+    pub fn put_back(&self, outcome: Outcome) {
+        *self.lock() = Some(Box::new(Content::Ended(outcome)));
+    }
 }
 
 /// Arguments on their way.

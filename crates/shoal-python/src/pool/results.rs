@@ -14,6 +14,7 @@ use super::functions::Label;
 use super::outcome::resolve;
 use super::wait::{hear_first, wait};
 use super::{PoolBase, lock};
+use crate::errors::is_interrupt;
 use crate::inside::Inside;
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl AsyncResult {
         AsyncResult { cell, number, label, resolved: Mutex::new(Resolved::Not) }
     }
 
-    /// Unpickles the outcome, once, in the thread that wants it.
+    /// Unpickles the outcome, once, in the thread that wants it; again, if it was interrupted.
     fn resolve(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let outcome = loop {
             match &*lock(&self.resolved) {
@@ -53,6 +54,10 @@ impl AsyncResult {
             py.detach(|| std::thread::sleep(Duration::from_micros(100)));
         };
         let value = resolve(py, self.label.pool.heap(), &outcome, &self.label.name).map(Bound::unbind);
+        if value.as_ref().is_err_and(|error| is_interrupt(py, error)) {
+            self.cell.put_back(outcome);
+            return value;
+        }
         *lock(&self.resolved) = match &value {
             Ok(value) => Resolved::Value(value.clone_ref(py)),
             Err(error) => Resolved::Error(error.clone_ref(py).into_value(py).into_any()),
@@ -110,7 +115,10 @@ impl AsyncResult {
         if !self.ready(py) {
             return Err(PyValueError::new_err(format!("{} not ready", self.label.name)));
         }
-        Ok(self.resolve(py).is_ok())
+        match self.resolve(py) {
+            Err(error) if is_interrupt(py, &error) => Err(error),
+            value => Ok(value.is_ok()),
+        }
     }
 
     /// Take the task back, unless a worker has taken it or it has ended: then False. Its `get` raises CancelledError.

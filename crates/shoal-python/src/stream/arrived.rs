@@ -8,7 +8,7 @@ use pyo3::types::PyList;
 use shoal_core::pool::batches::Weight;
 use shoal_core::pool::tasks::Outcome;
 
-use crate::errors::{self, OrRaise};
+use crate::errors::{self, OrRaise, is_interrupt};
 use crate::message::Reader;
 use crate::pool::{Label, load, resolve};
 use crate::wire::{self, EACH_HEAD, result};
@@ -59,7 +59,7 @@ impl Arrived {
         &self.weight
     }
 
-    /// The next result, and of how many items.
+    /// The next result, and of how many items: of none, if reading it was interrupted. Then it is still the next.
     fn next(&mut self, py: Python<'_>, label: &Label) -> (PyResult<Py<PyAny>>, usize) {
         if let Body::Chunk(outcome) = &self.body {
             let list =
@@ -67,6 +67,7 @@ impl Arrived {
             match list {
                 Ok(list) if list.len() == self.left => self.body = Body::List(list.unbind(), 0),
                 Ok(_) => return (Err(damaged()), std::mem::take(&mut self.left)),
+                Err(error) if is_interrupt(py, &error) => return (Err(error), 0),
                 // As in the standard library: one exception for all of the chunk.
                 Err(error) => return (Err(error), std::mem::take(&mut self.left)),
             }
@@ -74,9 +75,15 @@ impl Arrived {
         if let Body::Refused(error) = &self.body {
             return (Err(error.clone_ref(py)), std::mem::take(&mut self.left));
         }
-        self.left -= 1;
         let value = match &mut self.body {
-            Body::Each(outcome, at) => each(py, label, outcome, at),
+            Body::Each(outcome, at) => {
+                let before = *at;
+                each(py, label, outcome, at).inspect_err(|error| {
+                    if is_interrupt(py, error) {
+                        *at = before;
+                    }
+                })
+            }
             Body::Same(outcome) => resolve(py, label.pool.heap(), outcome, &label.name).map(Bound::unbind),
             Body::List(list, at) => {
                 *at += 1;
@@ -84,6 +91,10 @@ impl Arrived {
             }
             Body::Chunk(_) | Body::Refused(_) => Err(damaged()),
         };
+        if value.as_ref().is_err_and(|error| is_interrupt(py, error)) {
+            return (value, 0);
+        }
+        self.left -= 1;
         (value, 1)
     }
 }

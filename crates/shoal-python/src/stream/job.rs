@@ -50,11 +50,9 @@ impl Kept {
             while let Some(value) = self.state.take(py) {
                 match value {
                     Ok(value) => self.results.bind(py).append(value)?,
-                    Err(error) => {
-                        let interrupt = is_interrupt(py, &error).then(|| error.clone_ref(py));
-                        self.error.get_or_insert(error);
-                        interrupt.map_or(Ok(()), Err)?;
-                    }
+                    // Its result is still to be taken.
+                    Err(error) if is_interrupt(py, &error) => return Err(error),
+                    Err(error) => _ = self.error.get_or_insert(error),
                 }
             }
             if self.state.is_over() {
