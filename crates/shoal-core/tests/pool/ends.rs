@@ -94,6 +94,7 @@ fn a_terminated_pool_ends_its_tasks_and_workers() {
     let inbox = client.call_all("count and wait", (0..3000).map(|_| handle(&gate)));
     client.wait("both workers at a task", || gate.cell().number.load(Ordering::SeqCst) == 2);
     client.pool.terminate();
+    assert_eq!(client.pool.queued(), 0, "nobody looks for room for what was cut off");
     for outcome in client.outcomes(&inbox, 3000) {
         assert!(matches!(outcome, Outcome::Terminated), "{outcome:?}");
     }

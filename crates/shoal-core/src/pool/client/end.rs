@@ -110,6 +110,8 @@ impl Shared {
             Self::start_nobody(&mut core);
             (core.look_at, core.look_every) = (None, None);
             self.memory.tasks().retract_all(|_| ());
+            // Or those who wait for the workers' end would look for room in the ring, over and over.
+            self.set_low_water(&core);
             self.end_workers();
             core.tasks.drain()
         };
