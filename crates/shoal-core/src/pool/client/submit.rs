@@ -186,7 +186,9 @@ impl Shared {
         if priority > core.floor && self.memory.tasks().queued() > 0 {
             self.withdraw(core);
             core.backlog.push_back(priority, number);
-            return self.move_backlog(core);
+            self.move_backlog(core);
+            // Also if there was no room: a worker may not have released its slot yet.
+            return self.set_low_water(core);
         }
         let next = core.backlog.front().is_none_or(|(waiting, _)| priority > waiting);
         if !(next && self.push(core, number)) {
