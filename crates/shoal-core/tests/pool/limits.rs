@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_worker_with_too_much_memory_is_ended_and_says_so", a_worker_with_too_much_memory_is_ended_and_says_so),
     ("idle_workers_end_and_come_back_when_there_is_work", idle_workers_end_and_come_back_when_there_is_work),
     ("workers_that_come_and_go_lose_no_task", workers_that_come_and_go_lose_no_task),
+    ("a_stopped_worker_does_not_keep_others_at_rest", a_stopped_worker_does_not_keep_others_at_rest),
     ("a_pool_whose_workers_rest_closes", a_pool_whose_workers_rest_closes),
     ("a_silent_worker_is_told_apart_from_a_busy_one", a_silent_worker_is_told_apart_from_a_busy_one),
     ("a_stopped_worker_is_told_apart_from_a_busy_one", a_stopped_worker_is_told_apart_from_a_busy_one),
@@ -61,6 +62,19 @@ fn workers_that_come_and_go_lose_no_task() {
         // Just about when they leave.
         std::thread::sleep(Duration::from_micros(n * 37 % 4_000));
     }
+}
+
+fn a_stopped_worker_does_not_keep_others_at_rest() {
+    let client = limited(2, Limits { idle: Some(Duration::from_secs(2)), ..Limits::default() });
+    // It looks for tasks, or is about to be woken for one, and will not take it.
+    kill(client.all_pids()[1], Signal::STOP);
+    eventually("the other rests", || states(&client)[0] == WorkerState::Resting);
+    assert_eq!(client.result("echo", b"well"), b"well");
+    // Also when nobody waits for it.
+    eventually("it rests again", || states(&client)[0] == WorkerState::Resting);
+    let nobody_waits = client.call("echo", b"well");
+    eventually("it is done", || client.pool.queued() == 0);
+    assert_eq!(value(&client.outcome(&nobody_waits)), b"well");
 }
 
 fn a_pool_whose_workers_rest_closes() {

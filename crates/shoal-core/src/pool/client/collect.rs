@@ -102,10 +102,7 @@ impl Pool {
             if interrupted() {
                 return Waited::Interrupted;
             }
-            // All this time, and tasks are still queued: a worker that others rely on to take them may have been stopped.
-            if self.0.memory.tasks().queued() > 0 {
-                self.0.memory.control().gate.wake_all(|worker| self.0.memory.park(worker));
-            }
+            self.0.help_out();
         }
     }
 
@@ -334,8 +331,8 @@ impl Shared {
             let ended = || self.ended.load(Ordering::Acquire);
             // The time limit is for what is nobody's fault: a worker that was stopped while others relied on it.
             let wake = control.bell.wait(Tone::Room, || ended() || self.calls_for(Tone::Room), Some(PATROL));
-            if wake == Wake::TimedOut && self.memory.tasks().queued() > 0 {
-                control.gate.wake_all(|worker| self.memory.park(worker));
+            if wake == Wake::TimedOut {
+                self.help_out();
             }
             if let Ok(_collecting) = self.collector.try_lock() {
                 self.drain();

@@ -22,9 +22,26 @@ impl Shared {
 
     /// Has workers forked that rest, if there is more to do than others will see to.
     pub(super) fn call_back(&self) {
+        self.call_back_for(|core| self.missing(core));
+    }
+
+    /// Tasks have been queued for a while, whoever is relied on to take them: it may have been stopped. Wakes all, and has
+    /// one forked that rests. Not with the `core` lock held.
+    pub(super) fn help_out(&self) {
+        let queued = self.memory.tasks().queued() as usize;
+        if queued == 0 {
+            return;
+        }
+        self.memory.control().gate.wake_all(|worker| self.memory.park(worker));
+        if self.resting.load(Ordering::Relaxed) > 0 {
+            self.call_back_for(|core| crew::missing(&core.crew, queued, 0).min(1));
+        }
+    }
+
+    fn call_back_for(&self, missing: impl FnOnce(&Core) -> usize) {
         let seats = {
             let mut core = lock(&self.core);
-            let missing = self.missing(&core);
+            let missing = missing(&core);
             let called = crew::call_back(&mut core.crew, missing).into_iter();
             let seats: Vec<_> = called.map(|(worker, epoch)| Seat { pool: self.number, worker, epoch }).collect();
             self.resting.fetch_sub(seats.len(), Ordering::Relaxed);
