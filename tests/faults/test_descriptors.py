@@ -180,3 +180,20 @@ with shoal.Pool(1, idle_timeout=0.02) as pool:
 """
     program = run(FILLED + source)
     assert (program.stdout.split(), program.stderr) == (["stopped", "1"], "")
+
+
+def test_many_workers_that_cannot_be_called_back_at_one_moment_break_no_pool(run: Run) -> None:
+    source = """
+import time
+
+with shoal.Pool(120, idle_timeout=0.02) as pool:
+    # What is imported for a call is there by then.
+    pool.apply(abs, (-1,))
+    while not all(worker.state == "resting" for worker in pool.workers):
+        time.sleep(0.01)
+    with filled():
+        results = [pool.apply_async(abs, (-number,)) for number in range(120)]
+    print(sum(result.get(timeout=100) for result in results))
+"""
+    program = run(FILLED + source)
+    assert (program.stdout, program.stderr) == ("7140\n", "")

@@ -124,6 +124,8 @@ struct Core {
     look_every: Option<Duration>,
     crew: Vec<Crew>,
     failed_starts: u32,
+    /// When one was last counted that could not be had.
+    failed_at: Option<Instant>,
     /// Workers that could not be had, and when they are asked for again.
     put_off: Vec<(Instant, Seat)>,
     /// What tasks that were cut off by `terminate` consisted of: workers may read it until they have ended.
@@ -188,6 +190,7 @@ impl Pool {
                     weighed: None,
                     crew: vec![Crew::Starting { epoch: 0 }; config.workers],
                     failed_starts: 0,
+                    failed_at: None,
                     put_off: Vec::new(),
                     remains: Vec::new(),
                     kill_at: None,

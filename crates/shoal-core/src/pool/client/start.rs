@@ -35,7 +35,12 @@ impl Shared {
         let Err(error) = self.ask_for(seat) else { return true };
         let hopeless = {
             let mut core = lock(&self.core);
-            core.failed_starts += 1;
+            // However many can't be had at one moment, they count as one that failed.
+            let now = Instant::now();
+            if core.failed_at.is_none_or(|at| now - at >= PAUSE) {
+                core.failed_starts += 1;
+                core.failed_at = Some(now);
+            }
             let hopeless = core.failed_starts >= START_TRIES;
             if hopeless || !self.wants_workers(&core) {
                 core.crew[usize::from(seat.worker)] = Crew::Gone;
@@ -65,7 +70,7 @@ impl Shared {
     /// Asks for workers that were put off, if they are still wanted. Not with the `core` lock held.
     pub(super) fn start_due(&self, seats: Vec<Seat>) {
         let mut seats = seats.into_iter();
-        // Where one can't be had the others can't either: together they count as one that failed.
+        // Where one can't be had the others can't either.
         while let Some(seat) = seats.next() {
             let wanted = self.wants_workers(&lock(&self.core));
             if !wanted || !self.start(seat) {
