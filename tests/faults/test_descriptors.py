@@ -197,3 +197,28 @@ with shoal.Pool(120, idle_timeout=0.02) as pool:
 """
     program = run(FILLED + source)
     assert (program.stdout, program.stderr) == ("7140\n", "")
+
+
+def test_workers_of_a_pool_that_could_not_be_made_are_ended(run: Run) -> None:
+    source = """
+import time
+import psutil
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+with shoal.Pool(1) as first:
+    first.apply(abs, (-1,))
+    before = len(psutil.Process().children(recursive=True))
+    # Enough for some workers, and not for all.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, hard))
+    try:
+        shoal.Pool(200, initializer=time.sleep, initargs=(3600,))
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    until = time.monotonic() + 60
+    while len(psutil.Process().children(recursive=True)) > before and time.monotonic() < until:
+        time.sleep(0.01)
+    print(len(psutil.Process().children(recursive=True)) - before)
+"""
+    program = run(FILLED + source)
+    assert (program.stdout, program.stderr) == ("EMFILE\n0\n", "")

@@ -212,12 +212,13 @@ impl Pool {
             })
         });
         let pool = Pool(shared);
+        let shared = pool.0.clone();
+        // First: should a worker not be had, this thread holds the pool until those before it have ended.
+        std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         for worker in 0..config.workers as u16 {
             let place = Seat { pool: pool.0.number, worker, epoch: 0 };
-            pool.0.ask_for(place)?;
+            pool.0.ask_for(place).inspect_err(|_| pool.0.expect_only(worker))?;
         }
-        let shared = pool.0.clone();
-        std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         Ok(pool)
     }
 

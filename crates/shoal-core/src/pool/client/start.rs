@@ -30,6 +30,11 @@ impl Shared {
         self.host.fork(seat, self.memory.fd(), self.setup.clone(), self.output, &self.voice)
     }
 
+    /// The pool can't be made: no others than the first so many workers were asked for.
+    pub(super) fn expect_only(&self, workers: u16) {
+        lock(&self.core).crew[usize::from(workers)..].fill(Crew::Gone);
+    }
+
     /// Asks for a worker; again later, if it can't be had: then `false`.
     pub(super) fn start(&self, seat: Seat) -> bool {
         let Err(error) = self.ask_for(seat) else { return true };
