@@ -258,8 +258,13 @@ impl Pool {
         Ok(lease)
     }
 
+    /// Whether this process is the pool's client, not a fork of it.
+    pub(super) fn is_mine(&self) -> bool {
+        self.0.host.is_mine()
+    }
+
     fn check(&self) -> Result<()> {
-        if self.0.host.is_mine() { Ok(()) } else { Err(Error::Forked) }
+        if self.is_mine() { Ok(()) } else { Err(Error::Forked) }
     }
 
     /// Registers a function by its serialized form. It may name shared things, whose `leases` it keeps.
