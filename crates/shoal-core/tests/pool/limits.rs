@@ -6,6 +6,7 @@ use std::time::Duration;
 use shoal_core::memory::lease::Kind;
 use shoal_core::pool::client::{Config, Limits, Pool, WorkerState};
 use shoal_core::pool::death::Cause;
+use shoal_core::pool::tasks::Outcome;
 use shoal_sys::process::Signal;
 
 use crate::Test;
@@ -14,6 +15,10 @@ use crate::client::{Client, config, eventually, handle, heap, kill, number, numb
 /// The tests.
 pub const TESTS: &[Test] = &[
     ("a_worker_with_too_much_memory_is_ended_and_says_so", a_worker_with_too_much_memory_is_ended_and_says_so),
+    (
+        "who_waits_behind_a_full_ring_for_memory_that_is_not_there_keeps_nobody",
+        who_waits_behind_a_full_ring_for_memory_that_is_not_there_keeps_nobody,
+    ),
     ("idle_workers_end_and_come_back_when_there_is_work", idle_workers_end_and_come_back_when_there_is_work),
     ("workers_that_come_and_go_lose_no_task", workers_that_come_and_go_lose_no_task),
     ("a_stopped_worker_does_not_keep_others_at_rest", a_stopped_worker_does_not_keep_others_at_rest),
@@ -39,6 +44,26 @@ fn a_worker_with_too_much_memory_is_ended_and_says_so() {
     assert!(told == limit && used > limit, "{used}");
     assert!(!small.is_done(), "the other one goes on");
     assert_eq!(client.result("echo", b"well"), b"well");
+}
+
+fn who_waits_behind_a_full_ring_for_memory_that_is_not_there_keeps_nobody() {
+    let limit = Some(1 << 20);
+    let client = Client { pool: Pool::new(&Config { memory_limit: limit, ..config(1) }).expect("the pool starts") };
+    let gate = heap().allocate_cell(Kind::Cell).expect("there is memory");
+    let first = client.call("count and wait", &handle(&gate));
+    client.wait("the worker at its task", || gate.cell().number.load(Ordering::SeqCst) == 1);
+    let is_large = |n: u64| n > 1500 && n.is_multiple_of(3);
+    let payload = |n| numbers(&[n]).repeat(if is_large(n) { 1 << 18 } else { 1 });
+    let inbox = client.call_all("square", (0..2000).map(payload));
+    gate.cell().word.store(1, Ordering::SeqCst);
+    client.outcome(&first);
+    for (n, outcome) in (0..).zip(client.outcomes(&inbox, 2000)) {
+        if is_large(n) {
+            assert!(matches!(outcome, Outcome::OutOfSharedMemory { .. }), "{outcome:?}");
+        } else {
+            assert_eq!(number(value(&outcome)), n * n);
+        }
+    }
 }
 
 fn idle_workers_end_and_come_back_when_there_is_work() {

@@ -150,6 +150,16 @@ impl Pool {
     }
 }
 
+/// What came of putting a task into the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushed {
+    /// It is there, or has ended before.
+    Done,
+    NoRoom,
+    /// Its arguments could not be placed: it has ended.
+    Failed,
+}
+
 impl Shared {
     fn enter(&self, core: &mut Core, task: Task) -> u64 {
         let period = self.period_of(&task);
@@ -191,7 +201,7 @@ impl Shared {
             return self.set_low_water(core);
         }
         let next = core.backlog.front().is_none_or(|(waiting, _)| priority > waiting);
-        if !(next && self.push(core, number)) {
+        if !next || self.push(core, number) == Pushed::NoRoom {
             core.backlog.push_back(priority, number);
             if core.backlog.len() == 1 {
                 self.set_low_water(core);
@@ -221,12 +231,12 @@ impl Shared {
     }
 
     /// Puts a task into the ring, unless it is full.
-    pub(super) fn push(&self, core: &mut Core, number: u64) -> bool {
+    fn push(&self, core: &mut Core, number: u64) -> Pushed {
         let ring = self.memory.tasks();
         if !ring.has_room() || (core.mixed && ring.queued() >= self.depth(core) as u64) {
-            return false;
+            return Pushed::NoRoom;
         }
-        let Some(task) = core.tasks.get_mut(number) else { return true };
+        let Some(task) = core.tasks.get_mut(number) else { return Pushed::Done };
         let priority = task.terms().priority;
         if priority != core.floor {
             core.floor = if ring.queued() == 0 { priority } else { core.floor.min(priority) };
@@ -237,7 +247,7 @@ impl Shared {
             Ok(body) => {
                 let pushed = ring.push(&body);
                 core.pushed += u64::from(pushed);
-                pushed
+                if pushed { Pushed::Done } else { Pushed::NoRoom }
             }
             Err(error) => {
                 let outcome = match error {
@@ -249,7 +259,7 @@ impl Shared {
                 if let Some(task) = core.tasks.remove(number) {
                     task.tell(outcome);
                 }
-                true
+                Pushed::Failed
             }
         }
     }
@@ -315,11 +325,17 @@ impl Shared {
     pub(super) fn move_backlog(&self, core: &mut Core) {
         let mut moved = false;
         while let Some((_, number)) = core.backlog.front() {
-            if !self.push(core, number) {
+            let pushed = self.push(core, number);
+            if pushed == Pushed::NoRoom {
                 break;
             }
             core.backlog.pop_front();
             moved = true;
+            if pushed == Pushed::Failed {
+                // To find no memory takes its time, and others want the lock. Whoever hears this goes on.
+                self.memory.control().bell.ring_all();
+                break;
+            }
         }
         core.mixed &= !core.backlog.is_empty();
         if moved {
