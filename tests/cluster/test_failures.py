@@ -195,7 +195,7 @@ def test_the_end_of_the_scheduler_is_an_error_at_once(tmp_path: Path) -> None:
 
 
 def test_a_frozen_scheduler_is_given_up(tmp_path: Path) -> None:
-    with machines(tmp_path, "a") as cluster, shoal.Pool(1, cluster=cluster.address, node_timeout=4) as pool:
+    with machines(tmp_path, "a") as cluster, shoal.Pool(1, cluster=cluster.address, node_timeout=10) as pool:
         result = pool.apply_async(tasks.wait_for, (tmp_path / "never",))
         cluster.processes["scheduler"].send_signal(signal.SIGSTOP)
         # It accepts connections, as the kernel does that for it, and says nothing on them.
