@@ -16,6 +16,8 @@ from tests.pool.support import descriptors, eventually
 KILLS = 1000
 WORKERS = 4
 IN_FLIGHT = 64
+# A pool is given up when 99 of its workers in a row were killed before they could work.
+IN_A_ROW = 50
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +30,17 @@ class Killer(threading.Thread):
         self.pool, self.left = pool, kills
         self.stopped = threading.Event()
         self.killed: set[int] = set()
+        # Since the last one that was at a task: perhaps none of these could work yet.
+        self.in_a_row = 0
 
     def run(self) -> None:
         draw = random.Random(7)
         while self.left and not self.stopped.wait(draw.expovariate(200)):
-            pid = draw.choice(self.pool.workers).pid
-            if not pid or pid in self.killed:
+            worker = draw.choice(self.pool.workers)
+            pid, works = worker.pid, worker.state == "busy"
+            if not pid or pid in self.killed or (self.in_a_row >= IN_A_ROW and not works):
                 continue
+            self.in_a_row = 0 if works else self.in_a_row + 1
             self.killed.add(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
