@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
 import pytest
 
 import shoal
+from shoal import _engine
 from tests.pool.support import eventually
 
 
@@ -106,6 +108,34 @@ def test_who_is_killed_while_waiting_takes_nothing_any_more(pool: shoal.Pool) ->
     lock.release()
     assert after.get() == "for who comes after"
     assert pool.apply(lock.acquire, kwds={"timeout": 60})
+
+
+def test_what_is_put_when_a_twin_has_been_ended_is_not_for_it() -> None:
+    items, twin = shoal.Queue(), _engine.StandIn().twin()
+    begun: list[bool] = []
+    got: list[str] = []
+
+    def wait() -> None:
+        twin.begin()
+        begun.append(True)
+        try:
+            got.append(items.get())
+        except InterruptedError:
+            got.append("nothing")
+
+    # No thread has to let another go on: this one does only when it waits, and that one only when its queue is empty.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert eventually(lambda: begun)
+        twin.end()
+        items.put("for another")
+        waiting.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert (got, items.get_nowait()) == (["nothing"], "for another")
 
 
 def test_a_waiting_task_ends_when_its_time_is_up(pool: shoal.Pool) -> None:

@@ -212,6 +212,8 @@ impl RawQueue {
             let _inside = Inside::enter(py);
             waited = true;
             py.detach(|| self.queue.await_item(slice)).or_raise(py)?;
+            // Who is not to wait any more takes nothing either; what it may have been woken for is another's.
+            interruption(py).inspect_err(|_| self.queue.wake_next())?;
             got = self.queue.get(Some(BRIEF)).or_raise(py)?;
         }
     }
