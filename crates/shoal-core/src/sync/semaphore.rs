@@ -270,16 +270,20 @@ impl<'a> Semaphore<'a> {
     /// have been woken to take a permit.
     pub fn abandon(&self, dead: u16) {
         let most = self.most();
-        let mut back = 0;
-        let told = self.change(dead, |value, held| {
-            back = if value & SIGNAL == 0 { held } else { 0 };
+        let mut counted = 0;
+        // Before they are there: who takes one of them finds it counted. (If it ends in between, who follows counts again.)
+        // A try that fails may be followed by another number.
+        let mut count = |back: u64| {
+            self.cell.more[0].fetch_add(back.wrapping_sub(counted), Ordering::Relaxed);
+            counted = back;
+        };
+        let _had_none = self.change(dead, |value, held| {
+            let back = if value & SIGNAL == 0 { held } else { 0 };
+            count(u64::from(back));
             // More than there may be, only if somebody has written over it.
             let left = permits(value).saturating_add(back).min(most);
             if held == 0 { Err(()) } else { Ok((value & SIGNAL | u64::from(left), What::Died)) }
         });
-        if told.is_ok() {
-            self.cell.more[0].fetch_add(u64::from(back), Ordering::Relaxed);
-        }
         self.sleepers().wake_all();
     }
 }
@@ -515,6 +519,25 @@ mod loom_models {
             ];
             threads.into_iter().for_each(|thread| thread.join().expect("ends"));
             assert_eq!((semaphore.permits(), semaphore.held_by(1), semaphore.held_by(2)), (2, 0, 0));
+        });
+    }
+
+    #[test]
+    fn loom_who_takes_a_permit_of_the_dead_finds_it_counted() {
+        model(3, || {
+            let whole = whole(1);
+            let semaphore = Semaphore::new(&whole.0, &whole.1);
+            assert!(semaphore.try_acquire(1));
+            let threads = [
+                go(&whole, |semaphore| semaphore.abandon(1)),
+                go(&whole, |semaphore| {
+                    if semaphore.try_acquire(2) {
+                        assert_eq!(semaphore.recovered(), 1);
+                    }
+                }),
+            ];
+            threads.into_iter().for_each(|thread| thread.join().expect("ends"));
+            assert_eq!(semaphore.recovered(), 1);
         });
     }
 
