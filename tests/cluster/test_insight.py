@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.account import slow_node, way
+from shoal.cluster.nodes import Nodes
 from shoal.cluster.questions import Question
 from shoal.cluster.traces import Clock
 from shoal.insight.report import NodeShare, Threads, reasons
@@ -66,6 +68,39 @@ def test_a_trace_has_a_process_for_each_node_on_the_clock_of_this_one(pool: shoa
         assert record.samples and all(before <= sample.time + record.error * 1e9 for sample in record.samples)
     events = json.loads(path.read_text())["traceEvents"]
     assert [event["args"]["labels"][:7] for event in events if event["name"] == "process_labels"] == ["clock ±"] * 2
+
+
+def test_memory_is_looked_at_while_the_clocks_of_nodes_are_known(
+    pool: shoal.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask_all = Nodes.ask_all
+
+    def noted(nodes: Nodes, what: str, *arguments: Any) -> list[Question]:
+        asked.append(what)
+        return ask_all(nodes, what, *arguments)
+
+    monkeypatch.setattr(Nodes, "ask_all", noted)
+    with pool.trace():
+        pass
+    assert [what for what, _ in itertools.groupby(asked)] == ["time", "watch_memory", "memory", "time"]
+
+
+def test_what_was_before_and_after_both_looks_at_a_clock_is_known_as_exactly() -> None:
+    offset = 10**15
+
+    def seen(moment: int, length: int, share: int) -> list[Question]:
+        question = Question(None)  # type: ignore[arg-type]
+        question.asked, question.told = moment, moment + length
+        question.answer = moment + share * length + offset
+        return [question]
+
+    clock = Clock()
+    # One answer took long to come, the other question long to arrive.
+    clock.look(seen(0, 1_000_000, 0), False)
+    clock.look(seen(10_000_000, 1_000_000, 1), True)
+    for moment in (-1_000_000_000, 0, 5_000_000, 11_000_000, 1_000_000_000):
+        assert clock.error is not None and abs(clock.here(moment + offset) - moment) <= clock.error * 1e9 + 1
 
 
 @given(

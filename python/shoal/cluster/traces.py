@@ -4,7 +4,7 @@ The client notes when a task was submitted and when its result was here; from wh
 worker, comes with the result, on the clock of its node. How far that is from the client's is measured by questions: the
 node reads its clock somewhere between question and answer, so the middle of the two is wrong by half of the time
 between them at most. Of some questions at the beginning, and some at the end, the quickest count; in between clocks
-drift evenly. Memory is looked at by each node.
+drift evenly. Memory is looked at by each node, in between.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Clock:
             return there + (self._least or 0)
         offset, passed = first.here - first.there, last.there - first.there
         if passed > 0:
-            offset += (last.here - last.there - offset) * (there - first.there) // passed
+            # Before and after that nobody knows: what the looks are wrong by would grow with the distance.
+            within = min(max(there - first.there, 0), passed)
+            offset += (last.here - last.there - offset) * within // passed
         return there + offset
 
 
@@ -123,8 +125,8 @@ class ClusterRecorder:
             if nodes.recorder is not None:
                 raise ValueError(f"{title} is being traced already")
             nodes.recorder = self
-        nodes.ask_all("watch_memory")
         self._look(at_end=False)
+        nodes.ask_all("watch_memory")
 
     def _of(self, node: str) -> _Record:
         return self._records.setdefault(node, _Record())
@@ -180,8 +182,8 @@ class ClusterRecorder:
 
     def end(self) -> list[PoolTrace]:
         """End the record: one for each node, those without tasks too."""
-        self._look(at_end=True)
         answers = self._nodes.ask_all("memory")
+        self._look(at_end=True)
         with self._nodes.changed:
             self._nodes.recorder = None
             for asked in answers:
