@@ -70,15 +70,19 @@ def test_what_a_dead_worker_left_goes_but_for_what_is_held(pool: shoal.Pool) -> 
 def test_calls_of_all_sizes_end_with_the_memory_of_the_first_ones(pool: shoal.Pool) -> None:
     sizes = random.Random(1)
 
-    def calls(count: int) -> int:
+    def calls(count: int) -> list[int]:
+        """What there was after each."""
+        held = []
         for _ in range(count):
             size = int(10 ** sizes.uniform(3, 7.3))
             back = pool.apply(make, (size,))
             assert len(back) == size
-        return shoal.memory().bytes
+            held.append(shoal.memory().bytes)
+        return held
 
-    first = calls(300)
-    assert calls(1200) <= first * 1.5 + 64 * MB, shoal.memory()
+    # What there is at one moment depends on how much was given back just then.
+    first = max(calls(300))
+    assert calls(1200)[-1] <= first * 1.5 + 64 * MB, shoal.memory()
 
 
 # ---- limits ----------------------------------------------------------------------------------------------------------
@@ -191,9 +195,16 @@ def test_it_is_told_who_holds_what(pool: shoal.Pool) -> None:
 def test_free_and_used_and_released_are_all_there_is() -> None:
     array = shoal.ones(5 * MB, "uint8")
     usage = shoal.memory()
-    assert usage.used + usage.free <= usage.bytes
+
+    def adds_up() -> bool:
+        nonlocal usage
+        usage = shoal.memory()
+        return usage.used + usage.free <= usage.bytes
+
+    # They are counted one after the other, while others of this process may take and give back.
+    assert eventually(adds_up), usage
     del array
-    assert shoal.memory().free >= usage.free + 5 * MB or shoal.memory().released > usage.released
+    assert eventually(lambda: shoal.memory().free >= usage.free + 5 * MB or shoal.memory().released > usage.released)
 
 
 def test_memory_prints_well(pool: shoal.Pool) -> None:
