@@ -480,13 +480,9 @@ class Pool(Maps):
             import warnings
 
             text = f"unclosed running pool {self!r}"
-            if self._has_tasks():
-                # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them.
-                self._base.close_now()
-            else:
-                # Bars of its workers go when these have ended: nobody is to be waited for in the middle of anything.
-                self._terminated = True
-                self._base.terminate_now()
+            # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them; without
+            # any that is now. Bars of its workers go when these have: nobody is waited for in the middle of anything.
+            self._base.close_now()
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -533,9 +529,6 @@ class Pool(Maps):
         """The functions that run, "" for one whose name is not known; and how many tasks are queued."""
         tasks = _engine.pool_running(self._base)
         return [task[0] or "" for task in tasks if task is not None], _engine.pool_depth(self._base)[0]
-
-    def _has_tasks(self) -> bool:
-        return _engine.pool_depth(self._base)[1] > 0
 
     def _threads(self) -> Callbacks:
         if self._root is not None:

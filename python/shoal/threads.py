@@ -132,10 +132,6 @@ class ThreadPool(Pool):
         self._terms_with(options)
         return super().options(seed=seed)
 
-    def _has_tasks(self) -> bool:
-        threads: Any = self._base
-        return bool(threads._queue) or any(threads._at)
-
     def _running(self) -> tuple[list[str], int]:
         return [thread.task for thread in self.workers if thread.task is not None], len(self._base._queue)  # type: ignore[attr-defined]
 
