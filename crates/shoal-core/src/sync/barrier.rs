@@ -239,7 +239,8 @@ impl<'a> Barrier<'a> {
                 }
                 Err(End::Stopped) => {
                     self.withdraw(party);
-                    break self.end(party).unwrap_or(Err(Broken::Stopped)).and(Err(Broken::Stopped));
+                    // However it ended by now: why it was told to stop is all that its caller hears of.
+                    break Err(Broken::Stopped);
                 }
             }
         };
@@ -447,6 +448,21 @@ mod tests {
         let (party, _) = whole.get().arrive(1, &mut Patience::endless()).expect("sound");
         assert_eq!(whole.get().wait(party, &mut Patience::endless().hasty()), Err(Broken::Stopped));
         assert_eq!((whole.get().waiting(), whole.get().is_broken()), (0, false));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_hears_of_nothing_else() {
+        let acts: [fn(Barrier<'_>); 2] = [|barrier| barrier.abort(), |barrier| barrier.reset()];
+        for act in acts {
+            let whole = Whole::new(2);
+            let barrier = whole.get();
+            let (party, _) = barrier.arrive(1, &mut Patience::endless()).expect("sound");
+            let mut stop = || {
+                act(barrier);
+                true
+            };
+            assert_eq!(barrier.wait(party, &mut Patience::endless().unless(&mut stop)), Err(Broken::Stopped));
+        }
     }
 
     #[test]

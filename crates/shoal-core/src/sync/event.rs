@@ -85,8 +85,11 @@ impl<'a> Event<'a> {
                 crash::point("event: marked");
                 if marked { self.0.wait(now | WAITERS, timeout) } else { Wake::Woken }
             });
-            if let Err(end) = rested {
-                return if come(self.word().load(Ordering::Acquire)) { Ok(()) } else { Err(end) };
+            match rested {
+                Ok(()) => {}
+                Err(End::TimedOut) if come(self.word().load(Ordering::Acquire)) => return Ok(()),
+                // Why it was told to stop is all that the caller of one who was hears of.
+                Err(end) => return Err(end),
             }
         }
     }
@@ -121,6 +124,17 @@ mod tests {
         event.clear();
         assert!(!event.is_set());
         assert_eq!(event.wait(&mut short()), Err(End::TimedOut));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_stops_even_if_it_is_set_by_then() {
+        let cell = Cell::default();
+        let event = Event::new(&cell);
+        let mut stop = || {
+            event.set();
+            true
+        };
+        assert_eq!(event.wait(&mut Patience::endless().unless(&mut stop)), Err(End::Stopped));
     }
 
     #[test]

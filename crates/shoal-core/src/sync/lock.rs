@@ -40,7 +40,7 @@ pub enum Acquired {
     Abandoned,
     /// The time was up.
     TimedOut,
-    /// A signal came in, or the waiter was told to stop.
+    /// A signal came in, or the waiter was told to stop. It is not ours, whatever came of it meanwhile.
     Interrupted,
 }
 
@@ -198,24 +198,40 @@ impl<'a> Lock<'a> {
             };
             taking.slept = true;
             if let Err(end) = rested {
-                return self.give_up(taking).unwrap_or(end.into());
+                return self.give_up(taking, end);
             }
         }
     }
 
     /// The last try of one who will not wait any longer. It may have been woken just now, for all who wait: so it leaves
     /// the lock marked for them if it does not get it.
-    fn give_up(&self, taking: Taking) -> Option<Acquired> {
+    fn give_up(&self, taking: Taking, end: End) -> Acquired {
+        // Only who had it before, and is to go on with it, takes it even when it was told to stop.
+        if end == End::Stopped && taking.abandoned != Abandoned::Accept {
+            return self.pass_by();
+        }
         loop {
             match self.look(taking) {
-                Look::Taken => return Some(Acquired::Yes),
-                Look::Abandoned => return Some(self.refuse()),
+                Look::Taken => return Acquired::Yes,
+                Look::Abandoned => return self.refuse(),
                 Look::Held => {}
             }
             if self.mark().is_some() {
-                return None;
+                return end.into();
             }
         }
+    }
+
+    /// Who was told to stop takes nothing any more: why it was is all that its caller hears of. If the lock is free, that
+    /// is for another one.
+    fn pass_by(&self) -> Acquired {
+        while self.mark().is_none() {
+            if !self.is_locked() {
+                self.0.wake(1);
+                break;
+            }
+        }
+        Acquired::Interrupted
     }
 
     /// It is abandoned, and nobody is to have it: who was woken to take it lets all the others know.
@@ -369,6 +385,29 @@ mod tests {
     }
 
     #[test]
+    fn who_is_told_to_stop_does_not_get_it_even_if_it_is_free_by_then() {
+        for strict in [false, true] {
+            let cell = Cell::default();
+            let lock = Lock::new(&cell);
+            if strict {
+                lock.make_strict();
+            }
+            assert!(lock.try_acquire(0));
+            let mut stop = || {
+                if strict {
+                    abandon(&cell, 0)
+                } else {
+                    assert!(lock.release())
+                }
+                true
+            };
+            assert_eq!(lock.acquire_with(1, &mut Patience::endless().unless(&mut stop)), Acquired::Interrupted);
+            assert!(!lock.is_locked());
+            assert_eq!(lock.is_spoilt(), strict);
+        }
+    }
+
+    #[test]
     fn many_threads_count_without_losing_any() {
         let cell = Cell::default();
         let count = std::sync::atomic::AtomicU64::new(0);
@@ -428,10 +467,19 @@ mod loom_models {
     }
 
     #[test]
-    fn loom_one_who_gives_up_takes_no_wake_up_with_it() {
+    fn loom_one_whose_time_is_up_takes_no_wake_up_with_it() {
+        takes_no_wake_up_with_it(Patience::brief);
+    }
+
+    #[test]
+    fn loom_one_who_is_told_to_stop_takes_no_wake_up_with_it() {
+        takes_no_wake_up_with_it(|| Patience::endless().hasty());
+    }
+
+    fn takes_no_wake_up_with_it(patience: fn() -> Patience<'static>) {
         let mut explored = loom::model::Builder::new();
         explored.preemption_bound = Some(3);
-        explored.check(|| {
+        explored.check(move || {
             let cell = Arc::new(Cell::default());
             assert!(Lock::new(&cell).try_acquire(0));
             let patient = {
@@ -444,8 +492,8 @@ mod loom_models {
             let hasty = {
                 let cell = cell.clone();
                 thread::spawn(move || {
-                    // Interrupted, or its time was up, as soon as it slept once.
-                    let acquired = Lock::new(&cell).acquire_with(2, &mut Patience::endless().hasty());
+                    // It gives up as soon as it slept once.
+                    let acquired = Lock::new(&cell).acquire_with(2, &mut patience());
                     if acquired == Acquired::Yes {
                         Lock::new(&cell).release();
                     }

@@ -7,6 +7,9 @@
 use std::time::Duration;
 #[cfg(not(loom))]
 use std::time::Instant;
+/// loom knows no time: who has a deadline sleeps once.
+#[cfg(loom)]
+type Instant = ();
 
 use super::futex::Wake;
 
@@ -25,7 +28,6 @@ pub enum End {
 
 /// See the module.
 pub struct Patience<'a> {
-    #[cfg(not(loom))]
     deadline: Option<Instant>,
     stop: Option<&'a mut (dyn FnMut() -> bool + Send + 'a)>,
 }
@@ -33,11 +35,7 @@ pub struct Patience<'a> {
 impl<'a> Patience<'a> {
     /// Waits as long as it takes.
     pub fn endless() -> Patience<'static> {
-        Patience {
-            #[cfg(not(loom))]
-            deadline: None,
-            stop: None,
-        }
+        Patience { deadline: None, stop: None }
     }
 
     /// Waits for so long at most; `None`: as long as it takes.
@@ -49,28 +47,25 @@ impl<'a> Patience<'a> {
 
     /// The same, but `stop` is asked whenever a signal came in, and now and then: `true` ends the wait.
     pub fn unless<'b>(self, stop: &'b mut (dyn FnMut() -> bool + Send + 'b)) -> Patience<'b> {
-        Patience {
-            #[cfg(not(loom))]
-            deadline: self.deadline,
-            stop: Some(stop),
-        }
+        Patience { deadline: self.deadline, stop: Some(stop) }
     }
 
     /// The same, but told to stop when it is asked for the first time: for models and tests of who gives up.
     #[cfg(test)]
     pub(super) fn hasty(self) -> Patience<'static> {
         // A closure without a state takes no memory.
-        Patience {
-            #[cfg(not(loom))]
-            deadline: self.deadline,
-            stop: Some(Box::leak(Box::new(|| true))),
-        }
+        Patience { deadline: self.deadline, stop: Some(Box::leak(Box::new(|| true))) }
+    }
+
+    /// Sleeps once, and its time is up: for models of who gives up.
+    #[cfg(all(test, loom))]
+    pub(super) fn brief() -> Patience<'static> {
+        Patience { deadline: Some(()), stop: None }
     }
 
     /// The same patience, but without an end of time.
     pub fn without_deadline(&mut self) -> Patience<'_> {
         Patience {
-            #[cfg(not(loom))]
             deadline: None,
             stop: match &mut self.stop {
                 Some(stop) => Some(&mut **stop),
@@ -98,10 +93,13 @@ impl<'a> Patience<'a> {
     /// Sleeps once. `Ok`: look again.
     #[cfg(loom)]
     pub fn rest(&mut self, sleep: impl FnOnce(Option<Duration>) -> Wake) -> Result<(), End> {
-        // With somebody to ask the sleep ends at once: it may end at any time.
-        sleep(self.stop.is_some().then_some(Duration::ZERO));
+        // With a deadline or somebody to ask the sleep ends at once: it may end at any time.
+        sleep((self.deadline.is_some() || self.stop.is_some()).then_some(Duration::ZERO));
         let stopped = self.stop.as_mut().is_some_and(|stop| stop());
-        if stopped { Err(End::Stopped) } else { Ok(()) }
+        match stopped {
+            true => Err(End::Stopped),
+            false => self.deadline.map_or(Ok(()), |()| Err(End::TimedOut)),
+        }
     }
 }
 

@@ -237,9 +237,12 @@ impl<'a> Semaphore<'a> {
             slept = true;
             let rested = patience.rest(|timeout| self.sleepers().sleep(|| self.permits() > 0, timeout));
             crash::point("semaphore: woken");
-            if let Err(end) = rested {
+            match rested {
+                Ok(()) => {}
                 // The time may be up for one who was woken just now.
-                break if self.try_acquire(who) { Ok(()) } else { Err(end) };
+                Err(End::TimedOut) if self.try_acquire(who) => break Ok(()),
+                // Who was told to stop takes nothing any more: why it was is all that its caller hears of.
+                Err(end) => break Err(end),
             }
         };
         if slept && self.permits() > 0 {
@@ -318,6 +321,15 @@ mod tests {
         assert_eq!(semaphore.release(1), Ok(()));
         assert!(semaphore.try_acquire(2));
         assert_eq!((semaphore.held_by(1), semaphore.held_by(2), semaphore.permits()), (0, 2, 0));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_takes_no_permit_even_if_one_is_left_by_then() {
+        let whole = Whole::new(0, MOST);
+        let semaphore = whole.get();
+        let mut stop = || semaphore.release(0).is_ok();
+        assert_eq!(semaphore.acquire(1, &mut Patience::endless().unless(&mut stop)), Err(End::Stopped));
+        assert_eq!((semaphore.permits(), semaphore.held_by(1)), (1, 0));
     }
 
     #[test]
@@ -555,12 +567,21 @@ mod loom_models {
     }
 
     #[test]
-    fn loom_who_gives_up_takes_no_wake_up_with_it() {
-        model(2, || {
+    fn loom_whose_time_is_up_takes_no_wake_up_with_it() {
+        takes_no_wake_up_with_it(Patience::brief);
+    }
+
+    #[test]
+    fn loom_who_is_told_to_stop_takes_no_wake_up_with_it() {
+        takes_no_wake_up_with_it(|| Patience::endless().hasty());
+    }
+
+    fn takes_no_wake_up_with_it(patience: fn() -> Patience<'static>) {
+        model(2, move || {
             let whole = whole(0);
             let patient = go(&whole, |semaphore| assert_eq!(semaphore.acquire(1, &mut Patience::endless()), Ok(())));
-            let hasty = go(&whole, |semaphore| {
-                if semaphore.acquire(2, &mut Patience::endless().hasty()).is_ok() {
+            let hasty = go(&whole, move |semaphore| {
+                if semaphore.acquire(2, &mut patience()).is_ok() {
                     semaphore.release(2).expect("it has one");
                 }
             });

@@ -35,7 +35,7 @@ fn parties(value: &Bound<'_, PyAny>) -> PyResult<u32> {
 
 /// The exception of a wait that did not end well.
 fn exception(py: Python<'_>, broken: Broken, raised: Option<PyErr>) -> PyErr {
-    if let (Broken::Stopped, Some(error)) = (broken, raised) {
+    if let Some(error) = raised {
         return error;
     }
     let made = py.import("threading").and_then(|threading| {

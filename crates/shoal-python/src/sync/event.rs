@@ -73,9 +73,9 @@ impl Event {
             return Ok(true);
         }
         match patiently(py, timeout, |patience| event.wait(patience)) {
-            (Ok(()), _) => Ok(true),
-            (Err(End::TimedOut), _) | (Err(End::Stopped), None) => Ok(false),
-            (Err(End::Stopped), Some(error)) => Err(error),
+            (_, Some(error)) => Err(error),
+            (Ok(()), None) => Ok(true),
+            (Err(End::TimedOut | End::Stopped), None) => Ok(false),
         }
     }
 

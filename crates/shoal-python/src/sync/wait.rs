@@ -97,10 +97,11 @@ fn wait_for(
     wait: impl FnOnce(&mut Patience<'_>) -> Acquired + Send,
 ) -> PyResult<bool> {
     match patiently(py, timeout, wait) {
-        (Acquired::Yes, _) => Ok(true),
-        (Acquired::TimedOut, _) | (Acquired::Interrupted, None) => Ok(false),
-        (Acquired::Interrupted, Some(error)) => Err(error),
-        (Acquired::Abandoned, _) => Err(abandoned(py)),
+        // Who is interrupted takes nothing.
+        (_, Some(error)) => Err(error),
+        (Acquired::Yes, None) => Ok(true),
+        (Acquired::TimedOut | Acquired::Interrupted, None) => Ok(false),
+        (Acquired::Abandoned, None) => Err(abandoned(py)),
     }
 }
 
