@@ -1,9 +1,10 @@
 //! A lock that the thread which holds it may take again.
 //!
-//! It is a [`Lock`] with two numbers beside: which thread of the holding process has it, and how often. Only that thread
-//! writes them, while it has the lock; they are 0 whenever the lock is free. So who reads in the word its own process, and
-//! here its own thread, has it, and everybody else reads something else, whenever they look: also a process that has the
-//! number of one that died in the lock, as `abandon` clears these before it frees the word.
+//! It is a [`Lock`] with two numbers beside: who has it, a thread of a process, and how often. Only that thread writes them,
+//! while it has the lock, and the first is 0 whenever the lock is free. So who reads itself in that has it, and everybody else
+//! reads something else, whenever they look: also a process that has the number of one that died in the lock, as `abandon`
+//! clears it before it frees the word. It is one load that decides: the lock's word and a thread beside it, read one after
+//! the other, would make an owner of a thread of the next holder, if it had the number of a thread of the last.
 
 use super::atomics::{AtomicU64, Ordering};
 use super::lock::{self, Acquired, Lock};
@@ -26,6 +27,12 @@ impl Owner {
     #[inline]
     pub fn current(holder: u16) -> Owner {
         Owner { holder, thread: thread_number() }
+    }
+
+    /// As the word that says who has it; not 0.
+    #[inline]
+    fn word(self) -> u64 {
+        u64::from(self.holder) << 32 | u64::from(self.thread)
     }
 }
 
@@ -55,14 +62,16 @@ fn thread_number() -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub struct RLock<'a> {
     lock: Lock<'a>,
-    /// `thread << 32 | times`.
-    held: &'a AtomicU64,
+    /// Who has it.
+    owner: &'a AtomicU64,
+    /// How often. Only the owner looks at it.
+    times: &'a AtomicU64,
 }
 
 impl<'a> RLock<'a> {
     /// The lock that lies in `cell`.
     pub fn new(cell: &'a Cell) -> Self {
-        RLock { lock: Lock::new(cell), held: &cell.number }
+        RLock { lock: Lock::new(cell), owner: &cell.number, times: &cell.more[0] }
     }
 
     /// The lock without its owner, to be asked about its state.
@@ -73,8 +82,8 @@ impl<'a> RLock<'a> {
     /// How often `owner` has it.
     #[inline]
     pub fn times(&self, owner: Owner) -> u32 {
-        let held = self.held.load(Ordering::Relaxed);
-        if (held >> 32) as u32 == owner.thread && self.lock.is_held_by(owner.holder) { held as u32 } else { 0 }
+        let mine = self.owner.load(Ordering::Relaxed) == owner.word();
+        if mine { self.times.load(Ordering::Relaxed) as u32 } else { 0 }
     }
 
     /// Takes it once more, if `owner` has it.
@@ -83,13 +92,14 @@ impl<'a> RLock<'a> {
         let times = self.times(owner);
         if times > 0 {
             // Nobody takes a lock four thousand million times: then somebody has written over it.
-            self.set(owner, times.saturating_add(1));
+            self.times.store(u64::from(times.saturating_add(1)), Ordering::Relaxed);
         }
         times > 0
     }
 
     fn set(&self, owner: Owner, times: u32) {
-        self.held.store(u64::from(owner.thread) << 32 | u64::from(times), Ordering::Relaxed);
+        self.owner.store(owner.word(), Ordering::Relaxed);
+        self.times.store(u64::from(times), Ordering::Relaxed);
     }
 
     /// As [`Lock::acquire_now`].
@@ -132,11 +142,11 @@ impl<'a> RLock<'a> {
         match self.times(owner) {
             0 => return false,
             1 => {
-                self.held.store(0, Ordering::Relaxed);
+                self.owner.store(0, Ordering::Relaxed);
                 crash::point("rlock: cleared");
                 self.lock.release();
             }
-            times => self.set(owner, times - 1),
+            times => self.times.store(u64::from(times - 1), Ordering::Relaxed),
         }
         true
     }
@@ -145,7 +155,7 @@ impl<'a> RLock<'a> {
     pub(super) fn let_go(&self, owner: Owner) -> u32 {
         let times = self.times(owner);
         if times > 0 {
-            self.held.store(0, Ordering::Relaxed);
+            self.owner.store(0, Ordering::Relaxed);
             self.lock.release();
         }
         times
@@ -266,6 +276,27 @@ mod loom_models {
             others.into_iter().for_each(|thread| thread.join().expect("ends"));
             // SAFETY: all others have ended.
             assert_eq!(unsafe { shared.1.read() }, 3);
+        });
+    }
+
+    /// Threads of two processes have the same number. One lets go while another thread of the other's process comes.
+    #[test]
+    fn loom_a_thread_does_not_have_what_another_of_its_process_takes_from_its_namesake() {
+        loom::model(|| {
+            let cell = Arc::new(Cell::default());
+            let namesake = Owner { holder: 2, thread: 1 };
+            assert_eq!(RLock::new(&cell).acquire_now(namesake), Acquired::Yes);
+            let me = {
+                let cell = cell.clone();
+                thread::spawn(move || RLock::new(&cell).times(Owner { holder: 1, thread: 1 }))
+            };
+            let other = {
+                let cell = cell.clone();
+                thread::spawn(move || _ = RLock::new(&cell).acquire_now(Owner { holder: 1, thread: 2 }))
+            };
+            assert!(RLock::new(&cell).release(namesake));
+            other.join().expect("ends");
+            assert_eq!(me.join().expect("ends"), 0);
         });
     }
 
