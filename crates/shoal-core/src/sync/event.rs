@@ -44,21 +44,22 @@ impl<'a> Event<'a> {
     /// Sets the flag, and wakes all who wait.
     pub fn set(&self) {
         let mut now = self.word().load(Ordering::Relaxed);
-        while now & SET == 0 {
-            let set = (now & !WAITERS | SET).wrapping_add(ONE);
+        loop {
+            // If it is set already, that is written again: what we did before is seen by whoever waits from now on. Only if
+            // it still is: somebody may clear it, and another one wait, as we look.
+            let set = if now & SET == 0 { (now & !WAITERS | SET).wrapping_add(ONE) } else { now };
             match self.word().compare_exchange_weak(now, set, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    crash::point("event: set");
-                    if now & WAITERS != 0 {
-                        self.0.wake(u32::MAX);
-                    }
-                    return;
-                }
+                Ok(_) => break,
                 Err(changed) => now = changed,
             }
         }
-        // It was set already: what we did before is seen by whoever waits from now on.
-        self.word().fetch_or(SET, Ordering::AcqRel);
+        if now & SET == 0 {
+            crash::point("event: set");
+        }
+        // Nobody marks one that is set.
+        if now & (SET | WAITERS) == WAITERS {
+            self.0.wake(u32::MAX);
+        }
     }
 
     /// Takes the flag away.
@@ -182,6 +183,33 @@ mod loom_models {
             unsafe { shared.1.write(5) };
             Event::new(&shared.0).set();
             waiters.into_iter().for_each(|waiter| waiter.join().expect("ends"));
+        });
+    }
+
+    #[test]
+    fn loom_who_sets_it_as_another_clears_it_wakes_who_waits_since() {
+        loom::model(|| {
+            let shared = Arc::new((Cell::default(), AtomicU32::new(0)));
+            let event = Event::new(&shared.0);
+            event.set();
+            let waiter = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let event = Event::new(&shared.0);
+                    event.clear();
+                    shared.1.store(1, Ordering::SeqCst);
+                    assert_eq!(event.wait(&mut Patience::endless()), Ok(()));
+                })
+            };
+            event.set();
+            while shared.1.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            // Either it was set after it was cleared, and the waiter goes on, or before.
+            if !event.is_set() {
+                event.set();
+            }
+            waiter.join().expect("ends");
         });
     }
 
