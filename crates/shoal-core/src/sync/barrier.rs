@@ -172,7 +172,9 @@ impl<'a> Barrier<'a> {
                 continue;
             }
             let party = Party { holder, generation: generation(state), index };
-            self.enter(party);
+            if !self.enter(party) {
+                continue;
+            }
             crash::point("barrier: inside");
             if self.state().compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 crash::point("barrier: arrived");
@@ -183,10 +185,17 @@ impl<'a> Barrier<'a> {
     }
 
     /// Notes that a thread is inside: of those that have not left an earlier generation yet nothing is to be known any more.
-    fn enter(&self, party: Party) {
+    /// `false`: the generation has ended, and the word may be about those in a later one.
+    fn enter(&self, party: Party) -> bool {
         let tag = (party.generation as u32 & 0xffff) << 16;
-        let enter = |now: u32| Some(if now & !0xffff == tag { now.wrapping_add(1) } else { tag | 1 });
-        let _before = self.word(party.holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter);
+        let enter = |now: u32| {
+            if now & !0xffff == tag {
+                return Some(now.wrapping_add(1));
+            }
+            // Whoever noted a later generation had seen it in the state. So if that is not there now, this one is earlier.
+            (generation(self.state().load(Ordering::SeqCst)) == party.generation).then_some(tag | 1)
+        };
+        self.word(party.holder).fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
     }
 
     fn leave(&self, party: Party) {
@@ -427,6 +436,27 @@ mod tests {
         });
         assert_eq!(outcome, Err(Broken::Died));
         assert_eq!(whole.pass(2, &mut Patience::endless()), Err(Broken::Died));
+    }
+
+    #[test]
+    fn who_comes_to_a_round_that_has_ended_does_not_hide_a_thread_of_its_process_from_the_supervisor() {
+        let whole = Whole::new(2);
+        let barrier = whole.get();
+        // A thread of 7 has looked at the state, and is put off for as long as a whole round takes.
+        let late = Party { holder: 7, generation: 0, index: 0 };
+        scope(|scope| {
+            let other = scope.spawn(|| whole.pass(1, &mut Patience::endless()));
+            whole.pass(2, &mut Patience::endless()).expect("sound");
+            other.join().expect("ends").expect("sound");
+        });
+        let outcome = waiting(&whole, |barrier| {
+            let (_, last) = barrier.arrive(7, &mut Patience::endless()).expect("sound");
+            assert!(last, "its action may take a while");
+            assert!(!barrier.enter(late));
+            barrier.abandon(7);
+        });
+        assert_eq!(outcome, Err(Broken::Died));
+        assert!(barrier.is_broken());
     }
 
     #[test]
