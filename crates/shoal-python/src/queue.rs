@@ -192,17 +192,21 @@ impl RawQueue {
     /// the last item here is on with it: programs that wait for `empty()` count on that, and another process' answer
     /// used to take long enough.
     fn get_item(&self, py: Python<'_>, patience: Patience) -> PyResult<Option<Content>> {
+        let mut waited = false;
+        let item = self.await_and_take(py, patience, &mut waited);
+        if waited {
+            // Also without an item, or with an error: it may have been woken for what others can have.
+            self.queue.wake_next();
+        }
+        item
+    }
+
+    fn await_and_take(&self, py: Python<'_>, patience: Patience, waited: &mut bool) -> PyResult<Option<Content>> {
         let mut got = self.queue.get(Some(Duration::ZERO)).or_raise(py)?;
         let mut asked = None;
-        let mut waited = false;
         loop {
             match got {
-                Got::Item(content) => {
-                    if waited {
-                        self.queue.wake_next();
-                    }
-                    return Ok(Some(content));
-                }
+                Got::Item(content) => return Ok(Some(content)),
                 Got::Shut => return Err(shut(py)),
                 Got::Empty if patience.is_over() && (self.queue.is_empty() || is_up(&mut asked)) => return Ok(None),
                 Got::Empty | Got::Interrupted => {}
@@ -210,7 +214,7 @@ impl RawQueue {
             interruption(py)?;
             let slice = if patience.is_over() { SLICE } else { patience.slice() };
             let _inside = Inside::enter(py);
-            waited = true;
+            *waited = true;
             py.detach(|| self.queue.await_item(slice)).or_raise(py)?;
             // Who is not to wait any more takes nothing either; what it may have been woken for is another's.
             interruption(py).inspect_err(|_| self.queue.wake_next())?;

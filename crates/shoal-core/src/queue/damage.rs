@@ -2,6 +2,7 @@
 //! nobody has put; and nobody who does not wait is kept waiting.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -102,6 +103,24 @@ proptest! {
             }
         });
     }
+}
+
+#[test]
+fn who_was_woken_for_an_item_that_can_not_be_taken_wakes_the_next() {
+    let heap = heap();
+    let queue = filled(&heap, &[8]);
+    assert!(matches!(queue.get(None), Ok(Got::Item(_))));
+    // From where nothing lies.
+    queue.state.get.now(queue.state.get.steps()).position.store(u64::MAX, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let getters = [0, 1].map(|_| scope.spawn(|| queue.get(Some(Duration::from_secs(100)))));
+        // Most likely both are asleep by then. If not, they look by themselves.
+        std::thread::sleep(Duration::from_millis(100));
+        queue.put(&Item::new(&heap, &[7; 8], vec![]).expect("memory"), None).expect("sound");
+        for getter in getters {
+            assert!(getter.join().expect("ends").is_err(), "its time was up");
+        }
+    });
 }
 
 #[test]

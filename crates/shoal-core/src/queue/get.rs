@@ -64,14 +64,26 @@ impl Queue {
     /// Takes an item, waiting for one at most for `timeout`; `None`: for ever.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Got> {
         self.check()?;
-        let until = Until::new(timeout);
         let mut slept = false;
-        let got = loop {
+        let got = self.get_one(Until::new(timeout), &mut slept);
+        if matches!(got, Ok(Got::Item(_))) && self.state.capacity() > 0 {
+            self.state.common.0.putters.wake_one();
+            crash::point("get: woken");
+        }
+        if slept {
+            self.wake_next();
+        }
+        got
+    }
+
+    #[inline]
+    fn get_one(&self, until: Until, slept: &mut bool) -> Result<Got> {
+        loop {
             if !self.state.is_empty() {
                 let locked = match self.lock(&self.state.get, until) {
                     Ok(locked) => locked,
-                    Err(Acquired::Interrupted) => break Got::Interrupted,
-                    Err(_) => break Got::Empty,
+                    Err(Acquired::Interrupted) => return Ok(Got::Interrupted),
+                    Err(_) => return Ok(Got::Empty),
                 };
                 crash::point("get: locked");
                 let tried = self.try_get();
@@ -79,30 +91,22 @@ impl Queue {
                 crash::point("get: unlocked");
                 let (content, _old) = tried?;
                 if let Some(content) = content {
-                    break Got::Item(content);
+                    return Ok(Got::Item(content));
                 }
             } else if self.state.is_shut() && self.state.is_empty() {
                 // Looked at again: what was put before the queue was shut is there by now.
-                break Got::Shut;
+                return Ok(Got::Shut);
             } else if until.is_over() {
-                break Got::Empty;
+                return Ok(Got::Empty);
             } else {
-                slept = true;
+                *slept = true;
                 match self.wait_for_item(until) {
                     Wake::Woken => {}
-                    Wake::TimedOut => break Got::Empty,
-                    Wake::Interrupted => break Got::Interrupted,
+                    Wake::TimedOut => return Ok(Got::Empty),
+                    Wake::Interrupted => return Ok(Got::Interrupted),
                 }
             }
-        };
-        if matches!(got, Got::Item(_)) && self.state.capacity() > 0 {
-            self.state.common.0.putters.wake_one();
-            crash::point("get: woken");
         }
-        if slept {
-            self.wake_next();
-        }
-        Ok(got)
     }
 
     /// Waits for an item at most for `timeout` and takes none: `false` if there still is none, and the queue is not shut.
