@@ -305,7 +305,7 @@ impl RawQueue {
             return Err(raise_named(py, "queue", "Empty", ()));
         };
         let mut items = vec![first];
-        this.queue.get_more(most - 1, &mut items).or_raise(py)?;
+        this.queue.get_more(most - 1, &mut items);
         let (list, mut failed) = (PyList::empty(py), None);
         for content in items {
             match this.decode(py, &content) {

@@ -43,7 +43,7 @@ fn used(heap: &Arc<Heap>, queue: &Queue) {
         }
     }
     let mut more = vec![];
-    let _ = queue.get_more(10, &mut more);
+    queue.get_more(10, &mut more);
     let _ = (queue.done(1), queue.done(u64::MAX), queue.unfinished(), queue.join(now), queue.len(), queue.is_full());
     let _ = (queue.shut_down(now), queue.is_shut());
 }
@@ -121,6 +121,21 @@ fn who_was_woken_for_an_item_that_can_not_be_taken_wakes_the_next() {
             assert!(getter.join().expect("ends").is_err(), "its time was up");
         }
     });
+}
+
+#[test]
+fn of_many_those_before_one_that_can_not_be_taken_are() {
+    let heap = heap();
+    let queue = filled(&heap, &[8; 4]);
+    let chunk = chunk(&heap, &queue).expect("held");
+    // The head of the third item, of two words each, behind the front.
+    Exposed::of(&chunk).set(16 + 2 * 2, 0);
+    let mut items = vec![];
+    queue.get_more(10, &mut items);
+    assert_eq!(items.len(), 2);
+    queue.get_more(10, &mut items);
+    assert_eq!((items.len(), queue.len()), (2, 2));
+    assert!(queue.get(Some(Duration::ZERO)).is_err(), "who asks for it is told");
 }
 
 #[test]

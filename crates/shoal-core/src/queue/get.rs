@@ -129,35 +129,27 @@ impl Queue {
         self.wait(&self.state.common.0.getters, || !self.state.is_empty() || self.state.is_shut(), until)
     }
 
-    /// Takes up to `most` more items that lie there, in one go. An error leaves the rest where it is.
-    pub fn get_more(&self, most: usize, items: &mut Vec<Content>) -> Result<()> {
+    /// Takes up to `most` more items that lie there, in one go. An item that can't be taken is left where it is, with those
+    /// behind it: who asks for it next gets the error, and these items here are not lost for it.
+    pub fn get_more(&self, most: usize, items: &mut Vec<Content>) {
         let before = items.len();
-        if most > 0 && !self.state.is_empty() {
-            let Ok(locked) = self.lock(&self.state.get, Until::Now) else { return Ok(()) };
-            let mut outcome = Ok(());
-            let mut parting = Vec::new();
-            while items.len() - before < most {
-                match self.try_get() {
-                    Ok((Some(content), old)) => {
-                        items.push(content);
-                        parting.extend(old);
-                    }
-                    Ok((None, _)) => break,
-                    Err(error) => {
-                        outcome = Err(error);
-                        break;
-                    }
-                }
-            }
-            drop(locked);
-            drop(parting);
-            if self.state.capacity() > 0 && items.len() > before {
-                // There may be room for many.
-                self.state.common.0.putters.wake_all();
-            }
-            outcome?;
+        if most == 0 || self.state.is_empty() {
+            return;
         }
-        Ok(())
+        let Ok(locked) = self.lock(&self.state.get, Until::Now) else { return };
+        let mut parting = Vec::new();
+        while items.len() - before < most
+            && let Ok((Some(content), old)) = self.try_get()
+        {
+            items.push(content);
+            parting.extend(old);
+        }
+        drop(locked);
+        drop(parting);
+        if self.state.capacity() > 0 && items.len() > before {
+            // There may be room for many.
+            self.state.common.0.putters.wake_all();
+        }
     }
 
     /// Whoever has the getting side's lock.
