@@ -232,6 +232,45 @@ def test_shutting_down_at_once_drops_what_lies_there() -> None:
     line.join()
 
 
+def test_shutting_down_at_once_waits_for_who_was_stopped_while_it_took_an_item_and_lets_other_threads_run() -> None:
+    program = """
+import os, queue, shoal, signal, threading, time
+def consume(line, pid):
+    pid.exchange(os.getpid())
+    while True:
+        line.get()
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
+line, pid = shoal.JoinableQueue(), shoal.Counter()
+with shoal.Pool(1) as pool:
+    consumed = pool.apply_async(consume, (line, pid))
+    while not pid.value:
+        time.sleep(0.01)
+    while True:
+        line.put_many(range(1000))
+        stop(pid.value)
+        try:
+            line.get_nowait()
+        except queue.Empty:
+            if line.qsize() > 0:
+                break
+        os.kill(pid.value, signal.SIGCONT)
+        time.sleep(0.001)
+    # It was stopped with the lock in its hands.
+    threading.Timer(0.5, os.kill, (pid.value, signal.SIGCONT)).start()
+    line.shutdown(immediate=True)
+    assert line.empty()
+    try:
+        consumed.get(100)
+    except shoal.ShutDown:
+        print("shut down")
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
+    assert (result.stdout, result.stderr, result.returncode) == ("shut down\n", "", 0)
+
+
 def test_shutting_down_wakes_who_waits() -> None:
     line, full = shoal.Queue[int](), shoal.Queue[int](1)
     full.put(1)

@@ -393,14 +393,17 @@ impl RawQueue {
                 break;
             }
         }
-        if immediate {
+        // Without the interpreter: who is just taking an item may have been stopped in that.
+        let drop_all = || {
             loop {
-                match self.queue.get(Some(Duration::ZERO)).or_raise(py)? {
+                match self.queue.get(Some(SLICE))? {
                     Got::Item(_) => _ = self.queue.done(1),
-                    Got::Shut => break,
-                    Got::Empty | Got::Interrupted => interruption(py)?,
+                    other => return shoal_core::Result::Ok(other),
                 }
             }
+        };
+        while immediate && !matches!(Inside::detach(py, drop_all).or_raise(py)?, Got::Shut) {
+            interruption(py)?;
         }
         Ok(())
     }
