@@ -8,6 +8,7 @@ import numpy
 import pytest
 
 import shoal
+from tests.sync.support import stranger
 
 
 def test_it_counts_from_zero_by_one() -> None:
@@ -104,6 +105,25 @@ def test_a_sum_that_does_not_fit_is_refused_and_changes_nothing() -> None:
     with pytest.raises(OverflowError):
         counter.add()
     assert counter.value == 2**63 - 1
+
+
+def test_a_sum_that_does_not_fit_is_never_seen() -> None:
+    counter, enough = shoal.Counter(2**63 - 1), shoal.Event()
+    program = """
+        counter, enough = things
+        reached.add()
+        while not enough.is_set():
+            try:
+                counter.add()
+            except OverflowError:
+                pass
+    """
+    with stranger(program, (counter, enough)) as process:
+        process.reaches()
+        seen = {counter.value for _ in range(200_000)}
+        enough.set()
+        assert process.ends() == 0
+    assert seen == {2**63 - 1}
 
 
 def test_it_says_its_value() -> None:

@@ -1,7 +1,7 @@
 //! A count that any number of processes add to at once, integers and fractions alike.
 //!
-//! Integers are one atomic addition, exact and never in anybody's way. A fraction goes into a word of its own, by
-//! compare-and-set: the count is the sum of both, and an integer as long as nobody added a fraction.
+//! Integers are added by compare-and-set, exactly. A fraction goes into a word of its own in the same way: the count is the
+//! sum of both, and an integer as long as nobody added a fraction.
 
 use super::atomics::Ordering;
 use crate::memory::lease::Cell;
@@ -27,13 +27,9 @@ impl<'a> Tally<'a> {
 
     /// Adds an integer. `false`: the count would no longer fit, and is left as it was.
     pub fn add(&self, n: i64) -> bool {
-        let whole = &self.0.number;
-        let before = whole.fetch_add(n as u64, Ordering::Relaxed) as i64;
-        let fits = before.checked_add(n).is_some();
-        if !fits {
-            whole.fetch_sub(n as u64, Ordering::Relaxed);
-        }
-        fits
+        // In one step: what was added first and then taken back would be seen in between, and stay after a death.
+        let add = |whole: u64| (whole as i64).checked_add(n).map(|sum| sum as u64);
+        self.0.number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
     /// Adds a fraction.
@@ -122,6 +118,20 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
+
+    #[test]
+    fn loom_what_does_not_fit_is_never_seen() {
+        loom::model(|| {
+            let cell = Arc::new(Cell::default());
+            Tally::new(&cell).set(Amount::Whole(i64::MAX));
+            let other = {
+                let cell = cell.clone();
+                thread::spawn(move || Tally::new(&cell).add(1))
+            };
+            assert_eq!(Tally::new(&cell).amount(), Amount::Whole(i64::MAX));
+            assert!(!other.join().expect("ends"));
+        });
+    }
 
     #[test]
     fn loom_no_addition_is_lost() {

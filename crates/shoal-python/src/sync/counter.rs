@@ -42,11 +42,10 @@ impl Counter {
     }
 
     fn plus(&self, n: i64) -> PyResult<i64> {
-        let before = self.number().fetch_add(n as u64, Ordering::SeqCst) as i64;
-        before.checked_add(n).ok_or_else(|| {
-            self.number().fetch_sub(n as u64, Ordering::SeqCst);
-            PyOverflowError::new_err("a counter holds 64 bits")
-        })
+        // As one step: what was added first and then taken back would be seen in between, and stay after a death.
+        let add = |value: u64| (value as i64).checked_add(n).map(|sum| sum as u64);
+        let before = self.number().fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        before.map(|before| before as i64 + n).map_err(|_| PyOverflowError::new_err("a counter holds 64 bits"))
     }
 }
 
