@@ -480,8 +480,8 @@ class Pool(Maps):
             import warnings
 
             text = f"unclosed running pool {self!r}"
-            # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them; without
-            # any that is now. Bars of its workers go when these have: nobody is waited for in the middle of anything.
+            # As in multiprocessing: who has a result still gets it. The engine's part goes with the last of them,
+            # or now. Bars of its workers go when these have: nobody is waited for in the middle of anything.
             self._base.close_now()
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
