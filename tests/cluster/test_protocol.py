@@ -29,14 +29,24 @@ class Link:
 
     def __init__(self, engine: Engine, node: str, workers: int) -> None:
         self.node, self.workers, self._engine = node, workers, engine
-        self.items: list[tuple[Any, ...]] = []
-        self.closed = False
+        self._items: list[tuple[Any, ...]] = []
+        self._closed = False
 
     def send(self, *items: tuple[Any, ...]) -> None:
-        self.items += items
+        self._items += items
 
     def close(self) -> None:
-        self.closed = True
+        self._closed = True
+
+    @property
+    def items(self) -> list[tuple[Any, ...]]:
+        self._engine.turn()
+        return self._items
+
+    @property
+    def closed(self) -> bool:
+        self._engine.turn()
+        return self._closed
 
     @property
     def tasks(self) -> list[int]:
@@ -44,6 +54,7 @@ class Link:
         return [task[0] for name, *content in self.items if name == "tasks" for task in content[0]]
 
     def say(self, *item: Any) -> None:
+        self._engine.turn()
         self._engine.nodes.received(self, [item])
 
     def take(self, *numbers: int) -> None:
@@ -56,6 +67,7 @@ class Link:
         self.say("done", [(number, ERROR, dump_exception(error), [], TIMES)])
 
     def lose(self) -> None:
+        self._engine.turn()
         self._engine.nodes.lost(self, "its connection is gone")
 
 
@@ -68,9 +80,18 @@ class Engine:
         self.nodes: Nodes
         self.stopped = False
         self.delayed: list[Callable[[], object]] = []
+        self.called: list[Callable[[], object]] = []
 
     def start(self, listener: Nodes, options: bytes) -> None:
         self.nodes = listener
+
+    def soon(self, function: Callable[[], object]) -> None:
+        self.called.append(function)
+
+    def turn(self) -> None:
+        """Its thread does what it was called for."""
+        while self.called:
+            self.called.pop(0)()
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         self.delayed.append(function)

@@ -97,6 +97,10 @@ class DaskEngine:
             self.stop()
             raise
 
+    def soon(self, function: Callable[[], object]) -> None:
+        """See `Engine`."""
+        self._loop.call_soon_threadsafe(function)
+
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """See `Engine`."""
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
@@ -335,8 +339,8 @@ class _Wire:
     def close(self) -> None:
         """See `Link`."""
         if not self._closing:
-            self._closing = True
             self.send(("bye",))
+            self._closing = True
 
     async def _write(self) -> None:
         while True:
@@ -424,7 +428,9 @@ class _Wire:
                 self._silent = -1
                 self._comm.abort()
                 return
-            self.send()
+            # Not by `send`: what Ctrl-C has kept from waking whoever writes goes with it.
+            self._outgoing.append(((), None))
+            self._wake.set()
 
     async def drain(self) -> None:
         """Wait until all that was sent has left, a second at most."""

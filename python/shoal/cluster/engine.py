@@ -65,6 +65,9 @@ class Engine(Protocol):
             ShoalError: the cluster can't be reached.
         """
 
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` in the engine's thread; from any thread. Does not wait."""
+
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call `function` in the engine's thread after so many seconds; from any thread."""
 

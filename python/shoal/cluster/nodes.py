@@ -53,13 +53,19 @@ class Nodes:
     """
 
     def __init__(self, engine: Engine, options: dict[str, Any]) -> None:
-        self.changed = threading.Condition(threading.RLock())
+        # Taken as it is: `with self.changed` is code of Python, and Ctrl-C in there would leave it locked.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self._engine = engine
         self._owner = os.getpid()
         self._state = "open"
         self._broken: Exception | None = None
         self._refusals: list[BaseException] = []
         self._nodes: dict[Link, Linked] = {}
+        # Submitted. All further steps are taken by the engine's thread, which no signal interrupts; and whether that is
+        # called to it.
+        self._submitted: deque[Task] = deque()
+        self._called = False
         self._queue = Waiting()
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count(1)
@@ -140,22 +146,20 @@ class Nodes:
             items: how many it has of a map, which goes on submitting when the pool takes nothing new; 0 for a call.
         """
         nbytes = size(data, frames)
-        with self.changed:
+        with self.lock:
             self._check(("open", "closed") if items else ("open",))
             task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, max(items, 1))
             if self.recorder is not None:
                 task.submitted = time.monotonic_ns()
-            self._tasks[task.number] = task
-            self._queue.push(task)
-            self._pump()
+            self._submitted.append(task)
+            self._call()
         return task
 
     def fed(self, pieces: Pieces) -> None:
         """It has no more to submit."""
-        with self.changed:
+        with self.lock:
             self.feeding.discard(pieces)
-            self._tell_more()
-            self._settle()
+            self._call()
 
     def leave_notice(self, notice: bytes) -> None:
         """See `PoolBase`. Not under the lock, as logging's may be held: who is linked meanwhile finds the notice."""
@@ -165,21 +169,21 @@ class Nodes:
 
     def map_ended(self, account: Account) -> None:
         """A map is done, and this the account of it."""
-        with self.changed:
+        with self.lock:
             account.ended({link.node: link.workers for link in self._nodes})
         self.last_map = account
 
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
-        with self.changed:
-            for task in list(self._queue):
-                self._forget(task)
-                task.end_cancelled()
-            self._queue.clear()
-            self._settle()
+        with self.lock:
+            for task in [*self._queue, *self._submitted]:
+                if task.state == "queued":
+                    self._forget(task)
+                    task.end_cancelled()
+            self._call()
         for asked in self.ask_all("untaken"):
             for number in asked.answer or ():
-                with self.changed:
+                with self.lock:
                     if (untaken := self._tasks.get(number)) is not None:
                         self._forget(untaken)
                         untaken.end_cancelled()
@@ -187,12 +191,12 @@ class Nodes:
 
     def cancel(self, task: Task, running: bool) -> bool:
         """See `Task.cancel`."""
-        with self.changed:
+        with self.lock:
             if task.state == "queued":
                 # Its place in the queue is passed over.
                 self._forget(task)
                 task.end_cancelled()
-                self._settle()
+                self._call()
                 return True
             if task.state not in ("sent", "taken") or task.link is None:
                 return False
@@ -202,27 +206,26 @@ class Nodes:
         (asked,) = self._questions.ask([node], "cancel", task.number, running)
         if not asked.answer:
             return False
-        with self.changed:
+        with self.lock:
             if task.ready():
                 return task.cancelled()
             self._forget(task)
             task.end_cancelled()
-            self._pump()
-            self._settle()
+            self._call()
             return True
 
     def close_now(self) -> None:
         """No more tasks."""
-        with self.changed:
+        with self.lock:
             if self._state == "open":
                 self._state = "closed"
-            self._settle()
+            self._call()
 
     def terminate_now(self, kill: bool = False) -> None:
         """No more tasks, and those that have not ended end now."""
         if self._owner != os.getpid():
             return
-        with self.changed:
+        with self.lock:
             self._state = "terminated"
             self._end_all(lambda: PoolClosed("the pool was terminated before the task was done"))
 
@@ -242,7 +245,7 @@ class Nodes:
     @property
     def size(self) -> int:
         """How many workers there are on all nodes; 1 if there is no node yet."""
-        with self.changed:
+        with self.lock:
             return sum(link.workers for link in self._nodes) or 1
 
     @property
@@ -253,7 +256,7 @@ class Nodes:
 
     def ask_all(self, what: str, *arguments: Any) -> list[Question]:
         """Ask all nodes at once, in the order of their addresses, and wait for their answers."""
-        with self.changed:
+        with self.lock:
             nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
         return self._questions.ask(nodes, what, *arguments)
 
@@ -267,20 +270,21 @@ class Nodes:
     @property
     def appetite(self) -> int:
         """How many tasks all nodes may have at a time, and as many that wait here."""
-        with self.changed:
+        with self.lock:
             return 2 * sum(max(0, node.room) + len(node.out) for node in self._nodes.values()) + 2
 
     @property
     def depth(self) -> tuple[int, int]:
         """How many tasks wait here, and how many have not ended."""
-        with self.changed:
-            return sum(1 for _ in self._queue), len(self._tasks)
+        with self.lock:
+            new = sum(task.state == "queued" for task in self._submitted)
+            return sum(1 for _ in self._queue) + new, len(self._tasks) + new
 
     # ---- what the engine tells ---------------------------------------------------------------------------------------
 
     def linked(self, link: Link) -> None:
         """See `Listener`."""
-        with self.changed:
+        with self.lock:
             if self._state in ("terminated", "over"):
                 link.close()
                 return
@@ -296,7 +300,7 @@ class Nodes:
 
     def refused(self, node: str, error: BaseException) -> None:
         """See `Listener`."""
-        with self.changed:
+        with self.lock:
             self._refusals.append(error)
             late = bool(self._nodes)
         if late:
@@ -306,7 +310,7 @@ class Nodes:
 
     def received(self, link: Link, items: list[Item]) -> None:
         """See `Listener`."""
-        with self.changed:
+        with self.lock:
             node = self._nodes.get(link)
             if node is None:
                 return
@@ -317,7 +321,7 @@ class Nodes:
 
     def lost(self, link: Link, reason: str) -> None:
         """See `Listener`."""
-        with self.changed:
+        with self.lock:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
@@ -338,7 +342,7 @@ class Nodes:
 
     def ended(self, error: Exception) -> None:
         """See `Listener`."""
-        with self.changed:
+        with self.lock:
             if self._state != "over":
                 self._broken = error
                 self._state = "terminated"
@@ -365,7 +369,7 @@ class Nodes:
                 error = load_exception(data)
                 if isinstance(error, CancelledError):
                     # By `cancel`, whose answer comes behind this.
-                    del self._tasks[task.number]
+                    self._tasks.pop(task.number, None)
                     task.end_cancelled()
                     continue
                 if isinstance(error, (WorkerDied, TaskTimeout)):
@@ -376,7 +380,8 @@ class Nodes:
                 if reasons and isinstance(load_exception(data), reasons):
                     self._again(task)
                     continue
-            del self._tasks[task.number]
+            # It is not there if Ctrl-C came into its being taken back.
+            self._tasks.pop(task.number, None)
             task.end(status, data, frames)
         node.rate.count(len(outcomes))
 
@@ -406,6 +411,19 @@ class Nodes:
 
     # ---- inside, under the lock --------------------------------------------------------------------------------------
 
+    def _call(self) -> None:
+        """Have the engine's thread do what there is to do. Ctrl-C in between has it called once too often, not too
+        seldom."""
+        if not self._called:
+            self._engine.soon(self._turn)
+            self._called = True
+
+    def _turn(self) -> None:
+        with self.lock:
+            self._called = False
+            self._pump()
+            self._settle()
+
     def _check(self, states: tuple[str, ...]) -> None:
         if self._broken is not None:
             raise type(self._broken)(*self._broken.args)
@@ -429,7 +447,7 @@ class Nodes:
                 task.deaths.append(str(short))
             self._again(task)
             return
-        del self._tasks[task.number]
+        self._tasks.pop(task.number, None)
         task.fail(death)
 
     def _again(self, task: Task) -> None:
@@ -442,7 +460,7 @@ class Nodes:
             return
 
         def later() -> None:
-            with self.changed:
+            with self.lock:
                 if task.state == "queued":
                     self._queue.push(task)
                     self._pump()
@@ -450,7 +468,12 @@ class Nodes:
         self._engine.later(pause, later)
 
     def _pump(self) -> None:
-        """Send what nodes want, and tell them whether there is more."""
+        """Send what nodes want, and tell them whether there is more. In the engine's thread."""
+        while self._submitted:
+            task = self._submitted.popleft()
+            if task.state == "queued":
+                self._tasks[task.number] = task
+                self._queue.push(task)
         self._deliver()
         self._tell_more()
 
@@ -474,19 +497,21 @@ class Nodes:
             level(self._nodes.values())
 
     def _end_all(self, error: Callable[[], BaseException]) -> None:
-        for task in list(self._tasks.values()):
-            task.fail(error())
+        for task in [*self._tasks.values(), *self._submitted]:
+            if not task.ready():
+                task.fail(error())
         for node in self._nodes.values():
             # What they say of these from now on concerns nobody.
             node.out.clear()
             node.taken.clear()
         self._tasks.clear()
+        self._submitted.clear()
         self._queue.clear()
         self._settle()
 
     def _settle(self) -> None:
         """When nothing is left to do for a pool that takes no more, its nodes' pools end."""
-        if self._state in ("open", "over") or self._tasks:
+        if self._state in ("open", "over") or self._tasks or self._submitted:
             return
         if self._state == "closed" and any(pieces.is_reading for pieces in list(self.feeding)):
             return

@@ -164,7 +164,7 @@ class Task:
 
     def watch(self, inbox: Inbox, tag: int) -> bool:
         """Have `inbox` told of the end, with `tag`. False if it has ended already."""
-        with self.nodes.changed:
+        with self.nodes.lock:
             if self.ready():
                 return False
             self._watching = inbox, tag

@@ -121,7 +121,7 @@ class ClusterRecorder:
         self._nodes, self._title, self._most = nodes, title, most
         self._records: dict[str, _Record] = {}
         self._recorded = self._left_out = 0
-        with nodes.changed:
+        with nodes.lock:
             if nodes.recorder is not None:
                 raise ValueError(f"{title} is being traced already")
             nodes.recorder = self
@@ -136,7 +136,7 @@ class ClusterRecorder:
         for _ in range(_QUESTIONS):
             for question in self._nodes.ask_all("time"):
                 asked.setdefault(question.node.link.node, []).append(question)
-        with self._nodes.changed:
+        with self._nodes.lock:
             for node, questions in asked.items():
                 self._of(node).clock.look(questions, at_end)
 
@@ -184,7 +184,7 @@ class ClusterRecorder:
         """End the record: one for each node, those without tasks too."""
         answers = self._nodes.ask_all("memory")
         self._look(at_end=True)
-        with self._nodes.changed:
+        with self._nodes.lock:
             self._nodes.recorder = None
             for asked in answers:
                 if asked.answer is not None:
