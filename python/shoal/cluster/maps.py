@@ -63,10 +63,12 @@ class Job:
             self._keep()
 
     def _keep(self) -> None:
-        for tag, (results, count) in self._pieces.come.items():
-            self._results[tag] = results
+        come = self._pieces.come
+        for tag in list(come):
+            # Ctrl-C does not get in between.
+            self._results[tag], count = come[tag]
             self._pieces.out -= count
-        self._pieces.come.clear()
+            del come[tag]
 
     def stop(self, running: bool = False) -> None:
         """Submit no more, and take back what no worker has taken: then `result` raises CancelledError. If `running`,
@@ -164,9 +166,11 @@ class Stream:
             self._pump()
             tag = self._next if self._ordered else next(iter(pieces.come), None)
             if tag is not None and tag in pieces.come:
-                results, count = pieces.come.pop(tag)
+                values = deque(self._spread(*pieces.come[tag]))
+                # It has come, or is being taken: Ctrl-C does not get in between.
+                del pieces.come[tag]
                 self._next += 1
-                self._values.extend(self._spread(results, count))
+                self._values = values
                 if self._values:
                     return
                 continue

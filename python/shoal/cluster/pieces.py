@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.account import Account
 from shoal.cluster.common import Blob, Common, own_twice
 from shoal.cluster.target import EACH, SLICE, STAR, WHOLE, pack_each
+from shoal.cluster.task import is_interrupt
 from shoal.cluster.wire import pack
 from shoal.errors import ShoalError
 from shoal.maps import AT_HAND
@@ -75,6 +76,8 @@ class Pieces:
         at_hand = isinstance(items, AT_HAND)
         self._left: int | None = len(items) if at_hand else None  # type: ignore[arg-type]
         self._items: Iterator[Any] | None = iter(items)
+        # Read, and not submitted: Ctrl-C came.
+        self._piece: list[Any] = []
         nodes.feeding.add(self)
         self._fixed = chunksize if chunksize is not None or at_hand else 1
         self._size = self._fixed or 1
@@ -102,10 +105,16 @@ class Pieces:
         return bool(self._sent)
 
     def pump(self, window: float, pieces: float) -> None:
-        """Read and submit, as long as so many items, and pieces, may be out."""
+        """Read and submit, as long as so many items, and pieces, may be out.
+
+        Ctrl-C is raised. A piece that it kept from being packed is packed next time; if it came while items were read
+        or submitted, there will be no more.
+        """
         while self._items is not None and self._may_submit(window, pieces):
-            with self._account.reading:
-                piece = self._read(int(min(self._next_size(), max(1, window - self.out))))
+            if not self._piece:
+                with self._account.reading:
+                    self._piece = self._read(int(min(self._next_size(), max(1, window - self.out))))
+            piece = self._piece
             if not piece:
                 self._read_no_more()
                 return
@@ -113,25 +122,31 @@ class Pieces:
                 with self._account.sending:
                     packed = self._packed(piece)
             except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                self._piece = []
                 if self._together:
                     self._read_no_more(error)
                     return
                 self.come[next(self._tags)] = error, len(piece)
                 self.out += len(piece)
                 continue
+            self._piece = []
             try:
                 with self._account.sending:
                     for kind, data, frames, count in packed:
                         self._submit(kind, data, frames, count)
-            except ShoalError as error:  # the pool was terminated, or the cluster is gone
+            except BaseException as error:
                 self._read_no_more(error)
-                return
+                if isinstance(error, ShoalError):  # the pool was terminated, or the cluster is gone
+                    return
+                raise
             if self._left == 0:
                 # Nodes are to know it before they have done that: then their workers are idle, and wait for nothing.
                 self._read_no_more()
 
     def _read_no_more(self, error: BaseException | None = None) -> None:
-        self._items, self.broken = None, error or self.broken
+        self._items, self._piece, self.broken = None, [], error or self.broken
         if self._common is not None:
             self._common.forget()
         self._nodes.fed(self)
@@ -159,11 +174,14 @@ class Pieces:
         assert self._items is not None
         try:
             piece = list(itertools.islice(self._items, most))
+            if self._left is not None:
+                self._left -= len(piece)
         except BaseException as error:
             # As in the standard library: a chunk in which the input fails is not sent.
             piece, self.broken = [], error
-        if self._left is not None:
-            self._left -= len(piece)
+            if is_interrupt(error):
+                self._read_no_more()
+                raise
         return piece
 
     def _packed(self, piece: list[Any]) -> list[tuple[int, bytes, list[Any], int]]:
@@ -191,11 +209,12 @@ class Pieces:
         task = self._nodes.submit(self._function, kind, data, frames, terms, told, count)
         self._account.sent(task, frames)
         tag = next(self._tags)
+        if not task.watch(self._inbox, tag):
+            self._inbox.put(tag)
+        # Only now: what is sent is waited for.
         self.out += count
         self._sent[tag] = task, count
         self._bytes += task.nbytes
-        if not task.watch(self._inbox, tag):
-            self._inbox.put(tag)
 
     @property
     def ahead(self) -> int:
@@ -204,17 +223,31 @@ class Pieces:
 
     def fetch(self, timeout: float | None) -> bool:
         """Wait until a piece has ended, at most so long; whether one has. What came of it is in `come`."""
-        tags = self._inbox.take(timeout)
-        for tag in tags:
-            task, count = self._sent.pop(tag)
-            self._bytes -= task.nbytes
-            nbytes = task.result_bytes
-            self._result_bytes = (self._result_bytes + nbytes) / 2 if self._result_bytes else float(nbytes)
-            self._learn(task, count)
-            with self._account.receiving:
-                self.come[tag] = _results(task), count
-            self._account.received(task)
-        return bool(tags)
+        try:
+            tags = self._inbox.take(timeout)
+            for tag in tags:
+                if tag in self._sent:
+                    self._receive(tag)
+            return bool(tags)
+        except BaseException:
+            # Ctrl-C: of what has ended and has not come it is told once more. Twice does no harm.
+            for tag, (task, _) in self._sent.items():
+                if task.ready():
+                    self._inbox.put(tag)
+            raise
+
+    def _receive(self, tag: int) -> None:
+        task, count = self._sent[tag]
+        with self._account.receiving:
+            results = _results(task)
+        # Either it has come or it is out: Ctrl-C does not get in between.
+        self.come[tag] = results, count
+        del self._sent[tag]
+        self._bytes -= task.nbytes
+        nbytes = task.result_bytes
+        self._result_bytes = (self._result_bytes + nbytes) / 2 if self._result_bytes else float(nbytes)
+        self._learn(task, count)
+        self._account.received(task)
 
     def _learn(self, task: Task, count: int) -> None:
         """How long an item takes, and so how many make a piece."""
@@ -257,9 +290,10 @@ def _is_plain(items: list[Any], star: bool) -> bool:
 
 def _results(task: Task) -> Any:
     """What came of each item; the exception, if there is one for all."""
-    each = task.each
     try:
         values = task.get()
     except BaseException as error:
+        if is_interrupt(error):
+            raise
         return error
-    return values if each else [(True, value) for value in values]
+    return values if task.each else [(True, value) for value in values]

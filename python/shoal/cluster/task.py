@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from shoal.cluster.terms import Terms
     from shoal.threads import Inbox
 
-__all__ = ["Task"]
+__all__ = ["Task", "is_interrupt"]
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C or the like, which came while code of the user's was running here, as items are read, packed
+    and unpacked by it. It concerns whoever waits, at once, and not the item. (What a task raised has its remote
+    traceback as the cause.)"""
+    return not isinstance(error, Exception) and error.__cause__ is None
 
 
 class Task:
@@ -42,6 +49,7 @@ class Task:
         "_watching",
         "data",
         "deaths",
+        "each",
         "frames",
         "function",
         "items",
@@ -88,6 +96,8 @@ class Task:
         self.times: Times | None = None
         self.where = ""
         self.result_bytes = 0
+        # Of a piece of a map that has ended: whether its value is a list of (ok, result or exception).
+        self.each = False
         self._outcome: tuple[int, Any, Any] | None = None
         self._value: tuple[BaseException | None, Any] | None = None
         self._watching: tuple[Inbox, int] | None = None
@@ -125,13 +135,16 @@ class Task:
                 else:
                     value = None, unpack(data, frames)
             except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 value = error, None
             self._value, self._outcome = value, None
         return value
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, at most `timeout` seconds."""
-        if self._latch.acquire(timeout=_checks.patience(timeout)):
+        # The latch may be held for good, by one who was interrupted when it had it.
+        if not self.ready() and self._latch.acquire(timeout=_checks.patience(timeout)):
             self._latch.release()
 
     def ready(self) -> bool:
@@ -170,14 +183,9 @@ class Task:
             self._watching = inbox, tag
             return True
 
-    @property
-    def each(self) -> bool:
-        """Of a piece of a map that has ended: whether its value is a list of (ok, result or exception)."""
-        return self._outcome is not None and self._outcome[0] == RESULTS
-
     def end(self, status: int, data: Any, frames: Any = ()) -> None:
         """Under the lock: it has ended so; tell everybody."""
-        self._outcome = status, data, frames
+        self._outcome, self.each = (status, data, frames), status == RESULTS
         if self.on_end is not None:
             self.on_end(status, data)
         self.result_bytes = size(data, frames)
@@ -212,6 +220,8 @@ def _each(data: Any, frames: Any) -> list[tuple[bool, Any]]:
             try:
                 results.append((True, unpack(packed, beside)))
             except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 results.append((False, error))
         else:
             results.append((False, load_exception(packed)))
