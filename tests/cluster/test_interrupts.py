@@ -180,3 +180,30 @@ def test_a_keyboard_interrupt_that_a_task_raised_is_the_task_s() -> None:
     with pytest.raises(KeyboardInterrupt, match="the task's"):
         stream.next(0)
     assert list(stream) == [2]
+
+
+def test_what_a_node_has_dropped_is_taken_back_though_whoever_asked_is_gone() -> None:
+    engine = played()
+    link = engine.add("a")
+    first, second = submit(engine, 2)
+    assert link.tasks == [first.number, second.number]
+    send = link.send
+
+    def interrupt(*items: Any) -> None:
+        send(*items)
+        if items[0][0] == "ask":
+            raise KeyboardInterrupt
+
+    link.send = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        second.cancel()
+    with pytest.raises(KeyboardInterrupt):
+        engine.nodes.cancel_queued()
+    asked = [item[1:3] for item in link.items if item[0] == "ask"]
+    assert [what for _, what in asked] == ["cancel", "untaken"]
+    link.say("told", asked[0][0], True)
+    assert second.cancelled()
+    link.say("told", asked[1][0], [first.number])
+    assert first.cancelled()
+    engine.nodes.close_now()
+    assert link.closed

@@ -178,24 +178,22 @@ class Nodes:
         with self.lock:
             for task in [*self._queue, *self._submitted]:
                 if task.state == "queued":
-                    self._forget(task)
-                    task.end_cancelled()
+                    self._take_back(task)
             self._call()
-        for asked in self.ask_all("untaken"):
-            for number in asked.answer or ():
-                with self.lock:
-                    if (untaken := self._tasks.get(number)) is not None:
-                        self._forget(untaken)
-                        untaken.end_cancelled()
-                        self._settle()
+
+        def told(numbers: list[int]) -> None:
+            for number in numbers:
+                if (task := self._tasks.get(number)) is not None:
+                    self._take_back(task)
+
+        self.ask_all("untaken", then=told)
 
     def cancel(self, task: Task, running: bool) -> bool:
         """See `Task.cancel`."""
         with self.lock:
             if task.state == "queued":
                 # Its place in the queue is passed over.
-                self._forget(task)
-                task.end_cancelled()
+                self._take_back(task)
                 self._call()
                 return True
             if task.state not in ("sent", "taken") or task.link is None:
@@ -203,16 +201,14 @@ class Nodes:
             if task.state == "taken" and not running:
                 return False
             node = self._nodes[task.link]
-        (asked,) = self._questions.ask([node], "cancel", task.number, running)
-        if not asked.answer:
-            return False
-        with self.lock:
-            if task.ready():
-                return task.cancelled()
-            self._forget(task)
-            task.end_cancelled()
-            self._call()
-            return True
+
+            def told(dropped: bool) -> None:
+                if dropped:
+                    self._take_back(task)
+
+            (asked,) = self._questions.ask([node], "cancel", task.number, running, then=told)
+        asked.wait()
+        return bool(asked.answer) and task.cancelled()
 
     def close_now(self) -> None:
         """No more tasks."""
@@ -254,11 +250,15 @@ class Nodes:
         questions = self.ask_all("workers")
         return tuple(NodeWorker(asked.node.link.node, *worker) for asked in questions for worker in asked.answer or ())
 
-    def ask_all(self, what: str, *arguments: Any) -> list[Question]:
-        """Ask all nodes at once, in the order of their addresses, and wait for their answers."""
+    def ask_all(self, what: str, *arguments: Any, then: Callable[[Any], object] | None = None) -> list[Question]:
+        """Ask all nodes at once, in the order of their addresses, and wait for their answers. `then` is called with
+        each, under the lock."""
         with self.lock:
             nodes = sorted(self._nodes.values(), key=lambda node: node.link.node)
-        return self._questions.ask(nodes, what, *arguments)
+            questions = self._questions.ask(nodes, what, *arguments, then=then)
+        for question in questions:
+            question.wait()
+        return questions
 
     def spent(self) -> tuple[list[tuple[str, list[WorkerSpent]]], int]:
         """What the workers of each node have spent, ended ones too; and how many tasks are with workers."""
@@ -429,6 +429,11 @@ class Nodes:
             raise type(self._broken)(*self._broken.args)
         if self._state not in states or self._owner != os.getpid():
             raise closed()
+
+    def _take_back(self, task: Task) -> None:
+        if not task.ready():
+            self._forget(task)
+            task.end_cancelled()
 
     def _forget(self, task: Task) -> None:
         self._tasks.pop(task.number, None)
