@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ def _interrupted(do: Callable[[], object], place: int) -> bool:
             if passed > place:
                 raise KeyboardInterrupt
 
+    # What runs at a collection is no place of `do`.
+    gc.disable()
     try:
         sys.setprofile(look)
         try:
@@ -43,4 +46,6 @@ def _interrupted(do: Callable[[], object], place: int) -> bool:
             sys.setprofile(None)
     except KeyboardInterrupt:
         return True
+    finally:
+        gc.enable()
     return False

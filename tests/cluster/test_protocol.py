@@ -288,3 +288,43 @@ def test_a_question_is_answered_by_its_node_and_by_none_that_is_lost(engine: Eng
     assert (worker.node, worker.pid, worker.state) == ("a", 123, "idle")
     link.send = lambda *items: link.lose()  # type: ignore[method-assign]
     assert engine.nodes.workers == ()
+
+
+def test_a_node_that_cannot_be_used_is_told_of_though_there_is_none_yet(engine: Engine) -> None:
+    with pytest.warns(RuntimeWarning, match="goes on without node a: it has another version"):
+        engine.nodes.refused("a", shoal.ShoalError("it has another version"))
+
+
+class Starting(Engine):
+    """Has a node, and then something happens."""
+
+    def __init__(self, then: Callable[[Nodes], object]) -> None:
+        super().__init__()
+        self.then = then
+
+    def start(self, listener: Nodes, options: bytes) -> None:
+        super().start(listener, options)
+        self.then(listener)
+
+
+def test_a_node_that_was_refused_before_another_was_linked_is_told_of() -> None:
+    def begin(nodes: Nodes) -> None:
+        nodes.refused("a", shoal.ShoalError("no shoal there"))
+        nodes.linked(Link(engine, "b", 1))
+
+    engine = Starting(begin)
+    with pytest.warns(RuntimeWarning, match="goes on without node a: no shoal there"):
+        Nodes(engine, {})
+
+
+def test_a_pool_whose_start_is_interrupted_leaves_no_node_running() -> None:
+    def begin(nodes: Nodes) -> None:
+        nodes.linked(link)
+        raise KeyboardInterrupt
+
+    engine = Starting(begin)
+    link = Link(engine, "a", 1)
+    with pytest.raises(KeyboardInterrupt):
+        Nodes(engine, {})
+    late = engine.add("b")
+    assert link.closed and late.closed and engine.stopped

@@ -60,7 +60,9 @@ class Nodes:
         self._owner = os.getpid()
         self._state = "open"
         self._broken: Exception | None = None
-        self._refusals: list[BaseException] = []
+        # While the pool starts: the nodes that can't be used, and why.
+        self._refusals: list[tuple[str, BaseException]] = []
+        self._started = False
         self._nodes: dict[Link, Linked] = {}
         # Submitted. All further steps are taken by the engine's thread, which no signal interrupts; and whether that is
         # called to it.
@@ -90,10 +92,18 @@ class Nodes:
         self.last_map: Account | None = None
         self._home = home()
         self._use: Use | None = self._home.use()
-        engine.start(self, pickle.dumps(options))
-        if not self._nodes and self._refusals:
-            self._stop()
-            raise self._refusals[0]
+        try:
+            engine.start(self, pickle.dumps(options))
+            with self.lock:
+                self._started = True
+                if self._refusals and not self._nodes:
+                    raise self._refusals[0][1]
+            for refused in self._refusals:
+                _warn(*refused, stacklevel=4)
+        except BaseException:
+            # Nodes may have their pools: after Ctrl-C as well nobody but this is there to end them.
+            self.terminate_now()
+            raise
 
     # ---- the twin of PoolBase ----------------------------------------------------------------------------------------
 
@@ -301,12 +311,11 @@ class Nodes:
     def refused(self, node: str, error: BaseException) -> None:
         """See `Listener`."""
         with self.lock:
-            self._refusals.append(error)
-            late = bool(self._nodes)
+            late = self._started
+            if not late:
+                self._refusals.append((node, error))
         if late:
-            import warnings
-
-            warnings.warn(f"the pool goes on without node {node}: {error}", RuntimeWarning, stacklevel=2)
+            _warn(node, error, stacklevel=3)
 
     def received(self, link: Link, items: list[Item]) -> None:
         """See `Listener`."""
@@ -529,3 +538,9 @@ class Nodes:
         self._engine.stop()
         for link in self._nodes:
             link.close()
+
+
+def _warn(node: str, error: BaseException, stacklevel: int) -> None:
+    import warnings
+
+    warnings.warn(f"the pool goes on without node {node}: {error}", RuntimeWarning, stacklevel=stacklevel)
