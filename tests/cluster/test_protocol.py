@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -328,3 +329,37 @@ def test_a_pool_whose_start_is_interrupted_leaves_no_node_running() -> None:
         Nodes(engine, {})
     late = engine.add("b")
     assert link.closed and late.closed and engine.stopped
+
+
+def test_links_end_when_a_map_that_has_more_to_submit_is_forgotten(engine: Engine) -> None:
+    link = engine.add("a")
+    pieces = Pieces(engine.nodes, engine.nodes.prepare(abs), range(3), 1, star=False, together=True)
+    engine.nodes.close_now()
+    assert not link.closed
+    del pieces
+    gc.collect()
+    assert link.closed
+
+
+def test_a_pool_is_closed_though_another_thread_has_its_lock(engine: Engine) -> None:
+    with engine.nodes.lock:
+        closing = threading.Thread(target=lambda: (engine.nodes.size, engine.nodes.close_now()), daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive() and not engine.nodes.is_open
+    engine.turn()
+    assert engine.stopped
+
+
+def test_a_map_may_begin_while_the_engine_s_thread_looks_through_them(engine: Engine) -> None:
+    with engine.nodes.lock:
+        made: list[Pieces] = []
+        function = engine.nodes.prepare(abs)
+        making = threading.Thread(target=lambda: made.append(Pieces(engine.nodes, function, [1], 1, False, True)))
+        for _ in engine.nodes.feeding:
+            break
+        making.start()
+        making.join(0.2)
+        assert len(engine.nodes.feeding) == 0
+    making.join()
+    assert list(engine.nodes.feeding) == made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import json
 import os
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psutil
 import pytest
 
 import shoal
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.wire import pack, unpack
-from tests.pool.support import eventually
+from tests.pool.support import ended, eventually
 
 
 def writable_and_sum(array: Any, item: int = 0) -> tuple[bool, float]:
@@ -178,3 +180,13 @@ def test_a_notebook_shows_the_pool_without_asking_its_nodes(pool: shoal.Pool, mo
     html = pool._repr_html_()
     assert html.startswith("<p>shoal.Pool, running: 2 workers on ")
     assert html.endswith("; 0 tasks queued, 0 under way</p>")
+
+
+def test_a_forgotten_pool_is_told_of_and_ends_its_workers(cluster: Any) -> None:
+    pool = shoal.Pool(1, cluster=cluster)
+    workers = [psutil.Process(worker.pid) for worker in pool.workers if worker.pid is not None]
+    assert len(workers) == 2
+    with pytest.warns(ResourceWarning, match="unclosed running pool <shoal.Pool state=RUN pool_size=2 cluster="):
+        del pool
+        gc.collect()
+    assert eventually(lambda: all(ended(worker) for worker in workers))

@@ -58,6 +58,8 @@ class Nodes:
         self.changed = threading.Condition(self.lock)
         self._engine = engine
         self._owner = os.getpid()
+        # Whether no more tasks are taken, which the engine's thread makes the state.
+        self._closing = False
         self._state = "open"
         self._broken: Exception | None = None
         # While the pool starts: the nodes that can't be used, and why.
@@ -157,7 +159,7 @@ class Nodes:
         """
         nbytes = size(data, frames)
         with self.lock:
-            self._check(("open", "closed") if items else ("open",))
+            self._check(goes_on=bool(items))
             task = Task(self, next(self._numbers), function, kind, data, frames, nbytes, terms, on_end, max(items, 1))
             if self.recorder is not None:
                 task.submitted = time.monotonic_ns()
@@ -170,6 +172,11 @@ class Nodes:
         with self.lock:
             self.feeding.discard(pieces)
             self._call()
+
+    def forgotten(self) -> None:
+        """A map is, which may have had more to submit. In whatever thread, so without the lock."""
+        if self._closing and self._state != "over":
+            self._engine.soon(self._turn)
 
     def leave_notice(self, notice: bytes) -> None:
         """See `PoolBase`. Not under the lock, as logging's may be held: who is linked meanwhile finds the notice."""
@@ -221,11 +228,9 @@ class Nodes:
         return bool(asked.answer) and task.cancelled()
 
     def close_now(self) -> None:
-        """No more tasks."""
-        with self.lock:
-            if self._state == "open":
-                self._state = "closed"
-            self._call()
+        """No more tasks. Waits for no lock, as the pool may be forgotten in the middle of anything."""
+        self._closing = True
+        self._engine.soon(self._turn)
 
     def terminate_now(self, kill: bool = False) -> None:
         """No more tasks, and those that have not ended end now."""
@@ -246,13 +251,12 @@ class Nodes:
     @property
     def is_open(self) -> bool:
         """Whether tasks may be submitted."""
-        return self._state == "open" and self._owner == os.getpid()
+        return self._state == "open" and not self._closing and self._owner == os.getpid()
 
     @property
     def size(self) -> int:
         """How many workers there are on all nodes; 1 if there is no node yet."""
-        with self.lock:
-            return sum(link.workers for link in self._nodes) or 1
+        return sum(link.workers for link in list(self._nodes)) or 1
 
     @property
     def workers(self) -> tuple[NodeWorker, ...]:
@@ -430,13 +434,15 @@ class Nodes:
     def _turn(self) -> None:
         with self.lock:
             self._called = False
+            if self._closing and self._state == "open":
+                self._state = "closed"
             self._pump()
             self._settle()
 
-    def _check(self, states: tuple[str, ...]) -> None:
+    def _check(self, goes_on: bool) -> None:
         if self._broken is not None:
             raise type(self._broken)(*self._broken.args)
-        if self._state not in states or self._owner != os.getpid():
+        if not self.is_open and not (goes_on and self._state in ("open", "closed") and self._owner == os.getpid()):
             raise closed()
 
     def _take_back(self, task: Task) -> None:

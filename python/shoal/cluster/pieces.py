@@ -9,6 +9,7 @@ is under way at a time is put into one message in any case.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,9 @@ class Pieces:
         self._items: Iterator[Any] | None = iter(items)
         # Read, and not submitted: Ctrl-C came.
         self._piece: list[Any] = []
-        nodes.feeding.add(self)
+        with nodes.lock:
+            nodes.feeding.add(self)
+        weakref.finalize(self, nodes.forgotten).atexit = False
         self._fixed = chunksize if chunksize is not None or at_hand else 1
         self._size = self._fixed or 1
         self._each = 0.0
