@@ -363,3 +363,33 @@ def test_a_map_may_begin_while_the_engine_s_thread_looks_through_them(engine: En
         assert len(engine.nodes.feeding) == 0
     making.join()
     assert list(engine.nodes.feeding) == made
+
+
+def test_what_a_lost_node_has_not_taken_moves_though_its_shared_things_make_trouble(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = engine.add("a")
+    tasks = submit(engine, 2)
+    assert lost.tasks == [task.number for task in tasks]
+
+    def lose(link: Any) -> None:
+        raise ValueError("trouble")
+
+    monkeypatch.setattr(engine.nodes._home, "lost", lose)
+    with pytest.raises(ValueError, match="trouble"):
+        lost.lose()
+    assert engine.add("b", workers=2).tasks == [task.number for task in tasks]
+
+
+def test_a_task_that_pauses_before_another_try_is_cancelled_with_those_that_wait(engine: Engine) -> None:
+    link = engine.add("a")
+    (task,) = submit(engine, 1, retries=1, retry_on=OSError, retry_delay=60)
+    link.fail(task.number, ConnectionError("once"))
+    engine.nodes.close_now()
+    link.lose()
+    engine.nodes.cancel_queued()
+    assert task.cancelled()
+    for function in engine.delayed:
+        function()
+    assert link.tasks == [task.number]
+    assert engine.stopped

@@ -193,7 +193,8 @@ class Nodes:
     def cancel_queued(self) -> None:
         """Take back all tasks that no worker has taken."""
         with self.lock:
-            for task in [*self._queue, *self._submitted]:
+            # Those that pause before another try are in no queue.
+            for task in [*self._tasks.values(), *self._submitted]:
                 if task.state == "queued":
                     self._take_back(task)
             self._call()
@@ -338,7 +339,6 @@ class Nodes:
             node = self._nodes.pop(link, None)
             if node is None:
                 return
-            self._home.lost(link)
             self._questions.lost(node)
             if self._state not in ("terminated", "over"):
                 back = []
@@ -350,8 +350,11 @@ class Nodes:
                     else:
                         back.append(task)
                 self._queue.push_front(back)
-            self._pump()
-            self._settle()
+            try:
+                self._home.lost(link)
+            finally:
+                self._pump()
+                self._settle()
 
     def ended(self, error: Exception) -> None:
         """See `Listener`."""
