@@ -76,6 +76,7 @@ class Engine:
     """A cluster whose nodes the test adds."""
 
     name = "played"
+    is_here = False
 
     def __init__(self) -> None:
         self.nodes: Nodes
@@ -393,3 +394,27 @@ def test_a_task_that_pauses_before_another_try_is_cancelled_with_those_that_wait
         function()
     assert link.tasks == [task.number]
     assert engine.stopped
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["in the engine's thread", "with the lock"])
+def test_a_finalizer_that_cancels_waits_for_no_node(engine: Engine, is_here: bool) -> None:
+    link = engine.add("a")
+    first, second = submit(engine, 2)
+    assert link.tasks == [first.number, second.number]
+    link.take(first.number)
+
+    def cancel() -> None:
+        engine.is_here = is_here
+        if is_here:
+            second.cancel()
+        else:
+            with engine.nodes.lock:
+                second.cancel()
+
+    cancelling = threading.Thread(target=cancel, daemon=True)
+    cancelling.start()
+    cancelling.join(60)
+    assert not cancelling.is_alive()
+    (number,) = [item[1] for item in link.items if item[0] == "ask"]
+    link.say("told", number, True)
+    assert second.cancelled()

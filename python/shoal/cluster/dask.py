@@ -72,6 +72,7 @@ class DaskEngine:
         self._client, self._mine, self._timeout = client, mine, node_timeout
         self.name = str(client.scheduler.address)
         self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._thread = 0
         self._stopped = asyncio.Event()
         self._over = threading.Event()
         # One look at a time: it is a question and an answer on one comm.
@@ -101,6 +102,11 @@ class DaskEngine:
         """See `Engine`."""
         self._loop.call_soon_threadsafe(function)
 
+    @property
+    def is_here(self) -> bool:
+        """See `Engine`."""
+        return threading.get_ident() == self._thread
+
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """See `Engine`."""
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
@@ -122,6 +128,7 @@ class DaskEngine:
     # ---- who is there ------------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
+        self._thread = threading.get_ident()
         try:
             self._scheduler = await self._reached(self.name, self._patience)
             links = self._link_new(await self._workers())

@@ -68,6 +68,10 @@ class Engine(Protocol):
     def soon(self, function: Callable[[], object]) -> None:
         """Call `function` in the engine's thread; from any thread. Does not wait."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the engine's thread."""
+
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call `function` in the engine's thread after so many seconds; from any thread."""
 

@@ -207,7 +207,20 @@ class Nodes:
         self.ask_all("untaken", then=told)
 
     def cancel(self, task: Task, running: bool) -> bool:
-        """See `Task.cancel`."""
+        """See `Task.cancel`. False also where nobody may wait for the answer of a node, as in a finalizer in the
+        engine's thread; what is dropped there is taken back all the same."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            # In the middle of something, which it is not to change.
+            self._engine.soon(lambda: self._cancelled(task, running))
+            return False
+        found = self._cancelled(task, running)
+        if isinstance(found, bool) or self._engine.is_here:
+            return found is True
+        found.wait()
+        return bool(found.answer) and task.cancelled()
+
+    def _cancelled(self, task: Task, running: bool) -> bool | Question:
+        """Whether it was taken back; the question to its node, if only that knows."""
         with self.lock:
             if task.state == "queued":
                 # Its place in the queue is passed over.
@@ -218,15 +231,13 @@ class Nodes:
                 return False
             if task.state == "taken" and not running:
                 return False
-            node = self._nodes[task.link]
 
             def told(dropped: bool) -> None:
                 if dropped:
                     self._take_back(task)
 
-            (asked,) = self._questions.ask([node], "cancel", task.number, running, then=told)
-        asked.wait()
-        return bool(asked.answer) and task.cancelled()
+            (asked,) = self._questions.ask([self._nodes[task.link]], "cancel", task.number, running, then=told)
+            return asked
 
     def close_now(self) -> None:
         """No more tasks. Waits for no lock, as the pool may be forgotten in the middle of anything."""
