@@ -125,3 +125,19 @@ def test_workers_that_wait_for_more_are_told_from_idle_ones(client: Client) -> N
     client.outcomes(1)
     before = waited()[0]
     assert eventually(lambda: waited()[0] > before)
+
+
+def test_a_node_that_was_frozen_takes_nothing_until_it_hears_of_its_client(client: Client) -> None:
+    client.submit(7)
+    assert client.hears() == ("took", [7])
+    assert client.hears()[0] == "done"
+    # As if it had stood still since then, and its threads were the first to go on.
+    client.node._patience = -1.0
+    client.submit(8)
+    client.answer()
+    with client.node._lock:
+        assert client.node._take() == []
+    client.node._patience = 60.0
+    client.node._heard -= 100.0
+    client.node.receive([])
+    assert client.hears() == ("took", [8])

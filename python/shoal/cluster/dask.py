@@ -475,7 +475,8 @@ async def serve(comm: Any, greeting: Any) -> None:
     try:
         if version != shoal.__version__:
             raise ShoalError(f"node {comm.local_address} has shoal {shoal.__version__}, and the client has {version}")
-        node = await loop.run_in_executor(None, functools.partial(Node, options, neighbours, wire.send))
+        patience = timeout * (PERIODS // 2 + 1) / PERIODS
+        node = await loop.run_in_executor(None, functools.partial(Node, options, neighbours, wire.send, patience))
     except Exception as error:
         wire.send(("refused", pickle.dumps(error)))
         await wire.drain()

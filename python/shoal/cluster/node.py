@@ -57,13 +57,16 @@ class Node:
         options: the pickle of `Pool`'s arguments, as `Nodes` makes it; see `_made`.
         neighbours: how many processes of the cluster share this machine, this one included.
         send: sends items to the client, in order, from any thread; with `then=` what is called when they have left.
+        patience: seconds without a message after which the client may give this node up, and its tasks to others.
 
     Raises:
         Exception: what `Pool` raises.
     """
 
-    def __init__(self, options: bytes, neighbours: int, send: Send) -> None:
+    def __init__(self, options: bytes, neighbours: int, send: Send, patience: float = float("inf")) -> None:
         self._send = send
+        # Looked at by the clock: a process that was frozen has counted no beats.
+        self._patience, self._heard = patience, time.monotonic()
         self._speaker = Speaker(send)
         self._relay = Relay(send, self._has)
         try:
@@ -105,7 +108,10 @@ class Node:
         return self._base.size
 
     def receive(self, items: list[Item]) -> None:
-        """Take what the client sent. Does not wait."""
+        """Take what the client sent, which may be a mere sign of life. Does not wait."""
+        late, self._heard = self._is_late(), time.monotonic()
+        if late:
+            self._received.put(("tasks", []))  # what was not taken meanwhile is now
         for item in items:
             if item[0] == "shared":  # somebody waits for it
                 self._relay.hear(item[1:])
@@ -240,12 +246,17 @@ class Node:
 
     def _take(self) -> list[Item]:
         """Under the lock: the tasks that the pool is to have next."""
+        if self._held or self._is_late():
+            return []
         room = self._base.size + round(self._rate.value * SOON) - len(self._taken)
         taken: list[Item] = []
-        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT and not self._held:
+        while len(taken) < room and self._backlog and self._unsent <= MOST_UNSENT:
             taken.append(self._backlog.pop(next(iter(self._backlog))))
         self._taken.update(task[0] for task in taken)
         return taken
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._heard > self._patience
 
     def _say(self, taken: list[Item], outcomes: list[Item] | None = None) -> None:
         """Tell the client what ended and what is taken; then hand the latter to the pool."""
