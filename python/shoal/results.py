@@ -135,11 +135,11 @@ class MapResult(Generic[R]):
         except BaseException as error:
             if self._error_callback is not None:
                 with self._told:
-                    _guarded(self._error_callback, error)
+                    guarded(self._error_callback, error)
         else:
             if self._callback is not None:
                 with self._told:
-                    _guarded(self._callback, results)
+                    guarded(self._callback, results)
 
 
 class CallbackResult(Generic[R]):
@@ -165,7 +165,7 @@ class CallbackResult(Generic[R]):
             value, callback = error, self._error_callback
         if callback is not None:
             with self._told:
-                _guarded(callback, value)
+                guarded(callback, value)
         self._callback = self._error_callback = None
         self._event.set()
         # An exception knows this frame.
@@ -293,7 +293,7 @@ class Callbacks:
                     return
                 self._telling = True
             for tag in self._inbox.take():
-                _guarded(self._watching.pop(tag))
+                guarded(self._watching.pop(tag))
 
     def _drive(self, function: Callable[[], object]) -> None:
         try:
@@ -304,7 +304,7 @@ class Callbacks:
                 self._changed.notify_all()
 
 
-def _guarded(callback: Callable[..., object], *arguments: object) -> None:
+def guarded(callback: Callable[..., object], *arguments: object) -> None:
     """Call a user's callback; what it raises is reported as for any thread, and stops nothing."""
     try:
         callback(*arguments)

@@ -77,8 +77,8 @@ class DaskEngine:
         self._over = threading.Event()
         # One look at a time: it is a question and an answer on one comm.
         self._looking, self._gone = asyncio.Lock(), False
-        # Nodes that are linked, or are not to be tried (again).
-        self._known: set[str] = set()
+        # Nodes that are linked, or are not to be tried (again), and the attempt that this is about.
+        self._known: dict[str, asyncio.Future[None]] = {}
         # Those of which it was told that they can't be reached.
         self._unreached: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,10 +131,11 @@ class DaskEngine:
         self._thread = threading.get_ident()
         try:
             self._scheduler = await self._reached(self.name, self._patience)
-            links = self._link_new(await self._workers())
-        except OSError as error:
+            links = self._link_new(await asyncio.wait_for(self._workers(), self._timeout))
+        except (OSError, TimeoutError) as error:
             self._finish()
-            raise ShoalError(f"there is no Dask scheduler at {self.name}: {error}") from error
+            reason = str(error) or "it does not answer"
+            raise ShoalError(f"there is no Dask scheduler at {self.name}: {reason}") from error
         watching = self._spawn(self._watch())
         watching.add_done_callback(lambda _: self._finish())
         if links:
@@ -186,7 +187,7 @@ class DaskEngine:
             reason = str(error) or "it does not answer"
             self._listener.ended(ShoalError(f"the Dask scheduler at {self.name} is gone: {reason}"))
             return False
-        self._known.intersection_update(workers)
+        self._known = {address: up for address, up in self._known.items() if address in workers}
         self._link_new(workers)
         return True
 
@@ -195,8 +196,8 @@ class DaskEngine:
         up: list[asyncio.Future[None]] = []
         for address, worker in workers.items():
             if address not in self._known:
-                self._known.add(address)
-                up.append(self._loop.create_future())
+                self._known[address] = self._loop.create_future()
+                up.append(self._known[address])
                 self._spawn(self._link(address, hosts.count(worker.get("host")), up[-1]))
         return up
 
@@ -218,7 +219,7 @@ class DaskEngine:
         beginning: Any = asyncio.current_task()
         self._beginning.add(beginning)
         try:
-            link = None if self._stopped.is_set() else await self._begun(address, neighbours)
+            link = None if self._stopped.is_set() else await self._begun(address, neighbours, up)
             if link is not None:
                 self._listener.linked(link)
         finally:
@@ -230,27 +231,27 @@ class DaskEngine:
         try:
             reason = await self._read(link)
         finally:
-            self._try_later(address)
+            self._try_later(address, up)
             # With the scheduler its workers end, too: that is to be told, and not the end of each.
             if not self._stopped.is_set():
                 await self._look()
             self._listener.lost(link, reason)
 
-    async def _begun(self, address: str, neighbours: int) -> _Wire | None:
+    async def _begun(self, address: str, neighbours: int, up: asyncio.Future[None]) -> _Wire | None:
         """A new link; None if there is none, for now or at all."""
         try:
             comm = await self._reached(address, self._patience)
         except OSError as error:
-            self._unreachable(address, error)
+            self._unreachable(address, up, error)
             return None
         link = None
         try:
             link = await self._greet(comm, address, neighbours)
             self._unreached.discard(address)
         except (TimeoutError, _Silent) as error:
-            self._unreachable(address, error)
+            self._unreachable(address, up, error)
         except OSError:
-            self._try_later(address)
+            self._try_later(address, up)
         except Exception as error:
             self._listener.refused(address, error)
         finally:
@@ -258,13 +259,18 @@ class DaskEngine:
                 comm.abort()
         return link
 
-    def _try_later(self, address: str) -> None:
+    def _try_later(self, address: str, up: asyncio.Future[None]) -> None:
         """It may be on its way in or out: if it stays there, it is tried again."""
-        self._loop.call_later(PATIENCE, self._known.discard, address)
+        self._loop.call_later(PATIENCE, self._forget, address, up)
 
-    def _unreachable(self, address: str, error: Exception) -> None:
+    def _forget(self, address: str, up: asyncio.Future[None]) -> None:
+        # It may have gone and come meanwhile, and be linked.
+        if self._known.get(address) is up:
+            del self._known[address]
+
+    def _unreachable(self, address: str, up: asyncio.Future[None], error: Exception) -> None:
         """The same, and it is told; once."""
-        self._try_later(address)
+        self._try_later(address, up)
         if address not in self._unreached:
             self._unreached.add(address)
             reason = str(error) or "it does not answer"

@@ -60,7 +60,9 @@ class Functions:
             return None
         function = self.packed(func)
         if len(self._kept) >= _MOST:
-            del self._kept[next(iter(self._kept))]
+            # Another thread may be at it, too.
+            for oldest in list(self._kept)[:1]:
+                self._kept.pop(oldest, None)
         self._kept[id(func)] = func, snapshot, function
         return function
 

@@ -9,6 +9,7 @@ from typing import Any
 from shoal.cluster.target import RESULTS, VALUE
 from shoal.progress.maps import Watch
 from shoal.random import Seeded
+from shoal.results import guarded
 
 __all__ = ["ClusterWatch", "Shown", "taken_apart"]
 
@@ -33,7 +34,8 @@ class Shown:
             else:
                 done = sum(ok for ok, _, _ in pickle.loads(data)) if status == RESULTS else 0
             if done:
-                self._bar.update(done)
+                # What a bar of the user's raises is told as for any thread: the task has ended all the same.
+                guarded(self._bar.update, done)
 
         return ended
 
