@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import queue
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy
 import pytest
 
+from shoal.cluster import node
 from shoal.cluster.node import Node
 from shoal.cluster.target import CALL, EACH, RESULTS, VALUE, pack_each
 from shoal.cluster.wire import pack, unpack
@@ -141,3 +143,12 @@ def test_a_node_that_was_frozen_takes_nothing_until_it_hears_of_its_client(clien
     client.node._heard -= 100.0
     client.node.receive([])
     assert client.hears() == ("took", [8])
+
+
+def test_a_node_of_a_thousand_cpus_has_as_many_workers_as_a_pool_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(node, "NodePool", lambda **options: made.append(options))
+    monkeypatch.setattr("shoal._budget.cpu_count", lambda: 1000)
+    played: Any = types.SimpleNamespace(up=None, home=types.SimpleNamespace(name=b""))
+    node._made({"start": None}, 1, played, played)
+    assert made[0]["processes"] == 500

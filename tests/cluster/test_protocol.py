@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal.cluster.balance import shares
+from shoal.cluster.maps import Job
 from shoal.cluster.nodes import Nodes
 from shoal.cluster.pieces import Pieces
 from shoal.cluster.target import ERROR, VALUE
 from shoal.cluster.task import Task
 from shoal.cluster.terms import Terms
+from shoal.results import MapResult
 from shoal.serialize import dump_exception
 
 # Of a task: its worker, and nanoseconds on the clock of its node.
@@ -418,3 +420,15 @@ def test_a_finalizer_that_cancels_waits_for_no_node(engine: Engine, is_here: boo
     (number,) = [item[1] for item in link.items if item[0] == "ask"]
     link.say("told", number, True)
     assert second.cancelled()
+
+
+@pytest.mark.parametrize(("chunksize", "left"), [(1, [4, 3, 2]), (2, [2, 1, 0])])
+def test_a_map_knows_how_many_pieces_are_left(engine: Engine, chunksize: int, left: list[int]) -> None:
+    link = engine.add("a", workers=8)
+    job: Any = Job(engine.nodes, engine.nodes.prepare(abs), range(4), chunksize, None, False)
+    result: MapResult[int] = MapResult(job, None, None)
+    found = [result._number_left]
+    for number in link.tasks[:2]:
+        link.end(number, [0] * chunksize)
+        found.append(result._number_left)
+    assert found == left

@@ -190,3 +190,22 @@ def test_a_forgotten_pool_is_told_of_and_ends_its_workers(cluster: Any) -> None:
         del pool
         gc.collect()
     assert eventually(lambda: all(ended(worker) for worker in workers))
+
+
+def test_joblib_runs_on_a_cluster(cluster: Any) -> None:
+    joblib = pytest.importorskip("joblib")
+    shoal.joblib.register()
+    try:
+        with joblib.parallel_config("shoal", cluster=cluster, n_jobs=2):
+            assert joblib.Parallel()(joblib.delayed(pow)(2, number) for number in range(5)) == [1, 2, 4, 8, 16]
+    finally:
+        # The backend keeps its pools for the next call, and this cluster goes.
+        from shoal.integrations.joblib import _pools
+
+        for _, kept in [*_pools]:
+            kept.terminate()
+
+
+def test_a_node_is_given_up_after_some_time_in_any_case() -> None:
+    with pytest.raises(ValueError, match="node_timeout must be a number of seconds"):
+        shoal.Pool(1, cluster="tcp://127.0.0.1:1", node_timeout=float("inf"))

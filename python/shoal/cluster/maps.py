@@ -62,6 +62,13 @@ class Job:
                 return False
             self._keep()
 
+    def left(self) -> int:
+        """Pieces that are not done if their size is fixed, else items; as it was when somebody last looked."""
+        left = self._pieces.left
+        if left is None:
+            raise AttributeError("what is left of an input without a length is not known")
+        return left
+
     def _keep(self) -> None:
         come = self._pieces.come
         for tag in list(come):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from shoal import _budget, _engine
+from shoal import _budget, _checks, _engine
 from shoal._terms import Terms
 from shoal.cluster.balance import Rate
 from shoal.cluster.engine import Item
@@ -364,7 +364,7 @@ def _made(options: dict[str, Any], neighbours: int, speaker: Speaker, relay: Rel
     """The pool, with this node's CPUs unless the client says how many workers; shared with its neighbours."""
     arguments = dict(options)
     if arguments.get("processes") is None:
-        arguments["processes"] = max(1, _budget.cpu_count() // neighbours)
+        arguments["processes"] = min(max(1, _budget.cpu_count() // neighbours), _checks.MOST_WORKERS)
     arguments.update(initializer=_initialize, initargs=((relay.up, relay.home.name), arguments.pop("start")))
     return NodePool(speaker=speaker, **arguments)
 

@@ -107,6 +107,14 @@ class Pieces:
         """Whether there are pieces that have not ended."""
         return bool(self._sent)
 
+    @property
+    def left(self) -> int | None:
+        """Pieces that have not ended if their size is fixed, else items; None if the input's length is not known."""
+        if self._left is None:
+            return None
+        unsent = self._left + len(self._piece) if self.is_reading else 0
+        return -(-(unsent + sum(count for _, count in list(self._sent.values()))) // (self._fixed or 1))
+
     def pump(self, window: float, pieces: float) -> None:
         """Read and submit, as long as so many items, and pieces, may be out.
 

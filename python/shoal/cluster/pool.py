@@ -72,6 +72,11 @@ class ClusterPool(Pool):
         if kind != "process":
             raise ValueError(f"kind must be 'process' on a cluster, not {kind!r}")
         terms = Terms(options)
+        seconds = 30.0 if node_timeout is None else _checks.period(node_timeout, "node_timeout")
+        if seconds is None:
+            raise ValueError(
+                "node_timeout must be a number of seconds: a node that is frozen for ever is to be given up"
+            )
         # Whoever passes on what nodes say looks there whether bars are in the way.
         door()
         told = listen(logs, warnings, output)
@@ -106,7 +111,7 @@ class ClusterPool(Pool):
         if cluster is None:
             # The program says what one machine is to have; here it is to have all.
             cluster, arguments["processes"] = pool.default_cluster, None
-        engine = engine_of(cluster, _checks.period(node_timeout, "node_timeout") or 30.0)
+        engine = engine_of(cluster, seconds)
         self._name = engine.name
         self._base = Nodes(engine, arguments)  # type: ignore[assignment]
         register(self)

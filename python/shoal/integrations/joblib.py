@@ -90,9 +90,9 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             assert self._wanted is not None
             pool = self._pool = _pool_for(self._wanted, func)
             # Another call of the same `parallel_config` may have ended, and taken them along.
-            # Threads need no copies, and nodes of a cluster keep their own.
-            of_processes = isinstance(pool._base, _engine.PoolBase)
-            self._copies = _engine.Copies(self._max_nbytes) if of_processes and self._max_nbytes is not None else None
+            # They lie in the memory of this machine's workers. Threads need none; on a cluster each batch brings its own.
+            of_workers = isinstance(pool._base, _engine.PoolBase)
+            self._copies = _engine.Copies(self._max_nbytes) if self._max_nbytes is not None and of_workers else None
         call = _packed(func)
         if self._copies is None:
             task = pool._base.submit_call(*call)
