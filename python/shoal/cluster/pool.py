@@ -182,10 +182,6 @@ class ClusterPool(Pool):
 
         return ClusterWatch(progress, iterable, not self._terms_with(options).options.get("retry_on"))
 
-    def _has_tasks(self) -> bool:
-        # A forgotten pool is closed in any case, which waits for nobody. Without tasks that ends it at once.
-        return True
-
     def _running(self) -> tuple[list[str], int]:
         # Only their nodes know.
         return [], 0
