@@ -90,7 +90,7 @@ class ShoalBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             assert self._wanted is not None
             pool = self._pool = _pool_for(self._wanted, func)
             # Another call of the same `parallel_config` may have ended, and taken them along.
-            # They lie in the memory of this machine's workers. Threads need none, and nodes get each batch with its own.
+            # They lie in the memory of this machine's workers: threads need none, and nodes get them with each batch.
             of_workers = isinstance(pool._base, _engine.PoolBase)
             self._copies = _engine.Copies(self._max_nbytes) if self._max_nbytes is not None and of_workers else None
         call = _packed(func)
