@@ -119,7 +119,7 @@ impl Host {
         let registry = Registry::new(roster.clone());
         let address = Address { domain: random::token(), token: random::token() };
         // From the start: handles of what will lie here may go to anybody, also from a fork.
-        let broker = Listener::bind_abstract(&broker_name(&address.domain))?;
+        let broker = Arc::new(Listener::bind_abstract(&broker_name(&address.domain))?);
         let host = Self::build(roster, registry, broker, address, |host| {
             Heap::new(HOST, address, Box::new(Local(host.clone())))
         })?;
@@ -130,7 +130,7 @@ impl Host {
 
     /// The holder of that heap follows the host of its domain, which has ended; the broker's name is its own already.
     /// Whoever gets this runs the supervisor.
-    pub(super) fn take_over(heap: &Arc<Heap>, roster: &Arc<Roster>, broker: Listener) -> Result<Arc<Host>> {
+    pub(super) fn take_over(heap: &Arc<Heap>, roster: &Arc<Roster>, broker: Arc<Listener>) -> Result<Arc<Host>> {
         let registry = Registry::take_over(roster.clone(), heap)?;
         Self::build(roster.clone(), registry, broker, heap.address(), |_| heap.clone())
     }
@@ -138,7 +138,7 @@ impl Host {
     fn build(
         roster: Arc<Roster>,
         registry: Registry,
-        broker: Listener,
+        broker: Arc<Listener>,
         address: Address,
         heap: impl FnOnce(&Weak<Host>) -> Arc<Heap>,
     ) -> Result<Arc<Host>> {
@@ -152,7 +152,7 @@ impl Host {
             registry: Arc::new(registry),
             notifier,
             voice: Arc::default(),
-            state: Mutex::new(State { listener: Some(Arc::new(broker)), ..State::default() }),
+            state: Mutex::new(State { listener: Some(broker), ..State::default() }),
             kills: Mutex::new(Kills::new(killed.read().unwrap_or(0), Instant::now())),
             killed,
             numbers: AtomicU32::new(1),

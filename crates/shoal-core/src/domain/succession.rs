@@ -87,15 +87,20 @@ fn seek(member: &Member, heap: &'static Arc<Heap>, before: Option<&Watched>) {
         if is_gone(member, before)
             && let Ok(broker) = Listener::bind_abstract(&broker_name(&member.address.domain))
         {
+            let broker = Arc::new(broker);
+            let former = member.roster.host();
             // Before it does anything: should it end in the middle, it is known who.
             crash::point("follow: bound");
             member.roster.set_host(member.claim.holder);
             crash::point("follow: named");
-            match Host::take_over(heap, &member.roster, broker) {
+            match Host::take_over(heap, &member.roster, broker.clone()) {
                 Ok(host) => return member.found(Way::Here(host)),
                 // No descriptors, no memory. Somebody else may have some.
                 Err(error) => eprintln!("shoal: can't take over from the host that has ended: {error}"),
             }
+            // Before the name is free: nobody follows a host that is alive.
+            member.roster.set_host(former);
+            drop(broker);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LATER);
@@ -125,7 +130,8 @@ fn is_gone(member: &Member, before: Option<&Watched>) -> bool {
     }
     let holder = member.roster.host();
     let line = member.roster.line(holder);
-    if line.state != State::Here {
+    // This process is none, whatever it once began.
+    if line.state != State::Here || holder == member.claim.holder {
         return true;
     }
     match before {

@@ -2,6 +2,8 @@
 //! must have all that they had.
 #![cfg(feature = "crash-points")]
 
+mod short;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -92,6 +94,7 @@ fn a_member_acts() {
             "get" => get(opened()).to_string(),
             // Needs a segment of its own.
             "grow" => opened().heap().allocate(20 << 20).expect("memory").len().to_string(),
+            "starve" => short::starve(),
             other => panic!("no verb is called {other}"),
         };
         println!("{MARK}{answer}");
@@ -107,8 +110,13 @@ struct Member {
 impl Member {
     /// A process that is killed at that point, if it comes there.
     fn new(point: &str) -> Member {
+        Member::started(point, |_| ())
+    }
+
+    fn started(point: &str, arrange: impl FnOnce(&mut Command)) -> Member {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", "a_member_acts", "--nocapture"]).env(MEMBER, "1").env(crash::VARIABLE, point);
+        arrange(&mut command);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         Member { child, input, output: BufReader::new(output) }
