@@ -330,6 +330,7 @@ fn greet(address: &Address) -> Result<Arc<Heap>> {
         }
         (FromHost::Refused, _) => Err(Error::Refused),
         (FromHost::Full, _) => Err(Error::TooManyHolders(bits::CAPACITY)),
+        (FromHost::Failed { errno }, _) => Err(Error::Host(std::io::Error::from_raw_os_error(errno))),
         _ => Err(Error::Damaged("message")),
     }
 }

@@ -17,7 +17,7 @@ use shoal_sys::socket::Seqpacket;
 
 use super::host::Host;
 use super::state::{GuestLink, Link, State};
-use super::supervisor::{answer, give_back, receive};
+use super::supervisor::{answer, give_back, receive, send};
 use crate::error::Result;
 use crate::memory::lease::IN_QUEUE;
 use crate::memory::roster::{self, Claim, Line};
@@ -72,7 +72,7 @@ pub(super) fn welcome(host: &Arc<Host>) -> Result<()> {
     let socket = listener.accept()?;
     if socket.peer()?.uid != process::uid() {
         // Shown the door before it can say a word.
-        return reply(&socket, &FromHost::Refused, &[]);
+        return Ok(send(&socket, &FromHost::Refused, &[])?);
     }
     host.state().add_guest(GuestLink { holder: None, link: Link::Socket(Arc::new(socket)) });
     Ok(())
@@ -91,20 +91,19 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
     };
     for packet in packets {
         let Some(holder) = holder else {
-            holder = match ToHost::decode(&packet.bytes) {
-                Ok(ToHost::Hello { token }) if host.address().admits(&token) => enter(host, number, &socket)?,
+            let entered = match ToHost::decode(&packet.bytes) {
+                Ok(ToHost::Hello { token }) if host.address().admits(&token) => enter(host, number, &socket),
                 Ok(ToHost::Return { token, claim }) if host.address().admits(&token) => {
-                    come_back(host, number, &socket, claim)?
+                    come_back(host, number, &socket, claim)
                 }
-                _ => {
-                    reply(&socket, &FromHost::Refused, &[])?;
-                    None
-                }
+                _ => send(&socket, &FromHost::Refused, &[]).map(|()| None),
             };
-            if holder.is_none() {
-                host.state().guests.remove(&number);
+            // Who can't even be told so would wait for ever: it sees the end of the socket.
+            let Ok(Some(its)) = entered else {
+                guest_closed(host, number);
                 return Ok(());
-            }
+            };
+            holder = Some(its);
             continue;
         };
         if answer(host, &socket, holder, None, packet).is_err() {
@@ -117,24 +116,27 @@ pub(super) fn guest_spoke(host: &Arc<Host>, number: u64) -> Result<()> {
 }
 
 /// Gives a guest a number.
-fn enter(host: &Arc<Host>, number: u64, socket: &Seqpacket) -> Result<Option<u16>> {
+fn enter(host: &Arc<Host>, number: u64, socket: &Seqpacket) -> io::Result<Option<u16>> {
+    let pid = socket.peer()?.pid;
     let Ok(claim) = host.claim() else {
-        reply(socket, &FromHost::Full, &[])?;
-        return Ok(None);
+        return send(socket, &FromHost::Full, &[]).map(|()| None);
     };
-    host.roster.settle(claim, socket.peer()?.pid);
+    host.roster.settle(claim, pid);
+    if let Err(error) = send(socket, &FromHost::Welcome { claim }, &host.roster.fds()) {
+        // It has not heard of the number.
+        host.roster.clear(claim.holder);
+        return send(socket, &FromHost::failed(&error), &[]).map(|()| None);
+    }
     if let Some(guest) = host.state().guests.get_mut(&number) {
         guest.holder = Some(claim.holder);
     }
-    reply(socket, &FromHost::Welcome { claim }, &host.roster.fds())?;
     Ok(Some(claim.holder))
 }
 
 /// A fork is there.
-fn come_back(host: &Arc<Host>, number: u64, socket: &Seqpacket, claim: Claim) -> Result<Option<u16>> {
+fn come_back(host: &Arc<Host>, number: u64, socket: &Seqpacket, claim: Claim) -> io::Result<Option<u16>> {
     if !host.roster.is_here(claim) {
-        reply(socket, &FromHost::Refused, &[])?;
-        return Ok(None);
+        return send(socket, &FromHost::Refused, &[]).map(|()| None);
     }
     {
         let mut state = host.state();
@@ -144,16 +146,8 @@ fn come_back(host: &Arc<Host>, number: u64, socket: &Seqpacket, claim: Claim) ->
             guest.holder = Some(claim.holder);
         }
     }
-    reply(socket, &FromHost::Welcome { claim }, &[])?;
+    send(socket, &FromHost::Welcome { claim }, &[])?;
     Ok(Some(claim.holder))
-}
-
-fn reply(socket: &Seqpacket, message: &FromHost, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
-    match socket.try_send(&message.encode(), fds) {
-        // It has ended, which will be noticed.
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
-        sent => Ok(sent?),
-    }
 }
 
 /// The socket of a guest is closed: mostly because its process has ended.

@@ -216,6 +216,20 @@ impl Registry {
         )
     }
 
+    /// Nobody has heard of that segment, nor will.
+    pub(super) fn discard(&self, heap: &Heap, id: u32) {
+        self.lock().segments.remove(&id);
+        heap.forget(id);
+        self.take_out(&[id]);
+    }
+
+    fn take_out(&self, ids: &[u32]) {
+        if let Err(error) = self.vault.remove(self.roster.vault(), ids) {
+            // It takes memory for longer than it should, until another change of that drawer.
+            eprintln!("shoal: segments {ids:?} are still kept: {error}");
+        }
+    }
+
     /// Gives released granules of a segment of `owner` pages again.
     pub(super) fn restore(&self, id: u32, granules: Range<usize>, owner: u16) -> Result<()> {
         let (segment, budget) = match self.lock().segments.get(&id) {
@@ -257,6 +271,12 @@ impl Registry {
         self.adopted.forked();
     }
 
+    /// How many segments that holder has.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn count_of(&self, owner: u16) -> usize {
+        self.lock().segments.values().filter(|made| made.owner == Some(owner)).count()
+    }
+
     /// Lets go of orphaned segments that nobody uses any more, and of the unused parts of the others. Whether others
     /// are left.
     pub(super) fn bury(&self, heap: &Arc<Heap>) -> bool {
@@ -273,10 +293,7 @@ impl Registry {
             });
             state.segments.values().any(|made| made.owner.is_none())
         };
-        if let Err(error) = self.vault.remove(self.roster.vault(), &gone) {
-            // It takes memory for longer than it should, until another change of that drawer.
-            eprintln!("shoal: segments {gone:?} are still kept: {error}");
-        }
+        self.take_out(&gone);
         // Unlocked: this may be the end of other things, and ask for segments.
         for (segment, index) in left {
             // What could not be cleared is tried again next time.

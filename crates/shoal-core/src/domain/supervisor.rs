@@ -296,6 +296,8 @@ fn vacate(host: &Arc<Host>, place: Place, mut ended: Ended) {
     crash::point("client: settled");
     let seat = host.state().seats.remove(&place);
     if let Some(seat) = seat {
+        // It may have come back by a socket of its own: the end of that is not to be taken for another's of its number.
+        host.state().guests.retain(|_, guest| guest.holder != Some(seat.holder));
         give_back(host, seat.holder);
     }
     if let Some(pool) = pool {
@@ -410,11 +412,21 @@ fn seat_spoke(host: &Arc<Host>, place: Place) -> Result<()> {
         Some(packets) => {
             let pool = host.pool(place.pool);
             let budget = pool.as_ref().and_then(|pool| pool.budget());
-            packets.into_iter().try_for_each(|packet| answer(host, &control, holder, budget, packet))
+            // All of them, whatever becomes of one.
+            let answered = packets.into_iter().map(|packet| answer(host, &control, holder, budget, packet));
+            if answered.fold(Ok(()), Result::and).is_err()
+                && let Some(seat) = host.state().seats.get_mut(&place)
+            {
+                // It asks and does not listen, or can't be answered. It would wait for ever: the end of the socket it
+                // sees, and comes back by another.
+                seat.control = None;
+            }
+            Ok(())
         }
     }
 }
 
+/// Does what a member asks for and tells it. An error: it can't be told anything.
 pub(super) fn answer(
     host: &Arc<Host>,
     socket: &Seqpacket,
@@ -422,6 +434,7 @@ pub(super) fn answer(
     budget: Option<&Arc<Budget>>,
     packet: Packet,
 ) -> Result<()> {
+    let mut made = None;
     let segment = match ToHost::decode(&packet.bytes) {
         Ok(ToHost::Forked { claim }) => {
             // It takes the descriptor itself: nothing of the packet is needed again.
@@ -435,6 +448,7 @@ pub(super) fn answer(
             if patient { pressing(host, attempt) } else { attempt() }.map(Some).inspect(|segment| {
                 // The host maps it at once: it will read results in it.
                 segment.iter().for_each(|segment| host.heap().know(segment));
+                made.clone_from(segment);
             })
         }
         Ok(ToHost::Restore { segment, start, end }) => {
@@ -451,14 +465,21 @@ pub(super) fn answer(
             (FromHost::OutOfMemory { wanted, available, limit }, None)
         }
         Err(Error::Gone) => (FromHost::Gone, None),
-        Err(Error::Os(error)) => (FromHost::Failed { errno: error.raw_os_error().unwrap_or(0) }, None),
+        Err(Error::Os(error)) => (FromHost::failed(&error), None),
         Err(_) => (FromHost::Refused, None),
     };
     let fds: Vec<_> = segment.iter().map(|segment| segment.fd()).collect();
-    // Never waits: who asks without reading the answers would make everybody wait.
-    match socket.try_send(&reply.encode(), &fds) {
+    let Err(error) = send(socket, &reply, &fds) else { return Ok(()) };
+    // It will hear of another when it asks again.
+    made.iter().for_each(|segment| host.registry.discard(host.heap(), segment.id()));
+    send(socket, &FromHost::failed(&error), &[]).map_err(Error::Os)
+}
+
+/// Never waits: who asks without reading the answers would make everybody wait. That the peer has ended will be noticed.
+pub(super) fn send(socket: &Seqpacket, message: &FromHost, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    match socket.try_send(&message.encode(), fds) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
-        sent => Ok(sent?),
+        sent => sent,
     }
 }
 
@@ -470,5 +491,43 @@ fn pressing<T>(host: &Host, mut attempt: impl FnMut() -> Result<T>) -> Result<T>
             host.pressing(attempt)
         }
         done => done,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::domain::state::SeatLink;
+
+    #[test]
+    fn who_can_not_be_answered_sees_the_end_of_its_socket_and_leaves_no_segment() {
+        const LONG: Duration = Duration::from_secs(60);
+        let host = Host::current().expect("a host");
+        let setup = Arc::new(host.heap().allocate_plain(1).expect("memory"));
+        let claim = host.claim().expect("a number");
+        let (ours, theirs) = Seqpacket::pair().expect("sockets");
+        // It asks and does not listen.
+        while ours.try_send(b"full", &[]).is_ok() {}
+        let question = ToHost::Create { data: 4096, backed: 4096, entries: 1, patient: false }.encode();
+        (0..3).for_each(|_| theirs.send(&question, &[]).expect("sent"));
+        let place = Place { pool: u32::MAX, worker: 1, epoch: 0 };
+        let seat = SeatLink { control: Some(Arc::new(ours)), ..SeatLink::new(claim.holder, setup) };
+        host.state().seats.insert(place, seat);
+        // Or the supervisor itself does it, which is a thread of this process.
+        seat_spoke(&host, place).expect("no descriptors or memory are short");
+        let asked = Instant::now();
+        while host.state().seats[&place].control.is_some() {
+            assert!(asked.elapsed() < LONG, "it would wait for ever");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Nor does anybody watch it any more.
+        host.look_again();
+        while let Some(packet) = theirs.recv().expect("the end") {
+            assert_eq!(packet.bytes, b"full");
+        }
+        assert_eq!(host.registry.count_of(claim.holder), 0);
+        let seat = host.state().seats.remove(&place);
+        drop(seat);
+        host.roster.clear(claim.holder);
     }
 }

@@ -296,6 +296,11 @@ impl ToHost {
 }
 
 impl FromHost {
+    /// What the operating system said.
+    pub(crate) fn failed(error: &std::io::Error) -> FromHost {
+        FromHost::Failed { errno: error.raw_os_error().unwrap_or(0) }
+    }
+
     /// As a packet.
     pub fn encode(&self) -> Vec<u8> {
         match self {

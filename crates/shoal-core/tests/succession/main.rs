@@ -21,6 +21,8 @@ use shoal_sys::process::{Signal, pidfd_kill, pidfd_open};
 const MEMBER: &str = "SHOAL_TEST_MEMBER";
 const LEN: u64 = 100_000;
 const LONG: Option<Duration> = Some(Duration::from_secs(50));
+/// A member that is there for longer hangs.
+const TOO_LONG: Duration = Duration::from_secs(200);
 /// What answers begin with, as the test's harness says other things.
 const MARK: &str = "@";
 
@@ -71,6 +73,11 @@ fn a_member_acts() {
     if std::env::var(MEMBER).is_err() {
         return;
     }
+    // Who waits for ever fails the test, and does not stop it.
+    std::thread::spawn(|| {
+        std::thread::sleep(TOO_LONG);
+        std::process::abort();
+    });
     let mut queue: Option<Queue> = None;
     for line in std::io::stdin().lines() {
         let line = line.expect("read");
@@ -95,6 +102,11 @@ fn a_member_acts() {
             // Needs a segment of its own.
             "grow" => opened().heap().allocate(20 << 20).expect("memory").len().to_string(),
             "starve" => short::starve(),
+            "crowd" => short::crowd(),
+            "relieve" => short::relieve(),
+            "visit" => short::visit(rest),
+            "ask" => short::ask(opened()),
+            "segments" => opened().heap().usage(|_| None).segments.to_string(),
             other => panic!("no verb is called {other}"),
         };
         println!("{MARK}{answer}");
