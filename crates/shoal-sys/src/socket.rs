@@ -19,6 +19,9 @@ pub const MAX_BYTES: usize = 64 * 1024;
 /// The most descriptors a packet can carry: the kernel's own limit (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 253;
 
+/// The error's number when a packet can't be sent as too many descriptors of this user are on their way already.
+pub const TOO_MANY_UNDER_WAY: i32 = libc::ETOOMANYREFS;
+
 /// The longest name of an abstract socket, in bytes.
 pub const MAX_NAME: usize = 107;
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -44,6 +45,10 @@ pub const LAST_WORD: Signal = Signal::STKFLT;
 
 /// With more workers than these their standard streams are not listened to.
 const MOST_HEARD: usize = 128;
+
+/// No more workers are asked for at once. A zygote that imports reads nothing meanwhile, and the descriptors that lie there for
+/// it count against the user's limit of open files, mostly 1024: eight for each worker.
+const MOST_ON_THEIR_WAY: usize = 64;
 
 /// How to start a zygote: a program that calls `Zygote::new` on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,10 +281,23 @@ impl Host {
             state.start_zygote()?;
             self.notifier.notify();
         }
+        drop(state);
         for what in preload {
-            if state.preloaded.insert(what.clone()) {
-                state.tell_zygote(&ToZygote::Preload(what.clone()), &[])?;
+            while let Err(error) = self.tell_to_preload(what) {
+                match error {
+                    Error::Os(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(MOMENT),
+                    error => return Err(error),
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn tell_to_preload(&self, what: &[u8]) -> Result<()> {
+        let mut state = self.state();
+        if !state.preloaded.contains(what) {
+            state.tell_zygote(&ToZygote::Preload(what.to_vec()), &[])?;
+            state.preloaded.insert(what.to_vec());
         }
         Ok(())
     }
@@ -303,6 +321,9 @@ impl Host {
         voice: &PoolVoice,
     ) -> Result<()> {
         let mut state = self.state();
+        if state.on_their_way() >= MOST_ON_THEIR_WAY {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
         let (ours, theirs) = Seqpacket::pair()?;
         let theirs = theirs.into_fd();
         let reports = voice.voice.expect_reports()?;
@@ -334,6 +355,11 @@ impl Host {
         crash::point("client: asked");
         self.notifier.notify();
         Ok(())
+    }
+
+    /// Whether workers are on their way, which take what is short now and give it back when they are there.
+    pub(crate) fn is_forking(&self) -> bool {
+        self.state().on_their_way() > 0
     }
 
     /// Calls `then`, once, when `fd` is readable: on the supervisor's thread, where it must not block.

@@ -142,26 +142,37 @@ impl State {
         let (ours, theirs) = Seqpacket::pair()?;
         let child = process::spawn_with_stdin(&launch.program, &launch.args, &launch.envs, theirs.into_fd())
             .map_err(|error| Error::CannotStart(format!("{}: {error}", launch.program.to_string_lossy())))?;
-        self.zygote = Some(ZygoteLink { socket: Arc::new(ours), child, ready: false });
-        for what in self.preloaded.clone() {
-            self.tell_zygote(&ToZygote::Preload(what), &[])?;
+        let socket = Arc::new(ours);
+        self.zygote = Some(ZygoteLink { socket: socket.clone(), child, ready: false });
+        for what in &self.preloaded {
+            // The queue is empty: nobody waits for what a zygote is at.
+            heard(socket.send(&ToZygote::Preload(what.clone()).encode(), &[]))?;
         }
         Ok(())
     }
 
+    /// Never waits, as everybody would wait for the lock on this: a zygote may be stopped, or import for minutes. If too much
+    /// lies there that it has not read, that is `WouldBlock`.
     pub(super) fn tell_zygote(&mut self, message: &ToZygote, fds: &[BorrowedFd<'_>]) -> Result<()> {
         if self.zygote.is_none() {
             self.start_zygote()?;
         }
         let zygote = self.zygote.as_ref().expect("just started");
-        match zygote.socket.send(&message.encode(), fds) {
-            // It has just died: the supervisor sees the end of its socket, and asks anew for all that it owed.
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(())
-            }
-            sent => Ok(sent?),
+        heard(zygote.socket.try_send(&message.encode(), fds))
+    }
+
+    /// Workers that were asked for, and are not there yet.
+    pub(super) fn on_their_way(&self) -> usize {
+        self.seats.values().filter(|seat| seat.pid == 0).count()
+    }
+}
+
+fn heard(sent: std::io::Result<()>) -> Result<()> {
+    match sent {
+        // It has just died: the supervisor sees the end of its socket, and asks anew for all that it owed.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {
+            Ok(())
         }
+        sent => Ok(sent?),
     }
 }

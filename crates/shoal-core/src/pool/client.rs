@@ -217,7 +217,7 @@ impl Pool {
         std::thread::Builder::new().name("shoal-collect".into()).spawn(move || shared.collect_for_nobody())?;
         for worker in 0..config.workers as u16 {
             let place = Seat { pool: pool.0.number, worker, epoch: 0 };
-            pool.0.ask_for(place).inspect_err(|_| pool.0.expect_only(worker))?;
+            pool.0.ask_at_first(place).inspect_err(|_| pool.0.expect_only(worker))?;
         }
         Ok(pool)
     }

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use shoal_sys::poll;
 use shoal_sys::process::{self, Exit, Signal};
-use shoal_sys::socket::Seqpacket;
+use shoal_sys::socket::{Seqpacket, TOO_MANY_UNDER_WAY};
 
 use super::messages::{FromZygote, Place, ToZygote};
 use super::worker::Seat;
@@ -71,6 +71,8 @@ impl Zygote {
         match self.socket.send(&message.encode(), &fds) {
             // The client has gone; `next_request` will see the end of the socket.
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            // The client opens one by the process's number.
+            Err(error) if fd.is_some() && error.raw_os_error() == Some(TOO_MANY_UNDER_WAY) => self.tell(message, None),
             sent => Ok(sent?),
         }
     }

@@ -55,7 +55,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == ALONE) {
         let name = arguments.get(2).map_or("", String::as_str);
-        let roles = tests.into_iter().chain([ends::KILLED_CLIENT]);
+        let roles = tests.into_iter().chain([ends::KILLED_CLIENT, starts::ORDINARY_CLIENT]);
         #[cfg(feature = "crash-points")]
         let roles = roles.chain([points::VICTIM]);
         let mut roles = roles;

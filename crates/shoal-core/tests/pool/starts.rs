@@ -1,12 +1,16 @@
 //! Pools that cannot start.
 
+use std::os::unix::process::CommandExt;
+
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use shoal_core::domain::host::Host;
 use shoal_core::error::Error;
 use shoal_core::pool::client::{Config, Pool};
 use shoal_core::pool::tasks::{Outcome, Reply, TaskCell};
 
-use crate::Test;
 use crate::client::{Client, config};
 use crate::functions::REFUSE;
+use crate::{Test, alone};
 
 /// The tests.
 pub const TESTS: &[Test] = &[
@@ -16,7 +20,28 @@ pub const TESTS: &[Test] = &[
     ("workers_that_end_before_they_are_ready_are_given_up", workers_that_end_before_they_are_ready_are_given_up),
     ("a_pool_that_could_not_start_leaves_the_next_alone", a_pool_that_could_not_start_leaves_the_next_alone),
     ("a_pool_has_from_one_to_500_workers", a_pool_has_from_one_to_500_workers),
+    ("nobody_waits_for_a_zygote_that_does_not_read", nobody_waits_for_a_zygote_that_does_not_read),
+    ("an_ordinary_user_has_more_workers_than_can_be_asked_for_at_once", || {
+        let mut command = alone(ORDINARY_CLIENT.0);
+        if geteuid().is_root() {
+            command.uid(NOBODY);
+        }
+        assert!(command.status().expect("it starts").success());
+    }),
 ];
+
+/// The client of the last test, a process of its own.
+pub const ORDINARY_CLIENT: Test = ("an_ordinary_client", an_ordinary_client);
+/// Somebody with no rights of root: the kernel lets that one send as many descriptors as it likes.
+const NOBODY: u32 = 65534;
+
+/// Such a pool whose zygote is a script, followed by the command of the real one.
+fn scripted(workers: usize, script: &str) -> Config {
+    let mut config = config(workers);
+    let real = std::mem::replace(&mut config.launch.program, "/bin/sh".into());
+    config.launch.args.splice(0..0, ["-c".into(), script.into(), "zygote".into(), real]);
+    config
+}
 
 fn program(name: &str) -> Config {
     let mut config = config(2);
@@ -101,4 +126,24 @@ fn a_pool_has_from_one_to_500_workers() {
         let refused = Pool::new(&config(workers));
         assert!(matches!(refused, Err(Error::Workers { asked, most: 500 }) if asked == workers), "{workers}");
     }
+}
+
+fn nobody_waits_for_a_zygote_that_does_not_read() {
+    // As long as this process is there.
+    let deaf = scripted(400, "while kill -0 $PPID 2> /dev/null; do sleep 1; done");
+    let client = Client { pool: Pool::new(&deaf).expect("started in the background") };
+    let host = Host::existing().expect("there is one");
+    // Would wait for whoever has it locked.
+    host.usage();
+    assert!(client.pool.is_starting());
+    client.pool.terminate();
+}
+
+fn an_ordinary_client() {
+    let now = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(220), ..now }).expect("a lower limit");
+    // Nothing is read until all have been asked for.
+    let client = Client { pool: Pool::new(&scripted(40, "sleep 1; exec \"$@\"")).expect("it can wait for some") };
+    client.wait("the workers", || client.pids().len() == 40);
+    assert_eq!(client.result("echo", b"well"), b"well");
 }

@@ -3,17 +3,25 @@
 //! Descriptors, processes and memory may be short for a moment. So a worker that can't be had now is asked for again, a
 //! little later, and the tasks wait meanwhile; unless that fails too often in a row.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use shoal_sys::socket::TOO_MANY_UNDER_WAY;
+
 use super::{Core, Crew, Shared, State, lock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pool::messages::Place as Seat;
 
 /// How often in a row workers may end before they are ready, or not be had at all, until the pool is given up.
 pub(super) const START_TRIES: u32 = 99;
 /// How long until a worker that could not be had is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether it is because of others that are on their way.
+fn is_crowded(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(TOO_MANY_UNDER_WAY)
+}
 
 impl Shared {
     /// Whether there may be work for another worker.
@@ -35,18 +43,31 @@ impl Shared {
         lock(&self.core).crew[usize::from(workers)..].fill(Crew::Gone);
     }
 
+    /// Asks for a worker of a new pool; later, if just too many are on their way.
+    pub(super) fn ask_at_first(&self, seat: Seat) -> Result<()> {
+        match self.ask_for(seat) {
+            Err(Error::Os(error)) if is_crowded(&error) && self.host.is_forking() => {
+                self.start_later(&mut lock(&self.core), seat);
+                Ok(())
+            }
+            asked => asked,
+        }
+    }
+
     /// Asks for a worker; again later, if it can't be had: then `false`.
     pub(super) fn start(&self, seat: Seat) -> bool {
         let Err(error) = self.ask_for(seat) else { return true };
+        // While others are on their way it may be they who take what is short.
+        let crowded = self.host.is_forking();
         let hopeless = {
             let mut core = lock(&self.core);
             // However many can't be had at one moment, they count as one that failed.
             let now = Instant::now();
-            if core.failed_at.is_none_or(|at| now - at >= PAUSE) {
+            if !crowded && core.failed_at.is_none_or(|at| now - at >= PAUSE) {
                 core.failed_starts += 1;
                 core.failed_at = Some(now);
             }
-            let hopeless = core.failed_starts >= START_TRIES;
+            let hopeless = !crowded && core.failed_starts >= START_TRIES;
             if hopeless || !self.wants_workers(&core) {
                 core.crew[usize::from(seat.worker)] = Crew::Gone;
             } else {
