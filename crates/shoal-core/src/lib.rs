@@ -7,6 +7,8 @@
 //! - [`pool`]: tasks, rings, workers
 //! - [`crash`]: where tests kill
 
+#[cfg(not(loom))]
+mod aside;
 pub mod crash;
 #[cfg(not(loom))]
 pub mod domain;

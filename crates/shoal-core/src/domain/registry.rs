@@ -10,6 +10,7 @@ use shoal_sys::socket::Seqpacket;
 use super::adopted::Adopted;
 use super::guest::Member;
 use super::host::Host;
+use crate::aside;
 use crate::crash;
 use crate::error::{Error, Limit, Result};
 use crate::memory::heap::{Branch, Heap, Source};
@@ -134,7 +135,7 @@ impl Registry {
         let adopted = Adopted::default();
         for orphan in segments.values().filter(|made| made.owner.is_none()) {
             if let Err(error) = adopted.adopt(heap, &orphan.segment) {
-                eprintln!("shoal: what lies in queues of the dead: {error}");
+                aside::say(format_args!("what lies in queues of the dead: {error}"));
             }
         }
         crash::point("follow: adopted");
@@ -203,7 +204,7 @@ impl Registry {
                     // Should this host end, it lives on only with those who have mapped it.
                     static TOLD: Once = Once::new();
                     TOLD.call_once(|| {
-                        eprintln!("shoal: some memory can't be kept for when this process has ended: {error}")
+                        aside::say(format_args!("some memory can't be kept for when this process has ended: {error}"))
                     });
                 }
                 crash::point("segment: kept");
@@ -226,7 +227,7 @@ impl Registry {
     fn take_out(&self, ids: &[u32]) {
         if let Err(error) = self.vault.remove(self.roster.vault(), ids) {
             // It takes memory for longer than it should, until another change of that drawer.
-            eprintln!("shoal: segments {ids:?} are still kept: {error}");
+            aside::say(format_args!("segments {ids:?} are still kept: {error}"));
         }
     }
 

@@ -16,6 +16,7 @@ use shoal_sys::socket::{Listener, Seqpacket};
 use super::guest::{Member, Way, broker_name, connect, hear};
 use super::host::Host;
 use super::supervisor;
+use crate::aside;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
@@ -96,7 +97,7 @@ fn seek(member: &Member, heap: &'static Arc<Heap>, before: Option<&Watched>) {
             match Host::take_over(heap, &member.roster, broker.clone()) {
                 Ok(host) => return member.found(Way::Here(host)),
                 // No descriptors, no memory. Somebody else may have some.
-                Err(error) => eprintln!("shoal: can't take over from the host that has ended: {error}"),
+                Err(error) => aside::say(format_args!("can't take over from the host that has ended: {error}")),
             }
             // Before the name is free: nobody follows a host that is alive.
             member.roster.set_host(former);

@@ -20,6 +20,7 @@ use super::registry::Budget;
 use super::state::Link;
 use super::voice::{Stream, Voice};
 use super::words;
+use crate::aside;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::memory::roster::Claim;
@@ -66,7 +67,7 @@ pub(super) fn run(host: &Arc<Host>) {
         if let Err(error) = turn(host, &mut chores) {
             // Only the exhaustion of descriptors or memory gets here. What was asked for stays in the sockets: again,
             // a little later.
-            eprintln!("shoal: supervisor: {error}");
+            aside::say(format_args!("supervisor: {error}"));
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -339,7 +340,7 @@ pub(super) fn give_back(host: &Arc<Host>, holder: u16) {
     crash::point("death: orphaned");
     if let Err(error) = recovered {
         // It keeps memory; nothing else is lost by it.
-        eprintln!("shoal: supervisor: what lies in queues of holder {holder}: {error}");
+        aside::say(format_args!("supervisor: what lies in queues of holder {holder}: {error}"));
     }
     host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
     crash::point("death: given back");

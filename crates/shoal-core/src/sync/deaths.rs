@@ -4,6 +4,7 @@ use super::barrier::Barrier;
 use super::condition::Condition;
 use super::semaphore::Semaphore;
 use super::{event, lock, rlock};
+use crate::aside;
 use crate::error::Result;
 use crate::memory::lease::{Entry, Kind};
 use crate::memory::segment::Segment;
@@ -27,6 +28,6 @@ pub(crate) fn tell(segment: &Segment, entry: &Entry, kind: Kind, dead: u16) {
     };
     if let Err(error) = told {
         // Somebody has written over the table, or there is no memory to map the block in.
-        eprintln!("shoal: after a death: {error}");
+        aside::say(format_args!("after a death: {error}"));
     }
 }
