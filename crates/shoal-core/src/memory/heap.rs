@@ -19,6 +19,7 @@ use super::handle::Address;
 use super::lease::{Entry, Kind};
 use super::roster::Claim;
 use super::segment::Segment;
+use crate::crash;
 use crate::domain::stand_in;
 use crate::error::{Error, Result};
 use crate::queue;
@@ -224,9 +225,8 @@ impl Heap {
         let piece = arena.cut(&*self.books().source, len, true)?;
         let (segment, index) = arena.line(piece);
         // Before the arena is unlocked: a sweep must not meet a line that is half opened.
-        let generation = segment.entries()[index as usize].open(Kind::Block, piece.offset, len, self.me());
+        let lease = self.open(segment, index, Kind::Block, (piece.offset, len));
         self.unlock(arena);
-        let lease = self.register(segment, index, generation, (piece.offset, len));
         lease.0.segment.address(piece.offset, len)?;
         Ok(lease)
     }
@@ -240,9 +240,8 @@ impl Heap {
     pub fn allocate_room(self: &Arc<Heap>, kind: Kind, room: u64) -> Result<Lease> {
         let mut arena = lock(&self.books().arena);
         let (segment, index, offset) = arena.cell(&*self.books().source, room)?;
-        let generation = segment.entries()[index as usize].open(kind, offset, room, self.me());
+        let lease = self.open(segment, index, kind, (offset, room));
         self.unlock(arena);
-        let lease = self.register(segment, index, generation, (offset, room));
         if room > 0 {
             lease.address()?;
         }
@@ -312,10 +311,15 @@ impl Heap {
         released
     }
 
-    fn register(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, generation: u32, bytes: (u64, u64)) -> Lease {
+    /// The first lease on what a line of the own arena describes from now on.
+    fn open(self: &Arc<Heap>, segment: Arc<Segment>, index: u32, kind: Kind, (offset, len): (u64, u64)) -> Lease {
         let place = key(segment.id(), index);
-        let lease = Arc::new(Leased::new(self.clone(), segment, index, generation, bytes));
-        lock(&self.books().held).insert(place, Arc::downgrade(&lease));
+        // Over both: another thread that tries a handle of the line's former life would take the bit for its own, and clear it.
+        let mut held = lock(&self.books().held);
+        let generation = segment.entries()[index as usize].open(kind, offset, len, self.me());
+        crash::point("heap: opened");
+        let lease = Arc::new(Leased::new(self.clone(), segment, index, generation, (offset, len)));
+        held.insert(place, Arc::downgrade(&lease));
         Lease(lease)
     }
 

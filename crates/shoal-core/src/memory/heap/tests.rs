@@ -255,3 +255,31 @@ fn a_limit_that_is_lowered_is_heard_of_when_pages_are_fetched() {
     let block = heap.allocate(100 * MIB).expect("memory");
     fill(&block, 1);
 }
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_handle_of_a_lines_former_life_does_no_harm_to_who_opens_it_anew() {
+    let (_machine, heap) = machine(u64::MAX);
+    let former = heap.allocate(MIB).expect("memory").id();
+    let (other, taken) = (heap.clone(), Arc::new(Mutex::new(None)));
+    let taker = taken.clone();
+    crate::crash::on_this_thread(move |point| {
+        if point == "heap: opened" {
+            let other = other.clone();
+            let (done, told) = std::sync::mpsc::channel();
+            *lock(&taker) = Some(std::thread::spawn(move || {
+                let gone = matches!(other.take(former), Err(Error::Gone));
+                let _nobody_waits = done.send(());
+                gone
+            }));
+            // It may have to wait until this goes on.
+            let _waits = told.recv_timeout(Duration::from_millis(100));
+        }
+    });
+    let block = heap.allocate(MIB).expect("memory");
+    let id = block.id();
+    assert_eq!((id.segment, id.entry), (former.segment, former.entry), "the same line");
+    let taker = lock(&taken).take().expect("it was opened");
+    assert!(taker.join().expect("ends"));
+    assert!(block.0.entry().held_by(heap.me()), "another's block would lie there soon");
+}
