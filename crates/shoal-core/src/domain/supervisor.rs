@@ -342,7 +342,7 @@ pub(super) fn give_back(host: &Arc<Host>, holder: u16) {
         // It keeps memory; nothing else is lost by it.
         aside::say(format_args!("supervisor: what lies in queues of holder {holder}: {error}"));
     }
-    host.heap().give_back_all(holder, |segment, entry, kind| deaths::tell(segment, entry, kind, holder));
+    host.heap().give_back_all(holder, |lease, kind| deaths::tell(lease, kind, holder));
     crash::point("death: given back");
     host.registry.bury(host.heap());
     crash::point("death: buried");

@@ -82,7 +82,7 @@ fn use_all(heap: &Arc<Heap>, segment: &Segment, map: &Mapping, ids: &[BlockId]) 
 /// What the host does when a process has ended, with what that has left.
 fn clean_up(heap: &Arc<Heap>) {
     let _ = (queue::recover(heap, 5), heap.usage(|_| None));
-    heap.give_back_all(5, |segment, entry, kind| crate::sync::deaths::tell(segment, entry, kind, 5));
+    heap.give_back_all(5, |lease, kind| crate::sync::deaths::tell(lease, kind, 5));
 }
 
 proptest! {

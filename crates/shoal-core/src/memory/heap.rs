@@ -356,14 +356,21 @@ impl Heap {
 
     /// Gives back everything that the dead process `holder` held in the segments mapped here, and has `abandon` look at each
     /// thing that somebody holds, for what its death means there. The one function that cleans up after a death.
-    pub fn give_back_all(&self, holder: u16, mut abandon: impl FnMut(&Segment, &Entry, Kind)) {
+    pub fn give_back_all(self: &Arc<Heap>, holder: u16, mut abandon: impl FnMut(&Lease, Kind)) {
         let segments = self.segments();
         for segment in segments {
             for (index, entry) in segment.used_entries().iter().enumerate() {
                 let Some(kind) = entry.kind() else { continue };
                 // Not just what it held: it may have been woken to take a lock, and died first.
-                if entry.held() {
-                    abandon(&segment, entry, kind);
+                if kind.is_waited_for() && entry.held() {
+                    crash::point("death: one that is held");
+                    let id = BlockId { segment: segment.id(), entry: index as u32, generation: entry.generation() };
+                    // With a lease: its last holder may let go just now, and another block lie there.
+                    if let Ok(lease) = self.take(id)
+                        && lease.kind() == Some(kind)
+                    {
+                        abandon(&lease, kind);
+                    }
                 }
                 entry.give_back(holder);
                 // Also what it let go of itself: it may have died before it told the owner.

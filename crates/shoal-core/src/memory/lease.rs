@@ -81,6 +81,15 @@ pub enum Kind {
 pub const IN_QUEUE: u16 = crate::sync::bits::CAPACITY as u16 - 1;
 
 impl Kind {
+    /// Whether processes wait for it, and have to hear of each other's end.
+    pub fn is_waited_for(self) -> bool {
+        match self {
+            Kind::Lock | Kind::RLock | Kind::Event | Kind::Semaphore | Kind::Condition | Kind::Barrier => true,
+            // Queues and what lies in them come first: see `queue::recover`.
+            Kind::Block | Kind::Cell | Kind::Value | Kind::Queue | Kind::Envelope => false,
+        }
+    }
+
     /// The kind behind a number read from shared memory.
     pub fn from_u32(number: u32) -> Option<Kind> {
         let locks = [Kind::Lock, Kind::RLock, Kind::Event, Kind::Semaphore, Kind::Condition, Kind::Barrier];
@@ -214,6 +223,11 @@ impl Entry {
     /// Who has a lease.
     pub fn holders(&self) -> impl Iterator<Item = u16> + '_ {
         self.holders.members()
+    }
+
+    /// Which life of the line this is, or was, if it is just being closed.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire) & !1
     }
 
     /// What it describes.

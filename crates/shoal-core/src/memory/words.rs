@@ -29,6 +29,13 @@ impl Segment {
     }
 }
 
+impl Lease {
+    /// The words of its block.
+    pub(crate) fn words<T: Words>(&self) -> Result<&T> {
+        self.segment().words(self.offset())
+    }
+}
+
 /// A lease on such a block, which derefs to its words.
 #[derive(Clone, Debug)]
 pub struct Shared<T> {
@@ -47,7 +54,7 @@ impl<T: Words> Shared<T> {
         if lease.len() < size_of::<T>() as u64 {
             return Err(Error::Damaged("handle"));
         }
-        let words = NonNull::from(lease.segment().words::<T>(lease.offset())?);
+        let words = NonNull::from(lease.words::<T>()?);
         Ok(Shared { lease, words })
     }
 

@@ -6,24 +6,22 @@ use super::semaphore::Semaphore;
 use super::{event, lock, rlock};
 use crate::aside;
 use crate::error::Result;
-use crate::memory::lease::{Entry, Kind};
-use crate::memory::segment::Segment;
+use crate::memory::heap::Lease;
+use crate::memory::lease::Kind;
 
-/// Process `dead` has died: tells the thing in `entry`, which somebody holds.
-pub(crate) fn tell(segment: &Segment, entry: &Entry, kind: Kind, dead: u16) {
-    let cell = entry.cell();
+/// Process `dead` has died: tells the thing of that kind, on which the caller has a lease.
+pub(crate) fn tell(lease: &Lease, kind: Kind, dead: u16) {
+    let cell = lease.cell();
     match kind {
         Kind::Lock => lock::abandon(cell, dead),
         Kind::RLock => rlock::abandon(cell, dead),
         Kind::Event => event::stir(cell),
-        Kind::Block | Kind::Cell | Kind::Value | Kind::Semaphore | Kind::Condition | Kind::Barrier => {}
-        // Those come first: see `queue::recover`.
-        Kind::Queue | Kind::Envelope => {}
+        _ => {}
     }
     let told: Result<()> = match kind {
-        Kind::Semaphore => segment.words(entry.offset()).map(|held| Semaphore::new(cell, held).abandon(dead)),
-        Kind::Condition => segment.words(entry.offset()).map(|words| Condition::new(cell, words).abandon(dead)),
-        Kind::Barrier => segment.words(entry.offset()).map(|inside| Barrier::new(cell, inside).abandon(dead)),
+        Kind::Semaphore => lease.words().map(|held| Semaphore::new(cell, held).abandon(dead)),
+        Kind::Condition => lease.words().map(|words| Condition::new(cell, words).abandon(dead)),
+        Kind::Barrier => lease.words().map(|inside| Barrier::new(cell, inside).abandon(dead)),
         _ => Ok(()),
     };
     if let Err(error) = told {

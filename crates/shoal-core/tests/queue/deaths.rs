@@ -153,7 +153,7 @@ impl Scene {
 fn clean_up(machine: &Machine, process: &Process, dead: u16) {
     machine.map_all(process);
     queue::recover(&process.heap, dead).expect("all is sound");
-    process.heap.give_back_all(dead, |_, _, _| ());
+    process.heap.give_back_all(dead, |_, _| ());
 }
 
 #[test]

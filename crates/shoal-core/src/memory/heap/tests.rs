@@ -128,7 +128,7 @@ fn who_dies_before_it_marks_a_block_leaks_nothing() {
     std::mem::forget(lease);
     lock(&owner.books().arena).sweep();
     assert_eq!(used(&owner), MIB, "nobody knows yet");
-    owner.give_back_all(1, |_, _, _| ());
+    owner.give_back_all(1, |_, _| ());
     lock(&owner.books().arena).sweep();
     assert_eq!(used(&owner), 0);
 }
@@ -282,4 +282,27 @@ fn a_handle_of_a_lines_former_life_does_no_harm_to_who_opens_it_anew() {
     let taker = lock(&taken).take().expect("it was opened");
     assert!(taker.join().expect("ends"));
     assert!(block.0.entry().held_by(heap.me()), "another's block would lie there soon");
+}
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn of_a_death_nothing_is_told_that_has_become_another_meanwhile() {
+    let (machine, owner) = machine(u64::MAX);
+    let host = member(&machine, 1);
+    let former = owner.allocate(MIB).expect("memory");
+    former.become_kind(Kind::Condition);
+    let id = former.id();
+    host.segment(id.segment).expect("mapped");
+    let (mut former, latter) = (Some(former), Arc::new(Mutex::new(None)));
+    let opened = latter.clone();
+    crate::crash::on_this_thread(move |point| {
+        if point == "death: one that is held" {
+            drop(former.take());
+            let block = owner.allocate(MIB).expect("memory");
+            assert_eq!(block.id().entry, id.entry, "the same line");
+            *lock(&opened) = Some(block);
+        }
+    });
+    host.give_back_all(2, |_, _| panic!("a user's block is told of a death"));
+    assert!(lock(&latter).take().is_some());
 }
