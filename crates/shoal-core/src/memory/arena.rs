@@ -195,6 +195,11 @@ impl Arena {
         table.free.push(index);
     }
 
+    /// Rooms that were left and could not be cleared.
+    pub(super) fn clear_later(&mut self, left: Vec<(Arc<Segment>, u32)>) {
+        self.aftermath.left.extend(left);
+    }
+
     /// An envelope just written holds these as long as it is open.
     pub(super) fn enclose(&mut self, segment: u32, index: u32, leases: Vec<Lease>) {
         self.enclosed.insert(key(segment, index), leases);

@@ -261,11 +261,18 @@ impl Heap {
         let news = arena.has_news();
         drop(arena);
         added.iter().for_each(|segment| self.know(segment));
+        let mut again = vec![];
         for (segment, index) in left {
-            // What can't be had to be cleared is left as it is: only a process that has no descriptors gets here.
-            if queue::clear(self, &segment, index).is_ok_and(|cleared| cleared) {
-                lock(&self.books().arena).vacate(segment.id(), index);
+            match queue::clear(self, &segment, index) {
+                Ok(true) => lock(&self.books().arena).vacate(segment.id(), index),
+                // No descriptors or memory are left to look at what lies in it: at the next change they may be.
+                Err(Error::Os(_) | Error::Host(_) | Error::OutOfSharedMemory { .. }) => again.push((segment, index)),
+                // Somebody else is about it, or has written over it.
+                Ok(false) | Err(_) => {}
             }
+        }
+        if !again.is_empty() {
+            lock(&self.books().arena).clear_later(again);
         }
         drop(parting);
         if news {

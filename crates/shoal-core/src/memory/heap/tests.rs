@@ -6,6 +6,7 @@ use super::*;
 use crate::error::Limit;
 use crate::memory::arena::LOOK;
 use crate::memory::segment::GRANULE;
+use crate::queue::{Item, Put, Queue};
 
 const MIB: u64 = 1 << 20;
 
@@ -15,6 +16,8 @@ struct Machine {
     segments: Mutex<Vec<Arc<Segment>>>,
     limit: AtomicU64,
     told: AtomicU32,
+    /// Whether nothing can be opened, as if there were no descriptors.
+    is_short: AtomicBool,
 }
 
 impl Machine {
@@ -46,6 +49,9 @@ impl Source for Of {
     }
 
     fn open(&self, id: u32) -> Result<Arc<Segment>> {
+        if self.0.is_short.load(Ordering::Relaxed) {
+            return Err(Error::Os(std::io::ErrorKind::Other.into()));
+        }
         // Another mapping, as in another process.
         let fd = lock(&self.0.segments).get(id as usize).ok_or(Error::Gone)?.fd().try_clone_to_owned()?;
         Ok(Arc::new(Segment::open(id, fd)?))
@@ -254,6 +260,27 @@ fn a_limit_that_is_lowered_is_heard_of_when_pages_are_fetched() {
     machine.limit.store(u64::MAX, Ordering::Relaxed);
     let block = heap.allocate(100 * MIB).expect("memory");
     fill(&block, 1);
+}
+
+#[test]
+fn a_queue_that_can_not_be_cleared_when_it_is_left_is_cleared_later() {
+    let (machine, owner) = machine(u64::MAX);
+    let other = member(&machine, 1);
+    let queue = Queue::new(&owner, 0).expect("memory");
+    let id = queue.lease().id();
+    let theirs = Queue::open(other.take(id).expect("there")).expect("a queue");
+    let item = Item::new(&other, b"item", vec![]).expect("memory");
+    assert_eq!(theirs.put(&item, None).expect("put"), Put::Done);
+    drop((item, theirs));
+    let kind = || owner.segment(id.segment).expect("its own").entries()[id.entry as usize].kind();
+    // What lies in it lies in the other's memory.
+    machine.is_short.store(true, Ordering::Relaxed);
+    drop(queue);
+    drop(owner.allocate(1).expect("its own memory"));
+    assert_eq!(kind(), Some(Kind::Queue), "it can't be cleared");
+    machine.is_short.store(false, Ordering::Relaxed);
+    drop(owner.allocate(1).expect("memory"));
+    assert_eq!(kind(), None);
 }
 
 #[cfg(feature = "crash-points")]
