@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_sys::poll::{Notifier, poll};
 use shoal_sys::process;
 use shoal_sys::socket::Seqpacket;
 
@@ -194,7 +195,12 @@ fn segment(answer: FromHost, fds: Vec<OwnedFd>) -> Result<Arc<Segment>> {
 }
 
 fn ask(socket: &Seqpacket, question: &ToHost) -> Result<(FromHost, Vec<OwnedFd>)> {
+    // Room for the descriptors of the answer, kept until that is there: what can't be received would stay with the host all
+    // the same, as long as this process is there.
+    let room: Vec<_> = (0..question.answer_brings()).map(|_| Notifier::new()).collect::<std::io::Result<_>>()?;
     socket.send(&question.encode(), &[])?;
+    while !poll(&[socket.as_fd()], None)?[0] {}
+    drop(room);
     hear(socket)
 }
 

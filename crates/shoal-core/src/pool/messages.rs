@@ -5,7 +5,7 @@
 use super::layout::MAX_WORKERS;
 use crate::error::{Error, Limit, Result};
 use crate::memory::lease::IN_QUEUE;
-use crate::memory::roster::Claim;
+use crate::memory::roster::{Claim, Roster};
 
 /// Who is to be forked: a worker's place in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ pub enum ToHost {
         /// The domain's secret.
         token: [u8; 16],
     },
-    /// A process that has its number already, from the one it was forked from. Not answered.
+    /// A process that has its number already: from the one it was forked from, or the host before.
     Return {
         /// The domain's secret.
         token: [u8; 16],
@@ -257,6 +257,15 @@ impl FromZygote {
 }
 
 impl ToHost {
+    /// How many descriptors come with the answer, if it is as hoped.
+    pub(crate) fn answer_brings(&self) -> usize {
+        match self {
+            Self::Hello { .. } => Roster::FDS,
+            Self::Create { .. } | Self::Open { .. } => 1,
+            Self::Return { .. } | Self::Forked { .. } | Self::Restore { .. } => 0,
+        }
+    }
+
     /// As a packet.
     pub fn encode(&self) -> Vec<u8> {
         match self {

@@ -95,6 +95,20 @@ fn who_asks_a_host_that_can_not_send_descriptors_is_told_so() {
 }
 
 #[test]
+fn who_has_no_descriptor_left_for_a_segment_does_not_have_one_made() {
+    let mut host = Member::new("");
+    let handle = host.does("make");
+    let mut guest = Member::opened("", &handle);
+    let segments = host.does("segments");
+    guest.does("starve");
+    for _ in 0..3 {
+        let asked = guest.does("ask");
+        assert!(asked.contains("open files"), "{asked}");
+    }
+    assert_eq!(host.does("segments"), segments);
+}
+
+#[test]
 fn who_can_not_follow_leaves_it_to_another() {
     let mut creator = Member::new("");
     let handle = creator.does("make");
