@@ -15,10 +15,10 @@ use super::registry::Local;
 use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::{Branch, Heap, Source};
+use crate::memory::lease::IN_QUEUE;
 use crate::memory::roster::{Claim, Roster};
 use crate::memory::segment::Segment;
 use crate::pool::messages::{FromHost, ToHost};
-use crate::sync::bits;
 
 /// How long who asks waits for a new host, if the old one has ended. It comes within milliseconds, unless there is no memory
 /// for it or the old one is not quite dead.
@@ -335,7 +335,7 @@ fn greet(address: &Address) -> Result<Arc<Heap>> {
             Ok(Heap::new(claim.holder, *address, Box::new(member)))
         }
         (FromHost::Refused, _) => Err(Error::Refused),
-        (FromHost::Full, _) => Err(Error::TooManyHolders(bits::CAPACITY)),
+        (FromHost::Full, _) => Err(Error::TooManyHolders(IN_QUEUE.into())),
         (FromHost::Failed { errno }, _) => Err(Error::Host(std::io::Error::from_raw_os_error(errno))),
         _ => Err(Error::Damaged("message")),
     }

@@ -28,11 +28,11 @@ use crate::error::{Error, Result};
 use crate::memory::handle::Address;
 use crate::memory::heap::PlainBlock;
 use crate::memory::heap::{HOST, Heap, Holder, Usage};
+use crate::memory::lease::IN_QUEUE;
 use crate::memory::roster::{Claim, Roster};
 use crate::pool::client::Shared;
 use crate::pool::layout::PoolMemory;
 use crate::pool::messages::{Place, ToZygote};
-use crate::sync::bits;
 
 /// How often to try again when memory is short,
 const TRIES: u32 = 10;
@@ -270,7 +270,7 @@ impl Host {
 
     /// A number for a new holder.
     pub(super) fn claim(&self) -> Result<Claim> {
-        self.roster.claim(self.pid).ok_or(Error::TooManyHolders(bits::CAPACITY))
+        self.roster.claim(self.pid).ok_or(Error::TooManyHolders(IN_QUEUE.into()))
     }
 
     /// Starts the zygote, if there is none yet, and asks it to get `preload` ready, if it has not yet.
