@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.shared.links import LinkWay
 from shoal.cluster.shared.proxies import Proxy, class_of, kind_of
 from shoal.cluster.shared.refs import Ref, here
-from shoal.cluster.shared.twins import Guest, Send
+from shoal.cluster.shared.twins import Guest, Send, raised
 from shoal.cluster.shared.ways import Way
 from shoal.errors import ShoalError
 
@@ -126,7 +127,17 @@ class Home:
             self._things, self._refs = {}, {}
 
     def hear(self, link: object, send: Send, message: tuple[Any, ...]) -> None:
-        """What a process at the other end of a link says. Does not wait."""
+        """What a process at the other end of a link says. Does not wait; and what fails is nobody else's affair."""
+        try:
+            self._heard(link, send, message)
+        except Exception as error:
+            if message[0] == "call":
+                send(("answer", *message[1:4], *raised(error)))
+                return
+            what = f"what another machine says ({message[0]}) is passed over"
+            print(f"shoal: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def _heard(self, link: object, send: Send, message: tuple[Any, ...]) -> None:
         what, name, *content = message
         if what in ("bar", "show", "write"):
             self._bars().hear(link, *message)

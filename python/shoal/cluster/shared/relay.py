@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from shoal import _engine
 from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.shared.parcels import flat
-from shoal.cluster.shared.ways import ERROR, LOCAL, Way, started
-from shoal.cluster.wire import pack
+from shoal.cluster.shared.twins import raised
+from shoal.cluster.shared.ways import LOCAL, Way, started
 from shoal.progress import door
 from shoal.queues import Queue, ShutDown, SimpleQueue
 
@@ -68,8 +68,8 @@ class Relay:
             return  # it has ended
         try:
             line.put(reply)
-        except MemoryError as error:  # then it is to hear of that
-            line.put((reply[0], ERROR, pack(error)[0], []))
+        except Exception as error:  # such as that there is no room: then it is to hear of that
+            line.put((reply[0], *raised(error)))
 
     def close(self) -> None:
         """The node's pool has ended."""
@@ -120,8 +120,17 @@ class Relay:
                 return
             except Exception as error:  # of one who died with what it names: the others count
                 messages = getattr(error, "got", [])
-            if items := [item for message in messages if (item := self._heard(*message)) is not None]:
+            if items := [item for message in messages if (item := self._passed(message)) is not None]:
                 self._send(*items)
+
+    def _passed(self, message: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """See `_heard`. What fails is the affair of who said it: all others of this node need this thread."""
+        try:
+            return self._heard(*message)
+        except Exception as error:
+            what = f"what a worker says ({message[0]}) is passed over"
+            print(f"shoal: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+            return None
 
     def _heard(self, what: str, name: bytes, *content: Any) -> tuple[Any, ...] | None:
         """What of it goes to the client."""
@@ -138,7 +147,7 @@ class Relay:
             try:
                 reply = question, LOCAL, getattr(self, f"_{what}")(*asked), []
             except Exception as error:
-                reply = question, ERROR, pack(error)[0], []
+                reply = question, *raised(error)
             self._reply(name, thread, reply)
             return None
         if what in ("call", "post") and content[2] == self.home.name:
@@ -175,21 +184,17 @@ class Relay:
         left = partial(self._left, name)
         try:
             process = os.pidfd_open(pid)
-        except ProcessLookupError:
+            try:
+                if started(pid) == since:
+                    _engine.when_readable(process, left)
+                else:
+                    left()  # the number is another's by now
+            finally:
+                os.close(process)
+        except (ProcessLookupError, FileNotFoundError):
             left()
-            return
-        except OSError as error:
+        except OSError as error:  # no descriptor is left
             print(f"shoal: the end of process {pid} will not be seen: {error}", file=sys.stderr)
-            return
-        try:
-            if started(pid) == since:
-                _engine.when_readable(process, left)
-            else:
-                left()  # the number is another's by now
-        except FileNotFoundError:
-            left()
-        finally:
-            os.close(process)
 
     def _left(self, name: bytes) -> None:
         try:

@@ -24,7 +24,7 @@ from shoal.errors import ShoalError
 if TYPE_CHECKING:
     from shoal.cluster.shared.homes import Home
 
-__all__ = ["Guest", "Send"]
+__all__ = ["Guest", "Send", "raised"]
 
 # In the place of the number of a question: what a thread was asked to do meanwhile is done.
 _ACTED = -1
@@ -91,12 +91,12 @@ class Twin:
 
     def ask(self, *question: Any) -> None:
         """Something is to be done, when all before it is."""
+        if not self._started:  # first, as it may fail: then nothing was asked
+            threading.Thread(target=self._run, name="shoal-twin", daemon=True).start()
+            self._started = True
         with self._lock:
             self._waiting += 1
-            started, self._started = self._started, True
         self.questions.put(question)
-        if not started:
-            threading.Thread(target=self._run, name="shoal-twin", daemon=True).start()
 
     def at_once(self, number: int, home: bytes, thing: int, operation: str, data: Any, frames: Any) -> bool:
         """Do something quick, if nothing is to be done before it, in the thread that has heard of it: to wake up this
@@ -104,11 +104,11 @@ class Twin:
         with self._lock:
             if self._waiting or self._ended:
                 return False
-        args = unpack(data, frames)
-        if operation == "acquire" and args:
-            return False
-        now = (args[0], False) if operation == "put" else (False,) if operation == "acquire" else args
         try:
+            args = unpack(data, frames)
+            if operation == "acquire" and args:
+                return False
+            now = (args[0], False) if operation == "put" else (False,) if operation == "acquire" else args
             target, owned = self._home.target(home, thing, operation)
             act = partial(_done, target, operation, now)
             value = self._engine.lend(act) if owned else act()
@@ -118,7 +118,7 @@ class Twin:
         except queue.Full:
             return False  # likewise
         except BaseException as error:
-            answer = _raised(error)
+            answer = raised(error)
         if number:
             self._answer(number, *answer)
         return True
@@ -168,7 +168,7 @@ class Twin:
             value = self._do(number, home, thing, operation, unpack(data, frames))
             return VALUE, *pack(value, f"what {operation} returned", _as_it_is)
         except BaseException as error:
-            return _raised(error)
+            return raised(error)
 
     def _do(self, number: int, home: bytes, thing: int, operation: str, args: tuple[Any, ...]) -> Any:
         if operation == "settle":
@@ -201,7 +201,8 @@ def _done(target: Any, operation: str, args: tuple[Any, ...]) -> Any:
         return value(*map(_local, args)) if callable(value) else value
 
 
-def _raised(error: BaseException) -> tuple[int, bytes, list[Any]]:
+def raised(error: BaseException) -> tuple[int, bytes, list[Any]]:
+    """The answer that it was raised; in words, if it can't travel."""
     try:
         return ERROR, *pack(error)
     except Exception:

@@ -1,0 +1,114 @@
+"""Shared things on nodes when something goes wrong with one operation: all else goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.cluster.shared import relay as relays
+from shoal.cluster.shared.relay import Relay
+from tests.pool.support import eventually
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: Any) -> Iterator[shoal.Pool]:
+    """A worker on each of two nodes."""
+    with shoal.Pool(1, cluster=cluster) as pool:
+        yield pool
+    pool.join()
+
+
+@pytest.fixture
+def passed() -> Iterator[tuple[Relay, list[Any]]]:
+    """A relay as a node has it, and what it sends to the client."""
+    sent: list[Any] = []
+    relay = Relay(lambda *items: sent.extend(items), lambda pid: True)
+    yield relay, sent
+    relay.close()
+
+
+# ---- what takes down nothing else ------------------------------------------------------------------------------------
+
+
+def never_arrives() -> Any:
+    """Pickles, and can't be unpickled."""
+
+    def fail() -> None:
+        raise ValueError("it does not like it here")
+
+    class Argument:
+        def __reduce__(self) -> Any:
+            return fail, ()
+
+    return Argument()
+
+
+def test_an_argument_that_can_not_be_unpacked_at_home_is_the_error_of_who_sent_it(pool: shoal.Pool) -> None:
+    here, go = shoal.Counter(), shoal.Event()
+    beside = pool.apply_async(go.wait)
+    there = pool.apply(shoal.Counter)
+    with pytest.raises(ValueError, match="it does not like it here"):
+        pool.apply(lambda: here.exchange(never_arrives()))
+    with pytest.raises(ValueError, match="it does not like it here"):
+        there.exchange(never_arrives())
+    assert there.add(2) == pool.apply(here.add, (2,))
+    go.set()
+    assert beside.get()
+
+
+def test_who_gets_no_twin_is_told_and_gets_one_later(pool: shoal.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get() -> Any:
+        try:
+            return items.get(timeout=60)
+        except RuntimeError as error:
+            return str(error)
+
+    def no_more(thread: threading.Thread) -> None:
+        if thread.name == "shoal-twin":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start, items = threading.Thread.start, shoal.Queue()
+    items.put("an item")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        # In a thread of its own, which has no twin yet.
+        assert pool.apply(in_a_thread, (get,)) == "can't start new thread"
+    assert pool.apply(in_a_thread, (get,)) == "an item"
+
+
+def in_a_thread(function: Any) -> Any:
+    """What it returns in a thread of its own."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError(errno.ESRCH, "gone"), OSError(errno.EMFILE, "too many")])
+def test_a_worker_whose_end_can_not_be_watched_is_no_end_of_the_others(
+    passed: Any, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(pid: int) -> str:
+        raise error
+
+    relay, sent = passed
+    monkeypatch.setattr(relays, "started", fail)
+    relay.up.put(("here", b"a worker", os.getpid(), "0"))
+    relay.up.put(("over", b"another", 1))
+    assert eventually(lambda: ("shared", "over", b"another", 1) in sent)
+
+
+def test_a_message_that_makes_no_sense_is_no_end_of_the_others(passed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    relay, sent = passed
+    relay.up.put(("line", b"a worker"))
+    relay.up.put(("over", b"another", 1))
+    assert eventually(lambda: ("shared", "over", b"another", 1) in sent)
+    assert "what a worker says (line) is passed over: ValueError" in capsys.readouterr().err
