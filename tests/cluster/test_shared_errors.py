@@ -112,3 +112,55 @@ def test_a_message_that_makes_no_sense_is_no_end_of_the_others(passed: Any, caps
     relay.up.put(("over", b"another", 1))
     assert eventually(lambda: ("shared", "over", b"another", 1) in sent)
     assert "what a worker says (line) is passed over: ValueError" in capsys.readouterr().err
+
+
+# ---- pools that come and go on the same nodes ------------------------------------------------------------------------
+
+
+def test_who_waits_by_the_link_of_a_pool_that_ends_is_told_whatever_other_pools_there_are(cluster: Any) -> None:
+    with shoal.Pool(1, cluster=cluster) as first, shoal.Pool(1, cluster=cluster) as second:
+        items, raised = first.apply(shoal.Queue), list[str]()
+
+        def wait() -> None:
+            try:
+                items.get()
+            except shoal.ShoalError as error:
+                raised.append(str(error))
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        assert eventually(lambda: second.map(lambda _: shoal.Lock(), range(4), chunksize=1))
+        first.terminate()
+        first.join()
+        waiting.join(60)
+        assert "its link has ended" in "".join(raised)
+
+
+def test_what_nodes_have_made_is_there_after_another_pool_on_them_has_ended(cluster: Any) -> None:
+    def use(items: Any) -> str:
+        items.put("from a task")
+        return str(items.get())
+
+    def made(pool: shoal.Pool) -> Any:
+        return pool.map(lambda _: shoal.Queue(), range(4), chunksize=1)
+
+    with shoal.Pool(1, cluster=cluster) as first:
+        before = made(first)
+        with shoal.Pool(1, cluster=cluster) as second:
+            used = made(second)
+            assert second.map(use, used, chunksize=1) == ["from a task"] * 4
+        second.join()
+        for items in (*before, *made(first)):
+            items.put("from here")
+            assert items.get() == "from here"
+            assert first.map(use, [items] * 2, chunksize=1) == ["from a task"] * 2
+        # As long as any pool is on a node, that is a home.
+        with shoal.Pool(1, cluster=cluster) as third:
+            third.apply(shoal.Lock)
+            held = made(third)
+            first.close()
+            first.join()
+            assert third.map(use, [*before, *held], chunksize=1) == ["from a task"] * 8
+            for items in (*before, *held):
+                items.put("from here")
+                assert items.get() == "from here"

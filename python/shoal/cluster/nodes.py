@@ -431,7 +431,7 @@ class Nodes:
         self._past.append((node, rows))
 
     def _on_shared(self, node: Linked, *message: Any) -> None:
-        self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message)
+        self._home.hear(node.link, lambda answer: node.link.send(("shared", *answer)), message, self)
 
     def _on_told(self, node: Linked, number: int, answer: Any) -> None:
         self._questions.told(number, answer)

@@ -43,13 +43,14 @@ class Home:
         self._guests: dict[bytes, tuple[object, Guest]] = {}
         self._uses: set[int] = set()
         self._drawn: Drawn | None = None
-        # The ways to nodes, which are homes, too, by what they are called: as homes, and in their answers.
-        self._nodes: dict[bytes, LinkWay] = {}
+        # The ways to nodes, which are homes, too, by what these are called: one for each pool, the oldest first. And
+        # the same ways by what they are called in answers.
+        self._nodes: dict[bytes, list[LinkWay]] = {}
         self._answers: dict[bytes, LinkWay] = {}
         # Of guests who have asked for something of a node's: the way back, and the nodes.
         self._passed: dict[bytes, tuple[object, Send, set[LinkWay]]] = {}
-        # In a node's process: the way for what is at home elsewhere.
-        self.upward: Way | None = None
+        # In a node's process: the ways for what is at home elsewhere, one for each pool.
+        self.upward: list[Way] = []
 
     # ---- as `Here` ---------------------------------------------------------------------------------------------------
 
@@ -74,10 +75,10 @@ class Home:
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
         """See `Here`."""
         if home != self.name:
-            way = self._nodes.get(home) or self.upward
-            if way is None:
+            ways = self._nodes.get(home) or self.upward
+            if not ways:
                 raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
-            return way.at(kind, home, number, facts)
+            return ways[0].at(kind, home, number, facts)
         return class_of(kind).part(self.thing(number), facts)
 
     def thing(self, number: int) -> Any:
@@ -126,10 +127,17 @@ class Home:
         if not self._uses:
             self._things, self._refs = {}, {}
 
-    def hear(self, link: object, send: Send, message: tuple[Any, ...]) -> None:
-        """What a process at the other end of a link says. Does not wait; and what fails is nobody else's affair."""
+    def hear(self, link: object, send: Send, message: tuple[Any, ...], pool: object = None) -> None:
+        """What a process at the other end of a link says. Does not wait; and what fails is nobody else's affair.
+
+        Args:
+            link: by which it comes.
+            send: the way back.
+            message: what it says.
+            pool: whose link that is, if it leads to a node.
+        """
         try:
-            self._heard(link, send, message)
+            self._heard(link, send, message, pool)
         except Exception as error:
             if message[0] == "call":
                 send(("answer", *message[1:4], *raised(error)))
@@ -137,20 +145,22 @@ class Home:
             what = f"what another machine says ({message[0]}) is passed over"
             print(f"shoal: {what}: {type(error).__name__}: {error}", file=sys.stderr)
 
-    def _heard(self, link: object, send: Send, message: tuple[Any, ...]) -> None:
+    def _heard(self, link: object, send: Send, message: tuple[Any, ...], pool: object) -> None:
         what, name, *content = message
         if what in ("bar", "show", "write"):
             self._bars().hear(link, *message)
             return
         if what == "home":
             if name != self.name:
-                way = LinkWay(name, link, send)
-                self._nodes[name] = self._answers[way.name] = way
+                ways = self._nodes.setdefault(name, [])
+                way = LinkWay(name, link, send, pool, ways)
+                ways.append(way)
+                self._answers[way.name] = way
             return
         if what == "answer":
             self._answered(message)
             return
-        if self._pass_on(link, send, message):
+        if self._pass_on(link, send, message, pool):
             return
         with self._lock:
             known = self._guests.get(name)
@@ -175,8 +185,12 @@ class Home:
         """A link has ended: all who came by it have, for this process."""
         if self._drawn is not None:
             self._drawn.lost(link)
-        for way in [way for way in self._nodes.values() if way.link is link]:
-            del self._nodes[way.home], self._answers[way.name]
+        for way in [way for way in self._answers.values() if way.link is link]:
+            del self._answers[way.name]
+            ways = self._nodes[way.home]
+            ways.remove(way)
+            if not ways:
+                del self._nodes[way.home]
             way.lost()
         for name in [name for name, passed in self._passed.items() if passed[0] is link]:
             self._pass_on(link, _to_nobody, ("left", name))
@@ -188,15 +202,18 @@ class Home:
 
     # ---- between nodes -----------------------------------------------------------------------------------------------
 
-    def _pass_on(self, link: object, send: Send, message: tuple[Any, ...]) -> bool:
+    def _pass_on(self, link: object, send: Send, message: tuple[Any, ...], pool: object = None) -> bool:
         """What concerns a node's things goes on to the node. Whether that is all."""
         what, name, *content = message
         if what in ("call", "post"):
-            node = self._nodes.get(content[2])
-            if node is not None:
-                self._passed.setdefault(name, (link, send, set()))[2].add(node)
+            ways = self._nodes.get(content[2])
+            if ways:
+                used = self._passed.setdefault(name, (link, send, set()))[2]
+                # By the way that it has gone before: its twin is there. Else by its own pool's, to end with that.
+                node = min(ways, key=lambda way: (way not in used, way.pool is not pool))
+                used.add(node)
                 node.pass_on(message, send)
-            return node is not None
+            return bool(ways)
         if (passed := self._passed.get(name)) is not None:
             for node in passed[2]:
                 node.pass_on(message, send)

@@ -28,11 +28,14 @@ class LinkWay(Way):
         home: what the node is called as a home.
         link: by which it is reached.
         send: sends it a message.
+        pool: whose link it is.
+        ways: all that lead to this node now, those of other pools, too.
     """
 
-    def __init__(self, home: bytes, link: Any, send: Send) -> None:
+    def __init__(self, home: bytes, link: Any, send: Send, pool: object, ways: list[LinkWay]) -> None:
         super().__init__(None, b"")
-        self.home, self.link, self._send, self._pid = home, link, send, os.getpid()
+        self.home, self.link, self.pool, self._send, self._pid = home, link, pool, send, os.getpid()
+        self._ways = ways
         self._name = os.urandom(8)
         self._lines: weakref.WeakValueDictionary[int, _Line] = weakref.WeakValueDictionary()
         self._guard = threading.Lock()
@@ -54,6 +57,19 @@ class LinkWay(Way):
         if message[0] in ("call", "post"):
             message = *message[:-1], [pickle.PickleBuffer(frame) for frame in message[-1]]
         self._send(message)
+
+    def ask(self, ref: Ref, operation: str, args: tuple[Any, ...], act: Any = None) -> Any:
+        """See `Way`. When the link has ended, by another pool's."""
+        if self._gone and (ways := self._ways[:1]):
+            return ways[0].ask(ref, operation, args, act)
+        return super().ask(ref, operation, args, act)
+
+    def tell(self, ref: Ref, operation: str, args: tuple[Any, ...]) -> None:
+        """See `Way`. Likewise."""
+        if self._gone and (ways := self._ways[:1]):
+            ways[0].tell(ref, operation, args)
+        else:
+            super().tell(ref, operation, args)
 
     def passed_on(self, ref: Ref) -> Any:
         """See `Way`. Other processes than this one have no way there; there it says so."""

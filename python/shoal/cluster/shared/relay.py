@@ -45,7 +45,8 @@ class Relay:
         # What workers of this node have made, and others know, is at home here.
         self.home = home()
         self._use: Use | None = self.home.use()
-        self.home.upward = Way(self.up, self.home.name)
+        self._way = Way(self.up, self.home.name)
+        self.home.upward.append(self._way)
         self._announced = False
         self._lines: dict[tuple[bytes, int], SimpleQueue[Any]] = {}
         self._thread = threading.Thread(target=self._listen, name="shoal-node-relay", daemon=True)
@@ -78,6 +79,7 @@ class Relay:
             self._mirrors.close()
         self.up.shutdown()
         self._thread.join()
+        self.home.upward.remove(self._way)
         self.home.lost(self)
         self.home.lost(self.up)
         self._use = None

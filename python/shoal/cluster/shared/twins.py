@@ -155,6 +155,8 @@ class Twin:
         status, answer, beside = self._outcome(number, *asked)
         with self._lock:
             self._at = before
+        if status == ERROR and self._ended:
+            return  # that its wait was ended: whose link has ended is told so at his end of it
         if number:
             self._answer(number, status, answer, beside)
 
