@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
 import pytest
 
 import shoal
@@ -112,6 +113,33 @@ def test_a_message_that_makes_no_sense_is_no_end_of_the_others(passed: Any, caps
     relay.up.put(("over", b"another", 1))
     assert eventually(lambda: ("shared", "over", b"another", 1) in sent)
     assert "what a worker says (line) is passed over: ValueError" in capsys.readouterr().err
+
+
+def test_an_action_of_a_barrier_that_raises_whatever_it_likes_breaks_the_barrier(pool: shoal.Pool) -> None:
+    class Stuck(Exception):
+        pass
+
+    def raise_what_can_not_travel() -> None:
+        raise Stuck(i for i in range(3))
+
+    def raise_what_is_large() -> None:
+        raise KeyError(numpy.zeros(100_000))
+
+    def come(barrier: shoal.Barrier) -> tuple[str, str, int]:
+        try:
+            barrier.wait()
+        except Exception as error:
+            return type(error).__name__, str(error)[:5], getattr(error.args[0] if error.args else 0, "size", 0)
+        return "", "", 0
+
+    for action, found in (
+        (raise_what_can_not_travel, ("ShoalError", "Stuck", 0)),
+        (raise_what_is_large, ("KeyError", "array", 100_000)),
+    ):
+        barrier = shoal.Barrier(2, action)
+        results = pool.map(come, [barrier, barrier], chunksize=1)
+        assert sorted(results, key=lambda result: result[0] == "BrokenBarrierError")[0] == found
+        assert barrier.broken
 
 
 # ---- pools that come and go on the same nodes ------------------------------------------------------------------------

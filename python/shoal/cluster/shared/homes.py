@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from shoal.cluster.shared.links import LinkWay
 from shoal.cluster.shared.proxies import Proxy, class_of, kind_of
 from shoal.cluster.shared.refs import Ref, here
-from shoal.cluster.shared.twins import Guest, Send, raised
-from shoal.cluster.shared.ways import Way
+from shoal.cluster.shared.twins import Guest, Send
+from shoal.cluster.shared.ways import Way, raised
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import _engine
 from shoal.cluster.shared.homes import Use, home
 from shoal.cluster.shared.parcels import flat
-from shoal.cluster.shared.twins import raised
-from shoal.cluster.shared.ways import LOCAL, Way, started
+from shoal.cluster.shared.ways import LOCAL, Way, raised, started
 from shoal.progress import door
 from shoal.queues import Queue, ShutDown, SimpleQueue
 

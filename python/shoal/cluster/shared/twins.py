@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
 from shoal.cluster.shared.parcels import Crate, Parcel, passing
-from shoal.cluster.shared.ways import ACT, ERROR, VALUE
+from shoal.cluster.shared.ways import ACT, ERROR, VALUE, raised
 from shoal.cluster.wire import pack, unpack
-from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
     from shoal.cluster.shared.homes import Home
 
-__all__ = ["Guest", "Send", "raised"]
+__all__ = ["Guest", "Send"]
 
 # In the place of the number of a question: what a thread was asked to do meanwhile is done.
 _ACTED = -1
@@ -61,7 +60,7 @@ class Guest:
             twin.recall(number)
 
     def acted(self, thread: int, number: int, data: Any) -> None:
-        """One of its threads has done what it was asked to do meanwhile; what that raised, or None, as a pickle."""
+        """One of its threads has done what it was asked to do meanwhile; what that raised, pickled, if anything."""
         if (twin := self._twins.get(thread)) is not None:
             twin.ask(_ACTED, number, data)
 
@@ -190,8 +189,8 @@ class Twin:
             if question[0] != _ACTED:
                 self._serve(*question)
             elif question[1] == number:
-                if (error := unpack(question[2], [])) is not None:
-                    raise error
+                if question[2]:
+                    raise unpack(*pickle.loads(question[2]))
                 return
         self.questions.put(None)
         raise InterruptedError("the process at the other end has ended")
@@ -201,14 +200,6 @@ def _done(target: Any, operation: str, args: tuple[Any, ...]) -> Any:
     with passing():
         value = getattr(target, operation)
         return value(*map(_local, args)) if callable(value) else value
-
-
-def raised(error: BaseException) -> tuple[int, bytes, list[Any]]:
-    """The answer that it was raised; in words, if it can't travel."""
-    try:
-        return ERROR, *pack(error)
-    except Exception:
-        return ERROR, *pack(ShoalError(f"{type(error).__name__}: {error}"))
 
 
 def _local(argument: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import threading
 import weakref
 from typing import Any
@@ -19,7 +20,7 @@ from shoal.cluster.wire import pack, unpack
 from shoal.errors import ShoalError
 from shoal.queues import ShutDown, SimpleQueue
 
-__all__ = ["ACT", "ERROR", "LOCAL", "VALUE", "Way", "settle"]
+__all__ = ["ACT", "ERROR", "LOCAL", "VALUE", "Way", "raised", "settle"]
 
 # What an answer is: what came of it, what was raised, that the caller is to act (the action of a barrier); or what came
 # of it on this machine, as it is.
@@ -236,10 +237,10 @@ class Way:
             if status == ACT:
                 try:
                     act()
-                    done = None
+                    failed = b""
                 except BaseException as error:
-                    done = error
-                self.say(("acted", self.name, line.number, question, pack(done)[0]))
+                    failed = pickle.dumps(raised(error)[1:], 5)  # what it carries beside it, too
+                self.say(("acted", self.name, line.number, question, failed))
                 continue
             if status == LOCAL:
                 return True, data
@@ -266,6 +267,14 @@ def settle() -> None:
     way = refs._role
     if type(way) is Way:
         way.settle()
+
+
+def raised(error: BaseException) -> tuple[int, bytes, list[Any]]:
+    """The answer that it was raised; in words, if it can't travel."""
+    try:
+        return ERROR, *pack(error)
+    except Exception:
+        return ERROR, *pack(ShoalError(f"{type(error).__name__}: {error}"))
 
 
 def started(pid: int) -> str:
