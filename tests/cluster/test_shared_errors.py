@@ -13,7 +13,10 @@ import pytest
 
 import shoal
 from shoal.cluster.shared import relay as relays
+from shoal.cluster.shared.homes import Home
 from shoal.cluster.shared.relay import Relay
+from shoal.cluster.shared.ways import ERROR
+from shoal.cluster.wire import pack
 from tests.pool.support import eventually
 
 
@@ -140,6 +143,48 @@ def test_an_action_of_a_barrier_that_raises_whatever_it_likes_breaks_the_barrier
         results = pool.map(come, [barrier, barrier], chunksize=1)
         assert sorted(results, key=lambda result: result[0] == "BrokenBarrierError")[0] == found
         assert barrier.broken
+
+
+# ---- what is told without waiting ------------------------------------------------------------------------------------
+
+
+def test_an_addition_that_is_too_large_is_an_error_at_once(pool: shoal.Pool) -> None:
+    def add(counter: Any, n: int) -> None:
+        with pytest.raises(OverflowError, match="n must fit into 64 bits"):
+            counter += n
+
+    for n in 1 << 63, -(1 << 63) - 1:
+        add(counter := shoal.Counter(), n)
+        pool.apply(add, (counter, n))
+        assert counter.value == 0
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_addition_that_fails_at_home_is_the_error_of_its_task_and_of_no_other(pool: shoal.Pool, asked: bool) -> None:
+    def add(counter: Any) -> None:
+        counter += 1
+        other = fine
+        other += 1
+        if asked:
+            assert fine.value
+
+    full, fine = shoal.Counter((1 << 63) - 1), shoal.Counter()
+    with pytest.raises(OverflowError, match="a counter holds 64 bits"):
+        pool.apply(add, (full,))
+    assert fine.value == 1
+    for _ in range(4):
+        pool.apply(add, (shoal.Counter(),))
+    assert fine.value == 5
+
+
+@pytest.mark.parametrize(("what", "operation"), [("call", "settle"), ("post", "add")])
+def test_what_a_home_was_told_that_is_gone_is_not_taken_for_done(what: str, operation: str) -> None:
+    answers: list[Any] = []
+    home, link, number = Home(), object(), int(what == "call")
+    home.hear(link, answers.append, (what, b"a guest", 1, number, b"its home", 1, operation, *pack(())))
+    assert eventually(lambda: answers)
+    assert answers[0][:5] == ("answer", b"a guest", 1, number, ERROR)
+    home.lost(link)
 
 
 # ---- pools that come and go on the same nodes ------------------------------------------------------------------------

@@ -103,13 +103,21 @@ class Home:
         Raises:
             ShoalError: there is no such thing, or it does no such thing.
         """
-        if home != self.name:
-            raise ShoalError("what is at home elsewhere is not linked to this process any more")
+        self.check(home)
         thing = self.thing(number)
         kind = class_of(kind_of(thing))
         if operation not in kind.operations:
             raise ShoalError(f"a {type(thing).__name__} has no {operation!r} for other machines")
         return thing if kind.adapter is None else kind.adapter(thing), kind.owned
+
+    def check(self, home: bytes) -> None:
+        """That it is this home that a guest means.
+
+        Raises:
+            ShoalError: it is not.
+        """
+        if home != self.name:
+            raise ShoalError("what is at home elsewhere is not linked to this process any more")
 
     # ---- for pools ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +147,7 @@ class Home:
         try:
             self._heard(link, send, message, pool)
         except Exception as error:
-            if message[0] == "call":
+            if message[0] in ("call", "post"):
                 send(("answer", *message[1:4], *raised(error)))
                 return
             what = f"what another machine says ({message[0]}) is passed over"

@@ -90,7 +90,7 @@ class LinkWay(Way):
                 self._asked[name, thread, number] = send
         if not self._gone:
             self._send(message)
-        elif what == "call":
+        elif what in ("call", "post"):
             send(("answer", name, thread, number, ERROR, pack(self._error())[0], []))
 
     def settled(self, name: bytes, thread: int, number: int) -> None:

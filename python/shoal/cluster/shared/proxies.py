@@ -282,7 +282,10 @@ class RemoteCounter(Proxy):
 
     def __iadd__(self, n: Any) -> Any:
         # What it comes to nobody asks.
-        self._way.tell(self._ref, "add", (operator.index(n),))
+        n = operator.index(n)
+        if not -(1 << 63) <= n < 1 << 63:
+            raise OverflowError(f"n must fit into 64 bits, but is {n}")
+        self._way.tell(self._ref, "add", (n,))
         return self
 
     def __isub__(self, n: Any) -> Any:

@@ -118,7 +118,7 @@ class Twin:
             return False  # likewise
         except BaseException as error:
             answer = raised(error)
-        if number:
+        if number or answer[0] == ERROR:  # also of what was only told
             self._answer(number, *answer)
         return True
 
@@ -156,7 +156,7 @@ class Twin:
             self._at = before
         if status == ERROR and self._ended:
             return  # that its wait was ended: whose link has ended is told so at his end of it
-        if number:
+        if number or status == ERROR:
             self._answer(number, status, answer, beside)
 
     def _answer(self, number: int, status: int, data: bytes, frames: list[Any]) -> None:
@@ -173,6 +173,7 @@ class Twin:
 
     def _do(self, number: int, home: bytes, thing: int, operation: str, args: tuple[Any, ...]) -> Any:
         if operation == "settle":
+            self._home.check(home)
             return None
         target, owned = self._home.target(home, thing, operation)
         if owned:

@@ -44,6 +44,8 @@ class _Line:
         self.questions, self.last = itertools.count(1), 0
         # How often something was said without waiting, and to which homes.
         self.unanswered, self.told = 0, set[bytes]()
+        # The first error of that, packed, if it was answered nevertheless.
+        self.failed: tuple[bytes, list[Any]] | None = None
         self.replies = way.open_line(self)
         # When the thread has ended.
         weakref.finalize(self, _end, way.say, way.name, self.number, os.getpid()).atexit = False
@@ -202,7 +204,7 @@ class Way:
         return value
 
     def tell(self, ref: Ref, operation: str, args: tuple[Any, ...]) -> None:
-        """Have something done that can't fail, before all that this thread asks for later. Does not wait."""
+        """Have something done, before all that this thread asks for later. Does not wait: `settle` tells of errors."""
         line = self._line()
         self._say("post", line, 0, ref, operation, args)
         line.told.add(ref[1])
@@ -211,12 +213,26 @@ class Way:
             self.settle()
 
     def settle(self) -> None:
-        """Wait until what this thread has told is done."""
+        """Wait until what this thread has told is done.
+
+        Raises:
+            BaseException: the first error of that.
+        """
         line: _Line | None = getattr(self._local, "line", None)
-        if line is not None and line.told:
-            line.unanswered = 0
-            for home in list(line.told):
+        if line is None or not (line.told or line.failed):
+            return
+        line.unanswered = 0
+        lost: Exception | None = None
+        for home in list(line.told):
+            try:
                 self.ask(("", home, 0, ()), "settle", ())
+            except Exception as error:  # the home is gone; what others were told is to be done all the same
+                lost = lost or error
+        failed, line.failed = line.failed, None
+        if failed is not None:
+            raise unpack(*failed)
+        if lost is not None:
+            raise lost
 
     def _line(self) -> _Line:
         line: _Line | None = getattr(self._local, "line", None)
@@ -232,8 +248,10 @@ class Way:
     def _answered(self, line: _Line, question: int, act: Any, timeout: float | None = None) -> tuple[bool, Any]:
         while True:
             number, status, data, frames = line.replies.get(timeout=timeout)
+            if not number:
+                line.failed = line.failed or (data, frames)
             if number != question:
-                continue  # of one that was taken back
+                continue  # of one that was taken back, or of what was told
             if status == ACT:
                 try:
                     act()
