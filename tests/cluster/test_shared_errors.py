@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -143,6 +144,24 @@ def test_an_action_of_a_barrier_that_raises_whatever_it_likes_breaks_the_barrier
         results = pool.map(come, [barrier, barrier], chunksize=1)
         assert sorted(results, key=lambda result: result[0] == "BrokenBarrierError")[0] == found
         assert barrier.broken
+
+
+def test_an_item_with_a_bar_goes_into_a_queue_of_a_node_and_out_of_it(pool: shoal.Pool) -> None:
+    # In a thread: if the node's loop waited for what only it can bring about, nothing of the node's would be answered.
+    def use() -> None:
+        with shoal.tqdm(total=3, file=io.StringIO()) as bar:
+            items = pool.apply(shoal.Queue)
+            items.put(("a bar", bar))
+            found.append(items.get()[1] is bar)
+            items.put(("a bar", bar))
+            pool.apply(lambda: items.get()[1].update(3))
+            found.append(bar.n)
+
+    found: list[Any] = []
+    using = threading.Thread(target=use, daemon=True)
+    using.start()
+    using.join(60)
+    assert found == [True, 3]
 
 
 # ---- what is told without waiting ------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Crate:
 
     def __reduce__(self) -> Any:
         arrays = [flat(frame) for frame in self._parcel.frames]
-        return _got, (self._parcel.data, arrays, self._things)
+        return _got, (self._parcel.data, arrays, self._things, self._parcel.refs)
 
 
 class _Passing(threading.local):
@@ -74,11 +74,17 @@ def passing() -> Iterator[None]:
         _passing.on = before
 
 
-def _got(data: bytes, frames: list[Any], things: list[Any]) -> Any:
+def _got(data: bytes, frames: list[Any], things: list[Any], refs: list[Ref]) -> Any:
     if _passing.on:
-        return Parcel(data, frames, [here().ref(thing) for thing in things])
+        return Parcel(data, frames, [_named(*each) for each in zip(things, refs, strict=True)])
     with given(things.__getitem__):
         return unpack(data, frames)
+
+
+def _named(thing: Any, ref: Ref) -> Ref:
+    # A bar that another process draws is one like any other here, and does not know its name.
+    drawn_elsewhere = ref[0] == "bar" and ref[1] != getattr(here(), "name", None)
+    return ref if drawn_elsewhere else here().ref(thing)
 
 
 def wrapped(item: Any) -> Any:

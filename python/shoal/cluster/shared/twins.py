@@ -107,6 +107,8 @@ class Twin:
             args = unpack(data, frames)
             if operation == "acquire" and args:
                 return False
+            if operation == "put" and self._is_asked_for(args[0]):
+                return False
             now = (args[0], False) if operation == "put" else (False,) if operation == "acquire" else args
             target, owned = self._home.target(home, thing, operation)
             act = partial(_done, target, operation, now)
@@ -121,6 +123,11 @@ class Twin:
         if number or answer[0] == ERROR:  # also of what was only told
             self._answer(number, *answer)
         return True
+
+    def _is_asked_for(self, item: Any) -> bool:
+        """Whether something in an item, a bar of the client's, is to be asked for before the item lies here."""
+        refs = item.refs if type(item) is Parcel else ()
+        return any(kind == "bar" and home != self._home.name for kind, home, *_ in refs)
 
     def recall(self, number: int) -> None:
         """The question of that number is to be waited for no longer."""
