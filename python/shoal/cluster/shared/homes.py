@@ -35,7 +35,8 @@ class Home:
 
     def __init__(self) -> None:
         self.name, self.pid = os.urandom(8), os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: what ends meanwhile, by `__del__`, may pack things.
+        self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._things: dict[int, Any] = {}
         # By id, which is the thing's as long as it is kept.
