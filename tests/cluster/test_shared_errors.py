@@ -14,6 +14,7 @@ import numpy
 import pytest
 
 import shoal
+from shoal.cluster.shared import bars
 from shoal.cluster.shared import relay as relays
 from shoal.cluster.shared.homes import Home
 from shoal.cluster.shared.relay import Relay
@@ -163,6 +164,24 @@ def test_an_item_with_a_bar_goes_into_a_queue_of_a_node_and_out_of_it(pool: shoa
     using.start()
     using.join(60)
     assert found == [True, 3]
+
+
+def test_the_first_bars_of_two_threads_have_the_same_mirrors(passed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay, _ = passed
+    got: list[Any] = []
+    other = threading.Thread(target=lambda: got.append(relay._bars()), daemon=True)
+
+    class Slow(bars.Mirrors):
+        def __init__(self, tell: Any) -> None:
+            super().__init__(tell)
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it waits for this one
+
+    monkeypatch.setattr(bars, "Mirrors", Slow)
+    mirrors = relay._bars()
+    other.join(60)
+    assert got == [mirrors]
 
 
 # ---- what is told without waiting ------------------------------------------------------------------------------------

@@ -5,8 +5,25 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
 import shoal
+from shoal.cluster.shared.links import LinkWay
 from tests.pool.support import eventually
+
+
+def test_a_line_can_be_answered_as_soon_as_it_is_known() -> None:
+    class Lines(dict[int, Any]):
+        """Where the link ends as soon as a line is known."""
+
+        def __setitem__(self, number: int, line: Any) -> None:
+            super().__setitem__(number, line)
+            way.lost()
+
+    way = LinkWay(b"a home", type("Link", (), {"node": "a node"})(), lambda message: None, None, [])
+    way._lines = Lines()  # type: ignore[assignment]
+    with pytest.raises(shoal.ShoalError, match="its link has ended"):
+        way.ask(("Queue", b"a home", 1, ()), "get", ())
 
 
 def test_who_waits_by_the_link_of_a_pool_that_ends_is_told_whatever_other_pools_there_are(cluster: Any) -> None:

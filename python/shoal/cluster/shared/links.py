@@ -38,7 +38,8 @@ class LinkWay(Way):
         self._ways = ways
         self._name = os.urandom(8)
         self._lines: weakref.WeakValueDictionary[int, _Line] = weakref.WeakValueDictionary()
-        self._guard = threading.Lock()
+        # Reentrant: what ends meanwhile, by `__del__`, may ask for something.
+        self._guard = threading.RLock()
         self._gone = False
         # What others have asked for, and how they are told.
         self._asked: dict[tuple[bytes, int, int], Send] = {}
@@ -47,8 +48,10 @@ class LinkWay(Way):
 
     def open_line(self, line: _Line) -> Any:
         """See `Way`."""
-        self._lines[line.number] = line
-        return queue.SimpleQueue()
+        line.replies = queue.SimpleQueue()
+        with self._guard:
+            self._lines[line.number] = line
+        return line.replies
 
     def say(self, message: tuple[Any, ...]) -> None:
         """See `Way`."""
@@ -102,8 +105,9 @@ class LinkWay(Way):
         """The link has ended: who waits is told."""
         with self._guard:
             self._gone = True
+            lines = list(self._lines.values())
         error = pack(self._error())[0]
-        for line in list(self._lines.values()):
+        for line in lines:
             line.replies.put((line.last, ERROR, error, []))
         with self._guard:
             asked, self._asked = self._asked, {}

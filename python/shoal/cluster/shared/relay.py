@@ -38,6 +38,8 @@ class Relay:
 
     def __init__(self, send: Callable[..., None], is_mine: Callable[[int], bool]) -> None:
         self._send, self._is_mine = send, is_mine
+        # The screen's thread and this one's may both be the first to need the mirrors.
+        self._lock = threading.Lock()
         self._mirrors: Mirrors | None = None
         door.relays.append(self)
         self.up: Queue[tuple[Any, ...]] = Queue()
@@ -102,11 +104,12 @@ class Relay:
             self._mirrors.look()
 
     def _bars(self) -> Mirrors:
-        if self._mirrors is None:
-            from shoal.cluster.shared.bars import Mirrors
+        with self._lock:
+            if self._mirrors is None:
+                from shoal.cluster.shared.bars import Mirrors
 
-            self._mirrors = Mirrors(self._tell)
-        return self._mirrors
+                self._mirrors = Mirrors(self._tell)
+            return self._mirrors
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         self._send(("shared", *message))
