@@ -161,17 +161,18 @@ class Home:
             return
         if what == "home":
             if name != self.name:
-                ways = self._nodes.setdefault(name, [])
-                way = LinkWay(name, link, send, pool, ways)
-                ways.append(way)
-                self._answers[way.name] = way
+                with self._lock:  # each pool has its own loop
+                    ways = self._nodes.setdefault(name, [])
+                    way = LinkWay(name, link, send, pool, ways)
+                    ways.append(way)
+                    self._answers[way.name] = way
             return
         if what == "answer":
             self._answered(message)
             return
-        if self._pass_on(link, send, message, pool):
-            return
         with self._lock:
+            if self._pass_on(link, send, message, pool):
+                return
             known = self._guests.get(name)
             if known is None:
                 if what not in ("call", "post"):
@@ -194,16 +195,16 @@ class Home:
         """A link has ended: all who came by it have, for this process."""
         if self._drawn is not None:
             self._drawn.lost(link)
-        for way in [way for way in self._answers.values() if way.link is link]:
-            del self._answers[way.name]
-            ways = self._nodes[way.home]
-            ways.remove(way)
-            if not ways:
-                del self._nodes[way.home]
-            way.lost()
-        for name in [name for name, passed in self._passed.items() if passed[0] is link]:
-            self._pass_on(link, _to_nobody, ("left", name))
         with self._lock:
+            for way in [way for way in self._answers.values() if way.link is link]:
+                del self._answers[way.name]
+                ways = self._nodes[way.home]
+                ways.remove(way)
+                if not ways:
+                    del self._nodes[way.home]
+                way.lost()
+            for name in [name for name, passed in self._passed.items() if passed[0] is link]:
+                self._pass_on(link, _to_nobody, ("left", name))
             for name, (by, guest) in list(self._guests.items()):
                 if by is link:
                     del self._guests[name]
@@ -235,10 +236,12 @@ class Home:
         _, name, thread, number, *_ = message
         if (way := self._answers.get(name)) is not None:
             way.answer(*message[2:])
-        elif (passed := self._passed.get(name)) is not None:
-            for way in passed[2]:
-                way.settled(name, thread, number)
-            passed[1](message)
+            return
+        with self._lock:
+            if (passed := self._passed.get(name)) is not None:
+                for way in passed[2]:
+                    way.settled(name, thread, number)
+                passed[1](message)
 
     def _bars(self) -> Drawn:
         if self._drawn is None:
