@@ -426,7 +426,7 @@ def test_a_finalizer_that_cancels_waits_for_no_node(engine: Engine, is_here: boo
 def test_a_map_knows_how_many_pieces_are_left(engine: Engine, chunksize: int, left: list[int]) -> None:
     link = engine.add("a", workers=8)
     job: Any = Job(engine.nodes, engine.nodes.prepare(abs), range(4), chunksize, None, False)
-    result: MapResult[int] = MapResult(job, None, None)
+    result: MapResult[int] = MapResult(job, None, None, threading.RLock())
     found = [result._number_left]
     for number in link.tasks[:2]:
         link.end(number, [0] * chunksize)
