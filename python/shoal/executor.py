@@ -222,8 +222,17 @@ class Executor(futures.Executor):
         if cancel_futures:
             self._pool._base.cancel_queued()
         if wait:
-            self._pool.join()
-        elif self._pool not in _parting:
+            try:
+                self._pool.join()
+            except RuntimeError:
+                # In a callback, which would wait for itself: the interpreter's end waits.
+                self._part()
+                raise
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        if self._pool not in _parting:
             _parting.append(self._pool)
 
     def __exit__(

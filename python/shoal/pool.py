@@ -144,7 +144,7 @@ class Pool(Maps):
             raise TypeError(
                 f"{name}: {type(self).__name__}, a class below shoal.Pool, has processes of this machine only"
             )
-        if default_cluster is not None and type(self) is not Pool:
+        if default_cluster is not None and type(self) is not Pool and not self._is_part:
             from warnings import warn
 
             text = f"{type(self).__name__}, a class below shoal.Pool, runs on this machine instead of the cluster"
@@ -496,6 +496,8 @@ class Pool(Maps):
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
+    # Whether it is a part of another pool, which is on a cluster.
+    _is_part = False
     # Who hears what workers say, if not this process.
     _speaker: Callable[[str, bytes], bool] | None = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 
 from shoal import _checks, _engine
 from shoal._engine import AsyncResult
@@ -49,7 +50,8 @@ class MapResult(Generic[R]):
         self._job = job
         self._callback, self._error_callback, self._told = callback, error_callback, told
         self._turn = threading.Lock()
-        self._done = False
+        # Whether all tasks have ended; whether a callback was called, or is; whether all is over.
+        self._ended = self._called = self._done = False
 
     def get(self, timeout: float | None = None) -> list[R]:
         """The results, when all are there; the first exception if a task raised one.
@@ -96,7 +98,7 @@ class MapResult(Generic[R]):
         Args:
             running: whether to stop also what workers are at: these are ended and replaced. Threads are not.
         """
-        if self._advance(0):
+        if self._advance(0) or self._ended:
             return False
         self._job.stop(running)
         # Whoever is waiting sees to it; and if nobody is, this thread does.
@@ -112,34 +114,48 @@ class MapResult(Generic[R]):
         return left
 
     def _advance(self, timeout: float | None) -> bool:
-        """Feed and collect until all is done; one thread at a time, the others wait for it."""
+        """Feed and collect until all is done, one thread at a time, and tell; the others wait for it."""
         if self._done:
             return True
-        if not self._turn.acquire(timeout=_checks.patience(timeout)):
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self._ended:
+            if not self._turn.acquire(timeout=_checks.patience(timeout)):
+                return self._done
+            try:
+                self._ended = self._ended or self._job.run(_left(until))
+            finally:
+                self._turn.release()
+            if not self._ended:
+                return False
+        if self._callback is None and self._error_callback is None:
+            self._done = True
+            return True
+        if not self._told.acquire(timeout=_checks.patience(_left(until))):
             return self._done
         try:
-            if not self._done and self._job.run(timeout):
+            # Called, and not done: by this thread itself, whose callback asks.
+            if not self._called:
+                self._called = True
                 try:
                     self._call_back()
                 finally:
                     self._done = True
         finally:
-            self._turn.release()
-        return self._done
+            self._told.release()
+        return True
 
     def _call_back(self) -> None:
-        if self._callback is None and self._error_callback is None:
-            return
         try:
             results: list[R] = self._job.result()
         except BaseException as error:
             if self._error_callback is not None:
-                with self._told:
-                    guarded(self._error_callback, error)
+                guarded(self._error_callback, error)
         else:
             if self._callback is not None:
-                with self._told:
-                    guarded(self._callback, results)
+                guarded(self._callback, results)
+        finally:
+            # An exception knows this frame.
+            del self
 
 
 class CallbackResult(Generic[R]):
@@ -157,23 +173,29 @@ class CallbackResult(Generic[R]):
         self._event = threading.Event()
 
     def _arrived(self) -> None:
-        callback: Callable[[Any], object] | None
-        value: object
-        try:
-            value, callback = self._task.get(), self._callback
-        except BaseException as error:
-            value, callback = error, self._error_callback
-        if callback is not None:
-            with self._told:
-                guarded(callback, value)
-        self._callback = self._error_callback = None
-        self._event.set()
-        # An exception knows this frame.
-        del value
+        """The task has ended: tell, once."""
+        with self._told:
+            if self._event.is_set():
+                return
+            callback: Callable[[Any], object] | None
+            value: object
+            try:
+                value, callback = self._task.get(), self._callback
+            except BaseException as error:
+                value, callback = error, self._error_callback
+            try:
+                if callback is not None:
+                    guarded(callback, value)
+            finally:
+                self._callback = self._error_callback = None
+                self._event.set()
+                # An exception knows this frame.
+                del value
 
     def get(self, timeout: float | None = None) -> R:
         """The result, when it arrives; the task's exception if it raised one."""
-        if not self._event.wait(timeout):
+        self.wait(timeout)
+        if not self._event.is_set():
             from multiprocessing import TimeoutError
 
             raise TimeoutError
@@ -181,7 +203,12 @@ class CallbackResult(Generic[R]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, at most `timeout` seconds."""
-        self._event.wait(timeout)
+        if is_owned(self._told):
+            # This thread is in a callback: others wait until that is over.
+            self._task.wait(timeout)
+            if self._task.ready():
+                self._arrived()
+        self._event.wait(None if timeout is None else _checks.patience(timeout))
 
     def ready(self) -> bool:
         """Whether the task has ended."""
@@ -236,8 +263,13 @@ class Callbacks:
                 thread.start()
                 self._thread = thread
             self._watching[tag] = told
-            if not task.watch(self._inbox, tag):
-                del self._watching[tag]
+            watched = False
+            try:
+                watched = task.watch(self._inbox, tag)
+            finally:
+                if not watched:
+                    del self._watching[tag]
+            if not watched:
                 return False
             if len(self._watching) == 1:
                 self._changed.notify_all()
@@ -274,7 +306,7 @@ class Callbacks:
             RuntimeError: called by one of those who are told, which would wait for itself.
         """
         with self._changed:
-            if threading.current_thread() in (self._thread, *self._drivers):
+            if is_owned(self.told) or threading.current_thread() in (self._thread, *self._drivers):
                 raise RuntimeError("cannot join the pool in a callback: it would wait for itself")
             self._may_stay = False
             self._changed.notify_all()
@@ -293,7 +325,9 @@ class Callbacks:
                     return
                 self._telling = True
             for tag in self._inbox.take():
-                guarded(self._watching.pop(tag))
+                # None: whoever wanted to be told was interrupted as it said so.
+                if (told := self._watching.pop(tag, None)) is not None:
+                    guarded(told)
 
     def _drive(self, function: Callable[[], object]) -> None:
         try:
@@ -302,6 +336,16 @@ class Callbacks:
             with self._changed:
                 self._drivers.discard(threading.current_thread())
                 self._changed.notify_all()
+
+
+def is_owned(lock: threading.RLock) -> bool:
+    """Whether the calling thread has it."""
+    owned: bool = lock._is_owned()  # type: ignore[attr-defined]  # `Condition` of the standard library asks it, too
+    return owned
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def guarded(callback: Callable[..., object], *arguments: object) -> None:

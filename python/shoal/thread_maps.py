@@ -83,8 +83,9 @@ class Stream:
                 self._come.append(tag)
 
     def _read_no_more(self) -> None:
-        self._items = None
-        self._threads.fed(self)
+        if self._items is not None:
+            self._items = None
+            self._threads.fed(self)
 
     @property
     def is_reading(self) -> bool:

@@ -395,7 +395,8 @@ class Threads:
         """A map submits no more."""
         with self.changed:
             self._feeding.discard(stream)
-            self.changed.notify_all()
+            if self._state != "open":
+                self.changed.notify_all()
 
     def submit_piece(self, stream: Stream, func: Callable[..., Any], piece: list[Any]) -> Task:
         """Submit a piece of a map that feeds."""

@@ -220,3 +220,20 @@ def test_a_frozen_node_is_given_up(two: Any, tmp_path: Path) -> None:
         gate.touch()
         ((kept, result),) = results.items()
         assert result.get() == kept
+
+
+def test_one_by_address_may_be_ended_as_often_as_one_likes(cluster: Any) -> None:
+    pool = shoal.Pool(1, cluster=cluster.scheduler_address)
+    results = pool.imap(abs, iter([-1, -2]))
+    assert next(results) == 1
+    view = pool.options(timeout=60)
+    with pool:
+        pass
+    pool.close()
+    pool.terminate()
+    pool.join()
+    assert repr(view).startswith("<shoal.Pool state=TERMINATE")
+    with shoal.Executor(1, cluster=cluster.scheduler_address) as executor:
+        assert executor.submit(abs, -1).result() == 1
+        executor.shutdown()
+    executor.shutdown()

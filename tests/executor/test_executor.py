@@ -271,3 +271,27 @@ def test_a_future_of_an_executor_may_wait_in_another_thread_until_the_end(run):
         """
     )
     assert (finished.stdout, finished.returncode) == ("waited\n", 0), finished.stderr
+
+
+def test_one_that_is_shut_down_in_a_callback_does_its_work_all_the_same(run, tmp_path):
+    program = run(
+        f"""
+        import time
+        from pathlib import Path
+        import shoal
+
+        def late(_):
+            executor.shutdown(wait=True)
+
+        def touch(name):
+            time.sleep(0.1)
+            Path({str(tmp_path)!r}, name).touch()
+
+        executor = shoal.Executor(1)
+        first = executor.submit(abs, -1)
+        rest = [executor.submit(touch, str(number)) for number in range(3)]
+        first.add_done_callback(late)
+        """
+    )
+    assert program.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["0", "1", "2"]

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,47 @@ def test_callbacks_are_called_one_at_a_time(pool: shoal.Pool) -> None:
     for result in (*results, *maps):
         result.get()
     assert most == [1] * 13
+
+
+@pytest.mark.parametrize("first", ["map", "call"])
+@pytest.mark.parametrize("second", ["map", "call"])
+def test_a_callback_may_take_the_result_of_another_that_has_one(pool: shoal.Pool, first: str, second: str) -> None:
+    def submit(kind: str, callback: Callable[[Any], object]) -> Any:
+        if kind == "map":
+            return pool.map_async(tasks.square, [2], callback=callback)
+        return pool.apply_async(tasks.square, (2,), callback=callback)
+
+    seen: list[object] = []
+    # Not all of it in one moment: also one whose thread waits for its turn by then.
+    other = submit(second, lambda _: time.sleep(0.05))
+    result = submit(first, lambda _: seen.extend((other.get(), submit(second, seen.append).get())))
+    result.get()
+    four = [4] if second == "map" else 4
+    assert seen == [four, four, four]
+
+
+def test_a_map_is_done_for_its_own_callback(pool: shoal.Pool) -> None:
+    seen: list[object] = []
+    result = pool.map_async(tasks.square, [2], callback=lambda _: seen.extend((result.cancel(), result.get(), ready())))
+    ready = result.ready
+    assert result.get() == [4]
+    assert seen == [False, [4], True]
+
+
+def test_who_takes_a_result_and_runs_the_callback_can_not_join_in_it_either() -> None:
+    raised: list[str] = []
+
+    def callback(_: object) -> None:
+        try:
+            pool.join()
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    with shoal.Pool(1) as pool:
+        result = pool.map_async(tasks.square, [2], callback=callback)
+        pool.close()
+        result.get()
+    assert "wait for itself" in raised[0]
 
 
 def test_a_callback_can_not_join_its_pool_and_is_told_so() -> None:

@@ -108,7 +108,7 @@ assert os.read(listens, 100) == b"listens"  # or there would be nobody to connec
 try:
     pickle.loads(handle)
 except shoal.ShoalError as error:
-    print(error)
+    os.write(1, f"{error}\\n".encode())  # at once: the other writes there, too
 os.waitpid(squatter, 0)
 """
     free = os.urandom(16)

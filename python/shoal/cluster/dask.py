@@ -99,8 +99,9 @@ class DaskEngine:
             raise
 
     def soon(self, function: Callable[[], object]) -> None:
-        """See `Engine`."""
-        self._loop.call_soon_threadsafe(function)
+        """See `Engine`. When the loop is closed all links have ended, and there is nothing more to do."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
 
     @property
     def is_here(self) -> bool:

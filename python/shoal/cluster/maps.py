@@ -80,6 +80,8 @@ class Job:
     def stop(self, running: bool = False) -> None:
         """Submit no more, and take back what no worker has taken: then `result` raises CancelledError. If `running`,
         what workers are at is stopped."""
+        if not self._pieces.is_out and not self._pieces.is_reading:
+            return
         self._stopped = True
         self._pieces.stop(running)
 

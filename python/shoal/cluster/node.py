@@ -349,6 +349,8 @@ class Node:
 class NodePool(Pool):
     """The pool of a node: what its workers report, and to whom, is the client's affair."""
 
+    _is_part = True
+
     def __init__(self, told: Settings, speaker: Speaker, **options: Any) -> None:
         self._told, self._speaker = told, speaker
         super().__init__(**options)

@@ -119,7 +119,7 @@ class ClusterPool(Pool):
         del use  # it is the nodes' by now
 
     def terminate(self) -> None:
-        self._terminated = True
+        (self._root or self)._terminated = True
         self._base.terminate_now()
         # The nodes' pools are to be gone when this process is, or goes on.
         self._base.wait_over(_PARTING)

@@ -110,7 +110,12 @@ class Target:
             if isinstance(error, SystemExit):
                 raise
             status, packed, beside = ERROR, dump_exception(error), []
-        settle()
+        try:
+            settle()
+        except BaseException as error:
+            # What the task itself raised is told rather than what came of what it had said before.
+            if status != ERROR:
+                status, packed, beside = ERROR, dump_exception(error), []
         return status, packed, beside, (_worker(), began, now(), clock.unpacking, clock.packing)
 
     def _call(self, what: int, data: Frame, frames: list[Any]) -> tuple[Any, Any, Any]:

@@ -76,10 +76,11 @@ class Home:
     def at(self, kind: str, home: bytes, number: int, facts: tuple[Any, ...]) -> Any:
         """See `Here`."""
         if home != self.name:
-            ways = self._nodes.get(home) or self.upward
-            if not ways:
+            # A copy, of one that another link's end may empty.
+            first = next(iter((self._nodes.get(home) or self.upward)[:1]), None)
+            if first is None:
                 raise ShoalError(f"this {kind} is at home in a process that is not linked to this one any more")
-            return ways[0].at(kind, home, number, facts)
+            return first.at(kind, home, number, facts)
         return class_of(kind).part(self.thing(number), facts)
 
     def thing(self, number: int) -> Any:
