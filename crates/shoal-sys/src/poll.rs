@@ -21,6 +21,12 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec
     }
 }
 
+/// Whether something can be written to `fd` now: to a pipe 4096 bytes at once. Also if that fails at once.
+pub fn writable(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
 /// Waits until the peer of `socket` has closed it, or `process` (a pidfd) has ended, for `timeout` at most. Tells which.
 ///
 /// What the peer has sent is no reason to return: somebody else receives it.

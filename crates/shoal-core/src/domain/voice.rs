@@ -194,20 +194,24 @@ impl Voice {
 }
 
 /// How long something may go unspoken before nobody waits for it any more: whoever speaks may be stuck. One who is slow but
-/// goes on is waited for, and so is one whom the machine keeps from it: that keeps the waiter, too.
+/// goes on is waited for some time longer, and so is one whom the machine keeps from it: that keeps the waiter, too.
 #[derive(Debug)]
 struct Ear {
     timeout: Duration,
     left: Duration,
+    /// Of all parts together: whoever speaks may have very much to say.
+    total: Duration,
     gone: u64,
 }
 
 impl Ear {
     /// What a wait counts at most, however long it took.
     const SLICE: Duration = Duration::from_millis(50);
+    /// How many parts are waited for, each as long as may be.
+    const PARTS: u32 = 5;
 
     fn new(timeout: Duration, gone: u64) -> Ear {
-        Ear { timeout, left: timeout, gone }
+        Ear { timeout, left: timeout, total: timeout * Ear::PARTS, gone }
     }
 
     /// How long to wait now, `gone` bytes having been spoken; `None`: no longer.
@@ -215,11 +219,13 @@ impl Ear {
         if gone > self.gone {
             (self.gone, self.left) = (gone, self.timeout);
         }
-        (!self.left.is_zero()).then(|| self.left.min(Ear::SLICE))
+        let left = self.left.min(self.total);
+        (!left.is_zero()).then(|| left.min(Ear::SLICE))
     }
 
     fn waited(&mut self, passed: Duration) {
-        self.left = self.left.saturating_sub(passed.min(Ear::SLICE));
+        let counted = passed.min(Ear::SLICE);
+        (self.left, self.total) = (self.left.saturating_sub(counted), self.total.saturating_sub(counted));
     }
 }
 
@@ -244,12 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn one_who_goes_on_is_waited_for_however_slow() {
+    fn one_who_is_slow_and_goes_on_is_waited_for_some_time_longer() {
         let mut ear = Ear::new(Duration::from_secs(1), 7);
-        for gone in 8..100 {
-            (0..19).for_each(|_| ear.waited(Ear::SLICE));
+        for gone in 8..13 {
             assert_eq!(ear.slice(gone), Some(Ear::SLICE));
+            (0..19).for_each(|_| ear.waited(Ear::SLICE));
         }
+        (0..5).for_each(|_| ear.waited(Ear::SLICE));
+        assert_eq!(ear.slice(100), None);
     }
 
     #[test]

@@ -143,6 +143,8 @@ struct Out {
     sent: HashMap<u64, (Piece, u64)>,
     /// Has ended, and was not asked for yet.
     ended: Vec<(Piece, Outcome)>,
+    /// Whether nothing is sent any more: then nothing is taken back either.
+    stopped: bool,
     /// Whether somebody waits for the input.
     reading: bool,
     /// How many of those that were sent may be given back in part.
@@ -239,7 +241,7 @@ impl Shared {
                 Outcome::Done { kind, units, .. } if *kind == self.kinds.each => piece.split((*units as usize).max(1)),
                 _ => (piece, None),
             };
-            if let Some(rest) = rest {
+            if let Some(rest) = rest.filter(|_| !out.stopped) {
                 // In the order of the stream: what comes first is waited for first.
                 let place = out.back.partition_point(|other| other.first < rest.first);
                 out.back.insert(place, rest);
@@ -300,6 +302,7 @@ impl Shared {
 impl Out {
     /// What was still to be sent is forgotten.
     fn let_go(&mut self) {
+        self.stopped = true;
         self.back.clear();
         self.open = None;
     }

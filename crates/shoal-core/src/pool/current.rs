@@ -171,10 +171,17 @@ mod loom_models {
                     true
                 })
             };
-            let stopped = shared.0.stop(1);
-            if stopped {
-                assert_eq!(shared.1.load(Ordering::Acquire), 0, "nothing is committed");
-            }
+            let client = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let stopped = shared.0.stop(1);
+                    if stopped {
+                        assert_eq!(shared.1.load(Ordering::Acquire), 0, "nothing is committed");
+                    }
+                    stopped
+                })
+            };
+            let stopped = client.join().expect("ends");
             let ended = worker.join().expect("ends");
             assert!(ended != stopped);
             assert_eq!(shared.0.running(), ended.then_some(2));

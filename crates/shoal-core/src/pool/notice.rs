@@ -128,9 +128,15 @@ mod loom_models {
                     }
                 })
             };
-            if let Some((version, bytes)) = notice.look(0) {
-                assert_eq!(bytes, [version as u8; 16]);
-            }
+            let reader = {
+                let notice = notice.clone();
+                thread::spawn(move || {
+                    if let Some((version, bytes)) = notice.look(0) {
+                        assert_eq!(bytes, [version as u8; 16]);
+                    }
+                })
+            };
+            reader.join().expect("ends");
             writer.join().expect("ends");
             assert_eq!(notice.look(0), Some((3, vec![3; 16])));
         });

@@ -517,7 +517,11 @@ mod loom_models {
                     Lock::new(&cell).is_abandoned()
                 })
             };
-            abandon(&cell, 1);
+            let supervisor = {
+                let cell = cell.clone();
+                thread::spawn(move || abandon(&cell, 1))
+            };
+            supervisor.join().expect("ends");
             assert!(waiter.join().expect("ends"), "told that 1 died in it");
         });
     }
@@ -534,7 +538,11 @@ mod loom_models {
                 let cell = cell.clone();
                 thread::spawn(move || Lock::new(&cell).acquire_with(holder, &mut Patience::endless()))
             });
-            abandon(&cell, 1);
+            let supervisor = {
+                let cell = cell.clone();
+                thread::spawn(move || abandon(&cell, 1))
+            };
+            supervisor.join().expect("ends");
             for waiter in waiters {
                 assert_eq!(waiter.join().expect("ends"), Acquired::Abandoned);
             }

@@ -316,7 +316,11 @@ mod loom_models {
                 let cell = cell.clone();
                 thread::spawn(move || RLock::new(&cell).acquire_now(Owner { holder: 1, thread: 2 }))
             };
-            assert_eq!(RLock::new(&cell).times(dead), 0);
+            let namesake = {
+                let cell = cell.clone();
+                thread::spawn(move || RLock::new(&cell).times(dead))
+            };
+            assert_eq!(namesake.join().expect("ends"), 0);
             assert_eq!(other.join().expect("ends"), Acquired::Yes);
         });
     }

@@ -128,7 +128,11 @@ mod loom_models {
                 let cell = cell.clone();
                 thread::spawn(move || Tally::new(&cell).add(1))
             };
-            assert_eq!(Tally::new(&cell).amount(), Amount::Whole(i64::MAX));
+            let reader = {
+                let cell = cell.clone();
+                thread::spawn(move || Tally::new(&cell).amount())
+            };
+            assert_eq!(reader.join().expect("ends"), Amount::Whole(i64::MAX));
             assert!(!other.join().expect("ends"));
         });
     }
@@ -144,8 +148,14 @@ mod loom_models {
                     Tally::new(&cell).add(1)
                 })
             };
-            Tally::new(&cell).add_real(0.25);
-            assert!(Tally::new(&cell).add(2));
+            let one = {
+                let cell = cell.clone();
+                thread::spawn(move || {
+                    Tally::new(&cell).add_real(0.25);
+                    Tally::new(&cell).add(2)
+                })
+            };
+            assert!(one.join().expect("ends"));
             assert!(other.join().expect("ends"));
             assert_eq!(Tally::new(&cell).amount(), Amount::Real(3.75));
         });

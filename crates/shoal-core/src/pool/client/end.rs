@@ -191,6 +191,12 @@ impl Shared {
             core.watched[usize::from(seat.worker)] = Watched::default();
             let record = self.memory.record(seat.worker);
             record.answered.store(record.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+            if !core.put_off.is_empty() {
+                // There is room for one more on its way.
+                let now = Instant::now();
+                core.put_off.iter_mut().for_each(|(at, _)| *at = now);
+                self.look_within(&mut core, Duration::ZERO);
+            }
             // Its task may have been stopped before anybody could send it a signal.
             let stopped = self.memory.record(seat.worker).current.is_stopped();
             stopped || matches!(core.state, State::Terminated | State::Broken(_))
@@ -261,11 +267,11 @@ impl Shared {
             // Killed from outside, or not forked, it says little about whether the next one will be able to start.
             let not_started = matches!(ended, Ended::NotStarted(_));
             let killed = matches!(ended, Ended::Exited(death) if [-9, -15].contains(&death.code));
-            core.failed_starts = if ready || matches!(ended, Ended::Lost) {
-                0
-            } else {
-                core.failed_starts + if killed || not_started { 1 } else { START_COST }
-            };
+            match () {
+                () if ready || matches!(ended, Ended::Lost) => core.failed_starts = 0,
+                () if not_started => Self::count_failed(&mut core, self.host.is_forking()),
+                () => core.failed_starts += if killed { 1 } else { START_COST },
+            }
             let wanted = self.wants_workers(&core);
             if wanted && core.failed_starts >= START_TRIES {
                 give_up = Some(match ended {

@@ -43,10 +43,11 @@ impl Shared {
         lock(&self.core).crew[usize::from(workers)..].fill(Crew::Gone);
     }
 
-    /// Asks for a worker of a new pool; later, if just too many are on their way.
+    /// Asks for a worker of a new pool; later, if just too many are on their way, of this program or another.
     pub(super) fn ask_at_first(&self, seat: Seat) -> Result<()> {
         match self.ask_for(seat) {
-            Err(Error::Os(error)) if is_crowded(&error) && self.host.is_forking() => {
+            // From a second look nobody may be on their way any more.
+            Err(Error::Os(error)) if is_crowded(&error) => {
                 self.start_later(&mut lock(&self.core), seat);
                 Ok(())
             }
@@ -61,12 +62,7 @@ impl Shared {
         let crowded = self.host.is_forking();
         let hopeless = {
             let mut core = lock(&self.core);
-            // However many can't be had at one moment, they count as one that failed.
-            let now = Instant::now();
-            if !crowded && core.failed_at.is_none_or(|at| now - at >= PAUSE) {
-                core.failed_starts += 1;
-                core.failed_at = Some(now);
-            }
+            Self::count_failed(&mut core, crowded);
             let hopeless = !crowded && core.failed_starts >= START_TRIES;
             if hopeless || !self.wants_workers(&core) {
                 core.crew[usize::from(seat.worker)] = Crew::Gone;
@@ -80,6 +76,15 @@ impl Shared {
         }
         self.end_if_over();
         false
+    }
+
+    /// A worker can't be had. However many can't at one moment, they count as one; and not while others are on their way.
+    pub(super) fn count_failed(core: &mut Core, crowded: bool) {
+        let now = Instant::now();
+        if !crowded && core.failed_at.is_none_or(|at| now - at >= PAUSE) {
+            core.failed_starts += 1;
+            core.failed_at = Some(now);
+        }
     }
 
     /// Asks for a worker in a moment.
@@ -96,14 +101,17 @@ impl Shared {
     /// Asks for workers that were put off, if they are still wanted. Not with the `core` lock held.
     pub(super) fn start_due(&self, seats: Vec<Seat>) {
         let mut seats = seats.into_iter();
-        // Where one can't be had the others can't either.
         while let Some(seat) = seats.next() {
-            let wanted = self.wants_workers(&lock(&self.core));
-            if !wanted || !self.start(seat) {
+            let mut core = lock(&self.core);
+            if !self.wants_workers(&core) {
+                // Nor will it ever want one again.
+                core.crew[usize::from(seat.worker)] = Crew::Gone;
+                continue;
+            }
+            drop(core);
+            if !self.start(seat) {
+                // Where one can't be had the others can't either.
                 let mut core = lock(&self.core);
-                if !wanted {
-                    core.crew[usize::from(seat.worker)] = Crew::Gone;
-                }
                 seats.by_ref().for_each(|seat| self.start_later(&mut core, seat));
             }
         }
