@@ -94,12 +94,13 @@ class Pool(Maps):
         kind: "process"; or "thread", for the same calls on threads of this process: nothing is pickled or copied, so
             that objects which can't travel can be used. What a thread is at can't be stopped: `terminate` ends the
             task, not its function. There is no `memory_limit`, and a chunk of `imap` is 1 item unless said.
+            A class below `Pool` has processes of this machine only.
         cluster: for the same calls on the machines of a Dask cluster: a `dask.distributed.Client`, a cluster of Dask,
             or the address of a scheduler. Each Dask worker is a node, with a pool of `processes` workers; by default
-            one for each of its machine's CPUs, which Dask workers on one machine share. Needs `shoal[dask]`. Default:
-            None, this machine.
-        node_timeout: on a cluster, a node that has given no sign of life for so many seconds is given up.
-            Default: 30.
+            one for each of its machine's CPUs, which Dask workers on one machine share, and no more than 500. Needs
+            `shoal[dask]`. Default: None, this machine. Not for a class below `Pool`.
+        node_timeout: on a cluster, a node that has given no sign of life for so many seconds, which end some time, is
+            given up. Default: 30.
 
     Raises:
         TypeError, ValueError: an argument is not as described.

@@ -349,7 +349,8 @@ def _left(until: float | None) -> float | None:
 
 
 def guarded(callback: Callable[..., object], *arguments: object) -> None:
-    """Call a user's callback; what it raises is reported as for any thread, and stops nothing."""
+    """Call a user's callback; what it raises is reported as for any thread, and stops nothing. Raised is Ctrl-C, where
+    who waits for the result calls it."""
     try:
         callback(*arguments)
     except BaseException as error:
