@@ -305,7 +305,7 @@ class Inbox:
         """Wait until something has ended, at most `timeout` seconds; the tags of all that has."""
         tags: list[int] = []
         try:
-            tags.append(self._ended.get(timeout=timeout))
+            tags.append(self._ended.get(timeout=None if timeout is None else _checks.patience(timeout)))
             while True:
                 tags.append(self._ended.get_nowait())
         except queue.Empty:
