@@ -32,7 +32,7 @@ from shoal.cluster.waiting import Waiting
 from shoal.cluster.wire import size
 from shoal.cluster.words import Words
 from shoal.errors import PoolClosed, TaskTimeout, WorkerDied
-from shoal.results import closed
+from shoal.results import closed, is_owned
 from shoal.serialize import load_exception
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Nodes:
     def cancel(self, task: Task, running: bool) -> bool:
         """See `Task.cancel`. False also where nobody may wait for the answer of a node, as in a finalizer in the
         engine's thread; what is dropped there is taken back all the same."""
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+        if is_owned(self.lock):
             # In the middle of something, which it is not to change.
             self._engine.soon(lambda: self._cancelled(task, running))
             return False
